@@ -1,0 +1,169 @@
+"""Brings Python: a virtual environment with the locked dependencies.
+
+The repository holds an environment made by the Python 3.11 of this machine and
+a toolchain whose interpreter is that environment's, so every py_binary and
+py_test can import the locked packages without naming them. The interpreter is
+given by its absolute path: a runfiles tree with TensorFlow in it would be 2 GB
+for each target. Its folder carries a digest of the locks, so that other locks
+mean another interpreter, and no stale test result is taken from the cache.
+"""
+
+_MODULES = """\
+import sys, ensurepip, venv
+assert sys.version_info[:2] == (3, 11)
+print(sys.executable)
+"""
+
+_DIGEST = """\
+import hashlib, sys
+digest = hashlib.sha256()
+for path in sys.argv[1:]:
+  digest.update(open(path, 'rb').read())
+print(digest.hexdigest()[:12])
+"""
+
+# Commands of the environment that can be run as targets.
+_TOOLS = ["python", "ruff", "tensorboard"]
+
+_TOOL = """\
+#!/bin/sh
+cd "${BUILD_WORKING_DIRECTORY:-.}" || exit
+exec "%s/bin/%s" "$@"
+"""
+
+_BUILD = """\
+load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")
+
+package(default_visibility = ["//visibility:public"])
+
+py_runtime(
+    name = "runtime",
+    interpreter_path = "{venv}/bin/python3",
+    python_version = "PY3",
+    stub_shebang = "#!{host_python}",
+)
+
+py_runtime_pair(
+    name = "runtime_pair",
+    py3_runtime = ":runtime",
+)
+
+toolchain(
+    name = "toolchain",
+    toolchain = ":runtime_pair",
+    toolchain_type = "@bazel_tools//tools/python:toolchain_type",
+)
+
+[
+    sh_binary(
+        name = name,
+        srcs = [name + ".sh"],
+    )
+    for name in {tools}
+]
+"""
+
+# TensorFlow alone is 480 MB; Bazel's own limit is ten minutes.
+_TIMEOUT = 3600
+
+def _run(ctx, what, arguments):
+    """Runs a command to its end, or fails the build with its output."""
+    ctx.report_progress(what)
+    result = ctx.execute(
+        arguments,
+        # A user's PYTHONPATH would leak into the environment's own Python.
+        environment = {"PYTHONPATH": "", "PIP_NO_INPUT": "1"},
+        timeout = _TIMEOUT,
+    )
+    if result.return_code != 0:
+        fail("%s failed:\n%s%s" % (what, result.stdout, result.stderr))
+    return result.stdout.strip()
+
+def _find_python(ctx):
+    """Returns the path of a Python 3.11 that can make environments."""
+    named = ctx.os.environ.get("VIM_TF_PYTHON")
+    for name in [named] if named else ["python3.11", "python3"]:
+        path = ctx.which(name) if "/" not in name else name
+        if path:
+            result = ctx.execute([path, "-c", _MODULES])
+            if result.return_code == 0:
+                return result.stdout.strip()
+    fail("No Python 3.11 with the modules venv and ensurepip was found " +
+         "(Debian: apt-get install python3.11-venv); to name one, set " +
+         "VIM_TF_PYTHON to its path.")
+
+def _python_env_impl(ctx):
+    host_python = _find_python(ctx)
+    lock = str(ctx.path(ctx.attr.lock))
+    data_lock = str(ctx.path(ctx.attr.data_lock))
+    digest = _run(
+        ctx,
+        "Reading the locks",
+        [host_python, "-c", _DIGEST, lock, data_lock],
+    )
+    venv = str(ctx.path("venv-" + digest))
+    _run(ctx, "Making an environment", [host_python, "-m", "venv", venv])
+
+    python = venv + "/bin/python3"
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    install = pip + ["install", "--quiet", "--no-deps", "--require-hashes"]
+    _run(
+        ctx,
+        "Installing requirements.lock (TensorFlow: some minutes)",
+        install + ["-r", lock],
+    )
+    _run(ctx, "Checking the environment", pip + ["check"])
+
+    # After the check: these are data, and their dependencies stay unmet. The
+    # environment's own setuptools builds them, which is locked too.
+    _run(
+        ctx,
+        "Installing requirements-data.lock",
+        install + [
+            "--no-build-isolation",
+            "--no-compile",
+            "--target",
+            venv + "/share/vim_tf_data",
+            "-r",
+            data_lock,
+        ],
+    )
+
+    for tool in _TOOLS:
+        ctx.file(tool + ".sh", _TOOL % (venv, tool))
+    ctx.file("BUILD", _BUILD.format(
+        host_python = host_python,
+        tools = repr(_TOOLS),
+        venv = venv,
+    ))
+
+_python_env = repository_rule(
+    implementation = _python_env_impl,
+    attrs = {
+        "data_lock": attr.label(
+            allow_single_file = True,
+            doc = "Packages of which only data files are read.",
+            mandatory = True,
+        ),
+        "lock": attr.label(
+            allow_single_file = True,
+            doc = "The hash-pinned closure of the dependencies.",
+            mandatory = True,
+        ),
+    },
+    doc = "A Python environment and the toolchain that uses it.",
+    environ = ["VIM_TF_PYTHON"],
+)
+
+def python_env(name, lock, data_lock):
+    """Declares the environment and registers its toolchain.
+
+    Args:
+      name: name of the repository, of which :python, :ruff and :tensorboard
+        can be run.
+      lock: label of the lock file of the packages to import.
+      data_lock: label of the lock file of the packages whose files lie in
+        share/vim_tf_data under sys.prefix, and which cannot be imported.
+    """
+    _python_env(name = name, data_lock = data_lock, lock = lock)
+    native.register_toolchains("@%s//:toolchain" % name)
