@@ -1,0 +1,1 @@
+"""The binaries: flags in, a config out, one call into vim_tf."""

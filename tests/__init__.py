@@ -1,0 +1,1 @@
+"""Tests: the tree of what they test, mirrored."""
