@@ -1,0 +1,146 @@
+"""Multi-head self-attention: whole sequences, or one position with a cache."""
+
+import tensorflow as tf
+
+
+class KVCache(tf.experimental.ExtensionType):
+  """Keys and values of the positions that a causal layer has seen.
+
+  Both are of fixed size, so that one compiled loop serves every position:
+  `[batch, heads, length, head_width]`, zero where nothing was written yet.
+  """
+
+  keys: tf.Tensor
+  values: tf.Tensor
+
+
+class MultiHeadAttention(tf.keras.layers.Layer):
+  """Scaled dot-product self-attention (Vaswani et al., 2017).
+
+  Args:
+    num_heads: Number of heads.
+    head_width: Width of one head.
+    causal: Whether a position sees itself and earlier positions only.
+    qkv_bias: Whether the query, key and value projections have a bias.
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(
+      self,
+      num_heads: int,
+      head_width: int,
+      causal: bool = False,
+      qkv_bias: bool = True,
+      **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self.num_heads = num_heads
+    self.head_width = head_width
+    self.causal = causal
+    self.qkv_bias = qkv_bias
+
+  def build(self, input_shape):
+    width = input_shape[-1]
+    inner = self.num_heads * self.head_width
+    initializer = tf.keras.initializers.TruncatedNormal
+    self.qkv = tf.keras.layers.Dense(
+        3 * inner,
+        use_bias=self.qkv_bias,
+        kernel_initializer=initializer(stddev=width**-0.5),
+        dtype=self.dtype_policy,
+        name='qkv',
+    )
+    self.qkv.build([None, width])
+    self.out = tf.keras.layers.Dense(
+        width,
+        kernel_initializer=initializer(stddev=inner**-0.5),
+        dtype=self.dtype_policy,
+        name='out',
+    )
+    self.out.build([None, inner])
+    super().build(input_shape)
+
+  def call(self, x: tf.Tensor) -> tf.Tensor:
+    """Attends within a whole sequence: `[batch, length, width]` to the same."""
+    length = x.shape[1]
+    queries, keys, values = self._project(x)
+    scores = tf.matmul(queries, keys, transpose_b=True)
+    if self.causal:
+      mask = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
+    else:
+      mask = None
+    return self._merge(tf.matmul(self._softmax(scores, mask), values))
+
+  def new_cache(self, batch: int | tf.Tensor, length: int) -> KVCache:
+    """An empty cache for sequences of at most `length` positions."""
+    shape = [batch, self.num_heads, length, self.head_width]
+    zeros = tf.zeros(shape, self.compute_dtype)
+    return KVCache(keys=zeros, values=zeros)
+
+  def decode(
+      self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
+  ) -> tuple[tf.Tensor, KVCache]:
+    """Attends from one new position to itself and all before it.
+
+    Args:
+      x: `[batch, 1, width]`, the input at `position`.
+      cache: Keys and values of the positions before it.
+      position: int32 scalar, below the cache's length.
+
+    Returns:
+      The output `[batch, 1, width]`, and the cache with `position` filled.
+    """
+    x = tf.cast(x, self.compute_dtype)
+    queries, keys, values = self._project(x)
+    cache = KVCache(
+        keys=_write(cache.keys, keys, position),
+        values=_write(cache.values, values, position),
+    )
+    scores = tf.matmul(queries, cache.keys, transpose_b=True)
+    mask = tf.range(cache.keys.shape[2]) <= position
+    weights = self._softmax(scores, mask)
+    return self._merge(tf.matmul(weights, cache.values)), cache
+
+  def _project(self, x):
+    length = x.shape[1]
+    qkv = tf.reshape(
+        self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
+    )
+    qkv = tf.transpose(qkv, [2, 0, 3, 1, 4])  # [3, batch, heads, length, width]
+    queries, keys, values = tf.unstack(qkv)
+    scale = tf.constant(self.head_width**-0.5, queries.dtype)
+    return queries * scale, keys, values
+
+  def _softmax(self, scores, mask):
+    scores = tf.cast(scores, tf.float32)
+    if mask is not None:
+      scores = tf.where(mask, scores, -1e9)
+    return tf.cast(tf.nn.softmax(scores), self.compute_dtype)
+
+  def _merge(self, x):
+    length = x.shape[2]
+    x = tf.transpose(x, [0, 2, 1, 3])  # [batch, length, heads, head_width]
+    return self.out(
+        tf.reshape(x, [-1, length, self.num_heads * self.head_width])
+    )
+
+  def get_config(self):
+    return {
+        **super().get_config(),
+        'num_heads': self.num_heads,
+        'head_width': self.head_width,
+        'causal': self.causal,
+        'qkv_bias': self.qkv_bias,
+    }
+
+
+def _write(cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+  """Puts `new` [batch, heads, 1, width] at `position` of `cache`."""
+  heads, width = cache.shape[1], cache.shape[3]
+  rows = tf.range(tf.shape(cache)[0] * heads)
+  indices = tf.stack(
+      [rows // heads, rows % heads, tf.fill(tf.shape(rows), position)], axis=1
+  )
+  return tf.tensor_scatter_nd_update(
+      cache, indices, tf.reshape(new, [-1, width])
+  )

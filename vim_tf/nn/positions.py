@@ -1,0 +1,86 @@
+"""Additive positions of a square grid: learned, or fixed sines and cosines."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def sincos_2d(grid_size: int, width: int) -> np.ndarray:
+  """Fixed 2-D positions: half the width for the row, half for the column.
+
+  Each half holds sines then cosines of the coordinate at geometrically
+  spaced frequencies (Vaswani et al., 2017; He et al., 2022, appendix A).
+
+  Args:
+    grid_size: Positions along one side.
+    width: Model width, a multiple of 4.
+
+  Returns:
+    float32 `[grid_size**2, width]` in raster order.
+
+  Raises:
+    ValueError: If width is not a multiple of 4.
+  """
+  if width % 4:
+    raise ValueError(f'width is {width}, but must be a multiple of 4.')
+  frequencies = 10_000.0 ** -(np.arange(width // 4) / (width / 4))
+  angles = np.arange(grid_size)[:, None] * frequencies  # [grid, width / 4]
+  line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+  rows = np.repeat(line, grid_size, axis=0)
+  columns = np.tile(line, [grid_size, 1])
+  return np.concatenate([rows, columns], axis=1).astype(np.float32)
+
+
+class GridPositions(tf.keras.layers.Layer):
+  """Adds a position vector to each element of a raster-ordered grid.
+
+  Args:
+    grid_size: Positions along one side.
+    kind: 'learned' (a full table, normal of 0.02), 'sincos' (fixed), or
+      'factorized' (the sum of a learned row and a learned column vector: the
+      paper's "learnable 2-D positional embedding", section 4).
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(self, grid_size: int, kind: str = 'learned', **kwargs):
+    super().__init__(**kwargs)
+    if kind not in ('learned', 'sincos', 'factorized'):
+      raise ValueError(
+          f'kind is {kind!r}, but must be learned, sincos or factorized.'
+      )
+    self.grid_size = grid_size
+    self.kind = kind
+
+  def build(self, input_shape):
+    width = input_shape[-1]
+    grid = self.grid_size
+    if self.kind == 'learned':
+      self.table = self._add_table('embedding', [grid**2, width])
+    elif self.kind == 'factorized':
+      self.rows = self._add_table('row_embedding', [grid, 1, width])
+      self.columns = self._add_table('column_embedding', [1, grid, width])
+    super().build(input_shape)
+
+  def _add_table(self, name, shape):
+    initializer = tf.keras.initializers.RandomNormal(stddev=0.02)
+    return self.add_weight(name, shape, initializer=initializer)
+
+  def vectors(self, width: int) -> tf.Tensor:
+    """All position vectors, `[grid_size**2, width]` in the compute dtype."""
+    if self.kind == 'sincos':
+      table = tf.constant(sincos_2d(self.grid_size, width))
+    elif self.kind == 'learned':
+      table = self.table
+    else:
+      table = tf.reshape(self.rows + self.columns, [-1, width])
+    return tf.cast(table, self.compute_dtype)
+
+  def call(self, x: tf.Tensor) -> tf.Tensor:
+    """Adds positions to the first elements `[batch, length, width]`."""
+    return x + self.vectors(x.shape[-1])[: x.shape[1]]
+
+  def get_config(self):
+    return {
+        **super().get_config(),
+        'grid_size': self.grid_size,
+        'kind': self.kind,
+    }

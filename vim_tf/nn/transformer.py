@@ -1,0 +1,268 @@
+"""Pre-norm Transformer blocks and stacks of them, used by both stages."""
+
+import tensorflow as tf
+
+from vim_tf.config import TransformerConfig
+from vim_tf.nn import attention
+from vim_tf.nn import randomness
+
+_DROPOUTS_PER_BLOCK = 3
+_NORM_EPSILON = 1e-6
+
+ACTIVATIONS = {
+    'gelu': lambda x: tf.nn.gelu(x, approximate=False),
+    'tanh': tf.nn.tanh,
+    'relu': tf.nn.relu,
+}
+
+
+class MLP(tf.keras.layers.Layer):
+  """Two dense layers with a non-linearity between them.
+
+  Args:
+    hidden_width: Width between the layers.
+    activation: A key of `ACTIVATIONS`.
+    out_width: Width of the output; 0 means that of the input.
+    dropout: Rate of dropout after the non-linearity.
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(
+      self,
+      hidden_width: int,
+      activation: str = 'gelu',
+      out_width: int = 0,
+      dropout: float = 0.0,
+      **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self.hidden_width = hidden_width
+    self.activation = activation
+    self.out_width = out_width
+    self.dropout = dropout
+
+  def build(self, input_shape):
+    width = input_shape[-1]
+    self.hidden = dense(self.hidden_width, width, self.dtype_policy, 'hidden')
+    self.out = dense(
+        self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
+    )
+    super().build(input_shape)
+
+  def call(self, x, seeds=None, stream: int = 0):
+    """Maps `[..., width]` to `[..., out_width]`; no dropout without seeds."""
+    x = ACTIVATIONS[self.activation](self.hidden(x))
+    if seeds is not None:
+      x = randomness.dropout(x, self.dropout, seeds, stream)
+    return self.out(x)
+
+  def get_config(self):
+    return {
+        **super().get_config(),
+        'hidden_width': self.hidden_width,
+        'activation': self.activation,
+        'out_width': self.out_width,
+        'dropout': self.dropout,
+    }
+
+
+class Block(tf.keras.layers.Layer):
+  """Attention and MLP, each after a LayerNorm and added to its input.
+
+  Args:
+    num_heads: Attention heads.
+    head_width: Width of one head.
+    mlp_width: Hidden width of the MLP.
+    dropout: Rate of dropout on attention, activation and residual outputs.
+    activation: Non-linearity of the MLP, a key of `ACTIVATIONS`.
+    qkv_bias: Whether the attention's input projections have a bias.
+    causal: Whether a position sees itself and earlier positions only.
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(
+      self,
+      num_heads: int,
+      head_width: int,
+      mlp_width: int,
+      dropout: float = 0.0,
+      activation: str = 'gelu',
+      qkv_bias: bool = True,
+      causal: bool = False,
+      **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self.num_heads = num_heads
+    self.head_width = head_width
+    self.mlp_width = mlp_width
+    self.dropout = dropout
+    self.activation = activation
+    self.qkv_bias = qkv_bias
+    self.causal = causal
+
+  def build(self, input_shape):
+    self.attention_norm = layer_norm(self.dtype_policy, 'attention_norm')
+    self.attention = attention.MultiHeadAttention(
+        self.num_heads,
+        self.head_width,
+        causal=self.causal,
+        qkv_bias=self.qkv_bias,
+        dtype=self.dtype_policy,
+        name='attention',
+    )
+    self.mlp_norm = layer_norm(self.dtype_policy, 'mlp_norm')
+    self.mlp = MLP(
+        self.mlp_width,
+        self.activation,
+        dropout=self.dropout,
+        dtype=self.dtype_policy,
+        name='mlp',
+    )
+    for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+      layer.build(input_shape)
+    super().build(input_shape)
+
+  def call(self, x, seeds=None, stream: int = 0):
+    """`[batch, length, width]` to the same.
+
+    Args:
+      x: `[batch, length, width]`.
+      seeds: uint32 `[batch]` of the examples for dropout; None: no dropout.
+      stream: First random stream of this block.
+    """
+    y = self.attention(self.attention_norm(x))
+    x = x + self._drop(y, seeds, stream)
+    y = self.mlp(self.mlp_norm(x), seeds=seeds, stream=stream + 1)
+    return x + self._drop(y, seeds, stream + 2)
+
+  def decode(self, x, cache: attention.KVCache, position):
+    """One new position `[batch, 1, width]`; see `MultiHeadAttention.decode`."""
+    y, cache = self.attention.decode(self.attention_norm(x), cache, position)
+    x = x + y
+    return x + self.mlp(self.mlp_norm(x)), cache
+
+  def _drop(self, x, seeds, stream):
+    if seeds is None:
+      return x
+    return randomness.dropout(x, self.dropout, seeds, stream)
+
+  def get_config(self):
+    return {
+        **super().get_config(),
+        'num_heads': self.num_heads,
+        'head_width': self.head_width,
+        'mlp_width': self.mlp_width,
+        'dropout': self.dropout,
+        'activation': self.activation,
+        'qkv_bias': self.qkv_bias,
+        'causal': self.causal,
+    }
+
+
+class Transformer(tf.keras.layers.Layer):
+  """A stack of blocks with a LayerNorm after the last one.
+
+  Args:
+    config: Sizes of the stack.
+    causal: Whether a position sees itself and earlier positions only.
+    recompute: Whether to recompute a block's activations in the backward
+      pass instead of keeping them (Chen et al., 2016).
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(
+      self,
+      config: TransformerConfig,
+      causal: bool = False,
+      recompute: bool = False,
+      **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self.config = config
+    self.causal = causal
+    self.recompute = recompute
+
+  def build(self, input_shape):
+    config = self.config
+    self.blocks = [
+        Block(
+            config.num_heads,
+            config.attention_head_width,
+            config.mlp_width,
+            dropout=config.dropout,
+            activation=config.activation,
+            qkv_bias=config.qkv_bias,
+            causal=self.causal,
+            dtype=self.dtype_policy,
+            name=f'block_{i}',
+        )
+        for i in range(config.num_blocks)
+    ]
+    self.norm = layer_norm(self.dtype_policy, 'norm')
+    for layer in (*self.blocks, self.norm):
+      layer.build(input_shape)
+    super().build(input_shape)
+
+  def call(self, x, seeds=None, out: dict | None = None):
+    """`[batch, length, width]` to the same.
+
+    Args:
+      x: `[batch, length, width]`.
+      seeds: uint32 `[batch]` of the examples for dropout; None: no dropout.
+      out: If given, receives each block's output under 'block_<index>'.
+    """
+    for i, block in enumerate(self.blocks):
+      stream = i * _DROPOUTS_PER_BLOCK
+      if self.recompute and seeds is not None:
+        x = tf.recompute_grad(
+            lambda x, s, block=block, stream=stream: block(x, s, stream)
+        )(x, seeds)
+      elif self.recompute:
+        x = tf.recompute_grad(block)(x)
+      else:
+        x = block(x, seeds, stream)
+      if out is not None:
+        out[f'block_{i}'] = x
+    return self.norm(x)
+
+  def new_cache(self, batch, length: int) -> list[attention.KVCache]:
+    """Empty caches of all blocks, for sequences of `length` positions."""
+    return [block.attention.new_cache(batch, length) for block in self.blocks]
+
+  def decode(self, x, caches: list[attention.KVCache], position):
+    """One new position of a causal stack.
+
+    Args:
+      x: `[batch, 1, width]`, the input at `position`.
+      caches: One cache a block.
+      position: int32 scalar.
+
+    Returns:
+      The output `[batch, 1, width]`, and the caches with `position` filled.
+    """
+    new_caches = []
+    for block, cache in zip(self.blocks, caches, strict=True):
+      x, cache = block.decode(x, cache, position)
+      new_caches.append(cache)
+    return self.norm(x), new_caches
+
+
+def dense(out_width: int, in_width: int, dtype, name: str):
+  """A built Dense layer with weights of variance 1 / fan-in."""
+  layer = tf.keras.layers.Dense(
+      out_width,
+      kernel_initializer=tf.keras.initializers.TruncatedNormal(
+          stddev=in_width**-0.5
+      ),
+      dtype=dtype,
+      name=name,
+  )
+  layer.build([None, in_width])
+  return layer
+
+
+def layer_norm(dtype, name: str):
+  """A LayerNorm; Keras computes its statistics in float32."""
+  return tf.keras.layers.LayerNormalization(
+      epsilon=_NORM_EPSILON, dtype=dtype, name=name
+  )

@@ -1,0 +1,1 @@
+"""VIM, stage 2: a decoder-only Transformer over codes, and its sampler."""

@@ -1,0 +1,164 @@
+"""Drawing whole images' codes: one compiled loop with a fixed-size cache."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from vim_tf.config import ConfigError
+from vim_tf.nn import randomness
+from vim_tf.vim import model as model_lib
+from vim_tf.vim import sampling
+
+_STREAM = 0
+
+
+class Decoder:
+  """Samples codes from a VIM, traced once for each batch size.
+
+  Args:
+    model: A built VIM.
+    jit_compile: Whether XLA compiles the loop.
+  """
+
+  def __init__(self, model: model_lib.VIM, jit_compile: bool = False):
+    self._model = model
+    self._loop = tf.function(
+        self._decode, jit_compile=jit_compile, autograph=False
+    )
+
+  def __call__(
+      self,
+      class_ids: Sequence[int],
+      seeds: Sequence[int],
+      config: sampling.SamplingConfig | Sequence[sampling.SamplingConfig],
+      prefix: np.ndarray | None = None,
+      prefix_length: int | Sequence[int] = 0,
+  ) -> np.ndarray:
+    """Draws the codes of a batch of images.
+
+    Args:
+      class_ids: `[batch]` class ids in [0, num_classes]; `num_classes` means
+        'no class'. Ignored by the unconditional model.
+      seeds: `[batch]` integers in [0, 2**32): the same seed, class and
+        settings give the same image in any batch.
+      config: Settings for all, or one for each example.
+      prefix: Optional int codes `[batch, num_codes]` to start from.
+      prefix_length: How many codes of `prefix` to keep: one number, or one
+        for each example.
+
+    Returns:
+      int32 `[batch, num_codes]`.
+
+    Raises:
+      ConfigError: If an id, a code or the prefix's length is out of range.
+    """
+    sizes = self._model.config
+    batch = len(class_ids)
+    if isinstance(config, sampling.SamplingConfig):
+      config = [config] * batch
+    class_ids = np.asarray(class_ids, np.int32)
+    lengths = np.broadcast_to(np.asarray(prefix_length, np.int32), [batch])
+    if prefix is None:
+      prefix = np.zeros([batch, sizes.num_codes], np.int32)
+    prefix = np.asarray(prefix, np.int32)
+    _check_range('class id', class_ids, sizes.num_classes)
+    _check_range('prefix_length', lengths, sizes.num_codes)
+    _check_range('code', prefix, sizes.codebook_size - 1)
+    scales = np.array([c.guidance_scale for c in config], np.float32)
+    guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
+    return self._loop(
+        class_ids=tf.constant(class_ids),
+        seeds=tf.constant(np.asarray(seeds, np.uint32)),
+        temperature=tf.constant([c.temperature for c in config], tf.float32),
+        top_k=tf.constant([c.top_k for c in config], tf.int32),
+        top_p=tf.constant([c.top_p for c in config], tf.float32),
+        guidance_scale=tf.constant(scales),
+        prefix=tf.constant(prefix),
+        prefix_length=tf.constant(lengths),
+        guided=guided,
+    ).numpy()
+
+  def _decode(
+      self,
+      class_ids,
+      seeds,
+      temperature,
+      top_k,
+      top_p,
+      guidance_scale,
+      prefix,
+      prefix_length,
+      guided,
+  ):
+    return decode(
+        self._model,
+        class_ids=class_ids,
+        seeds=seeds,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance_scale=guidance_scale,
+        prefix=prefix,
+        prefix_length=prefix_length,
+        guided=guided,
+    )
+
+
+def decode(
+    model: model_lib.VIM,
+    *,
+    class_ids: tf.Tensor,
+    seeds: tf.Tensor,
+    temperature: tf.Tensor,
+    top_k: tf.Tensor,
+    top_p: tf.Tensor,
+    guidance_scale: tf.Tensor,
+    prefix: tf.Tensor,
+    prefix_length: tf.Tensor,
+    guided: bool,
+) -> tf.Tensor:
+  """The loop itself, in graph form; see `Decoder` for the arguments.
+
+  With `guided`, every example runs twice, with and without its class, as one
+  batch of twice the size.
+
+  Returns:
+    int32 `[batch, num_codes]`.
+  """
+  length = model.config.num_codes
+  batch = tf.shape(class_ids)[0]
+  uniforms = randomness.uniform(seeds, (length,), _STREAM)
+  if guided:
+    no_class = tf.fill([batch], model.config.num_classes)
+    x = model.start(tf.concat([class_ids, no_class], axis=0))
+  else:
+    x = model.start(class_ids)
+
+  def body(position, x, caches, codes):
+    logits, caches = model.decode_step(x, caches, position)
+    if guided:
+      logits = sampling.guide(*tf.split(logits, 2), guidance_scale)
+    code = sampling.draw(
+        logits, uniforms[:, position], temperature, top_k, top_p
+    )
+    code = tf.where(position < prefix_length, prefix[:, position], code)
+    codes = codes.write(position, code)
+    x = model.embed_one(code, position)
+    return position + 1, tf.tile(x, [2, 1, 1]) if guided else x, caches, codes
+
+  codes = tf.TensorArray(tf.int32, size=length, element_shape=[None])
+  state = (tf.constant(0), x, model.new_cache(tf.shape(x)[0]), codes)
+  *_, codes = tf.while_loop(
+      lambda position, *_: position < length,
+      body,
+      state,
+      maximum_iterations=length,
+  )
+  return tf.transpose(codes.stack())
+
+
+def _check_range(name: str, values: np.ndarray, highest: int):
+  wrong = values[(values < 0) | (values > highest)]
+  if wrong.size:
+    raise ConfigError(f'{name} {wrong[0]} is out of range: 0 to {highest}.')

@@ -1,0 +1,166 @@
+"""VIM, the stage-2 model: the next code from the codes before it (paper 4)."""
+
+import tensorflow as tf
+
+from vim_tf import config as config_lib
+from vim_tf.nn import attention
+from vim_tf.nn import positions
+from vim_tf.nn import randomness
+from vim_tf.nn import transformer
+
+_EMBEDDING_DROPOUT_STREAM = 1_000_000  # Above any block's streams.
+
+
+class VIM(tf.keras.Model):
+  """A causal Transformer over the codes of an image, in raster order.
+
+  The sequence is a start vector followed by the codes; the output at each
+  element predicts the next code. The start vector is a row of the class
+  table, or one learned vector for the unconditional model. Row `num_classes`
+  of the class table means 'no class', for classifier-free guidance.
+
+  Args:
+    config: Every size of the model.
+    recompute: Whether blocks recompute activations, for memory.
+    **kwargs: Arguments of `tf.keras.Model`; `dtype='mixed_bfloat16'` computes
+      in bfloat16, the logits' softmax excepted.
+  """
+
+  def __init__(
+      self, config: config_lib.VIMConfig, recompute: bool = False, **kwargs
+  ):
+    super().__init__(**{'name': 'vim', **kwargs})
+    self.config = config
+    self.recompute = recompute
+    dtype = self.dtype_policy
+    self.code_embedding = tf.keras.layers.Embedding(
+        config.codebook_size,
+        config.transformer.width,
+        embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
+        dtype=dtype,
+        name='code_embedding',
+    )
+    self.start_embedding = tf.keras.layers.Embedding(
+        config.num_classes + 1,
+        config.transformer.width,
+        embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
+        dtype=dtype,
+        name='start_embedding',
+    )
+    self.positions = positions.GridPositions(
+        config.grid_size, config.positions, dtype=dtype, name='positions'
+    )
+    self.transformer = transformer.Transformer(
+        config.transformer,
+        causal=True,
+        recompute=recompute,
+        dtype=dtype,
+        name='transformer',
+    )
+    self.head = transformer.dense(
+        config.codebook_size, config.transformer.width, dtype, 'head'
+    )
+
+  def build(self, input_shape=None):
+    """Makes every variable; the sizes are known without an input."""
+    width = self.config.transformer.width
+    if not self.built:
+      self.code_embedding.build([None, None])
+      self.start_embedding.build([None])
+      self.positions.build([None, None, width])
+      self.transformer.build([None, None, width])
+    self.built = True
+
+  def start(self, class_ids: tf.Tensor) -> tf.Tensor:
+    """First elements of sequences: ids `[batch]` to `[batch, 1, width]`.
+
+    The unconditional model has one start vector, whatever the ids.
+    """
+    if not self.config.num_classes:
+      class_ids = tf.zeros_like(class_ids)
+    return self.start_embedding(class_ids)[:, None]
+
+  def embed(self, codes: tf.Tensor) -> tf.Tensor:
+    """Codes from the first on, `[batch, length]`, to `[.., length, width]`."""
+    return self.positions(self.code_embedding(codes))
+
+  def call(
+      self,
+      codes: tf.Tensor,
+      class_ids: tf.Tensor,
+      seeds: tf.Tensor | None = None,
+      out: dict | None = None,
+  ) -> tf.Tensor:
+    """Logits of every code given those before it.
+
+    Args:
+      codes: int32 `[batch, num_codes]`.
+      class_ids: int32 `[batch]`; `num_classes` means 'no class'.
+      seeds: uint32 `[batch]` of the examples for dropout; None: no dropout.
+      out: If given, receives the intermediates by name: 'embedded',
+        'block_<index>' and 'final', each `[batch, num_codes, width]`.
+
+    Returns:
+      float32 `[batch, num_codes, codebook_size]`.
+    """
+    x = tf.concat([self.start(class_ids), self.embed(codes[:, :-1])], axis=1)
+    if seeds is not None:
+      x = randomness.dropout(
+          x, self.config.transformer.dropout, seeds, _EMBEDDING_DROPOUT_STREAM
+      )
+    if out is not None:
+      out['embedded'] = x
+    x = self.transformer(x, seeds, out)
+    if out is not None:
+      out['final'] = x
+    return self.logits(x)
+
+  def logits(self, x: tf.Tensor) -> tf.Tensor:
+    """`[..., width]` to float32 `[..., codebook_size]`."""
+    return tf.cast(self.head(x), tf.float32)
+
+  def new_cache(self, batch) -> list[attention.KVCache]:
+    """Empty caches for sequences of the model's length."""
+    return self.transformer.new_cache(batch, self.config.num_codes)
+
+  def decode_step(
+      self, x: tf.Tensor, caches: list[attention.KVCache], position: tf.Tensor
+  ) -> tuple[tf.Tensor, list[attention.KVCache]]:
+    """Logits of one code.
+
+    Args:
+      x: `[batch, 1, width]`: the start, or the code before, embedded.
+      caches: Keys and values of the elements before it.
+      position: int32 scalar: which code is asked for.
+
+    Returns:
+      float32 `[batch, codebook_size]`, and the caches with this element.
+    """
+    x, caches = self.transformer.decode(x, caches, position)
+    return self.logits(x)[:, 0], caches
+
+  def embed_one(self, codes: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """Codes `[batch]` at one position, embedded: `[batch, 1, width]`."""
+    x = self.code_embedding(codes)
+    return (x + self.positions.vectors(x.shape[-1])[position])[:, None]
+
+  def get_config(self):
+    return {
+        'config': config_lib.to_dict(self.config),
+        'recompute': self.recompute,
+        'name': self.name,
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    del custom_objects
+    values = dict(config)
+    sizes = config_lib.from_dict(config_lib.VIMConfig, values.pop('config'))
+    return cls(sizes, **values)
+
+
+def negative_log_likelihood(logits: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+  """Nats of each code: `[batch, num_codes, codebook_size]` to `[.., codes]`."""
+  return tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=codes, logits=logits
+  )

@@ -1,0 +1,153 @@
+"""ViT-VQGAN, the stage-1 model: images to codes and back (paper 3)."""
+
+import tensorflow as tf
+
+from vim_tf import config as config_lib
+from vim_tf.nn import transformer
+from vim_tf.vit_vqgan import losses
+from vim_tf.vit_vqgan import quantizer
+from vim_tf.vit_vqgan import vit
+
+
+class ViTVQGAN(tf.keras.Model):
+  """An autoencoder whose bottleneck is a grid of integer codes.
+
+  Example:
+    model = ViTVQGAN(presets.stage1('vit_vqgan_ss').model)
+    codes = model.encode(images)     # int32 [batch, 1024]
+    images = model.decode(codes)     # float32 [batch, 256, 256, 3]
+
+  Args:
+    config: Every size of the model.
+    recompute: Whether the Transformers recompute activations, for memory.
+    **kwargs: Arguments of `tf.keras.Model`; `dtype='mixed_bfloat16'` computes
+      in bfloat16, the quantizer excepted.
+  """
+
+  def __init__(
+      self,
+      config: config_lib.ViTVQGANConfig,
+      recompute: bool = False,
+      **kwargs,
+  ):
+    super().__init__(**{'name': 'vit_vqgan', **kwargs})
+    self.config = config
+    self.recompute = recompute
+    dtype = self.dtype_policy
+    channels = 6 if config.logit_laplace else 3
+    if config.backbone == 'cnn':
+      from vim_tf.vit_vqgan import cnn  # The baseline alone needs it.
+
+      common = {
+          'image_size': config.image_size,
+          'patch_size': config.patch_size,
+          'multiplier': config.cnn_multiplier,
+          'dtype': dtype,
+      }
+      self.encoder = cnn.CNNEncoder(**common, name='encoder')
+      self.decoder = cnn.CNNDecoder(
+          **common, channels=channels, name='decoder'
+      )
+    else:
+      common = {
+          'image_size': config.image_size,
+          'patch_size': config.patch_size,
+          'position_kind': config.positions,
+          'output_mlp': config.output_mlp,
+          'recompute': recompute,
+          'dtype': dtype,
+      }
+      self.encoder = vit.ViTEncoder(config.encoder, **common, name='encoder')
+      self.decoder = vit.ViTDecoder(
+          config.decoder, **common, channels=channels, name='decoder'
+      )
+    self.to_code = transformer.dense(
+        config.code_dim, self.encoder.width, dtype, 'to_code'
+    )
+    self.from_code = transformer.dense(
+        self.decoder.width, config.code_dim, dtype, 'from_code'
+    )
+    self.quantizer = quantizer.Quantizer(
+        config.codebook_size,
+        config.code_dim,
+        config.l2_normalize,
+        name='quantizer',
+    )
+
+  def build(self, input_shape=None):
+    """Makes every variable; the sizes are known without an input."""
+    for layer in (self.encoder, self.decoder, self.quantizer):
+      if not layer.built:
+        layer.build(None)
+    self.built = True
+
+  def features(self, images: tf.Tensor) -> tf.Tensor:
+    """Encoder outputs in the lookup space, before normalisation.
+
+    Args:
+      images: `[batch, size, size, 3]` in [0, 1].
+
+    Returns:
+      float32 `[batch, num_codes, code_dim]`.
+    """
+    return tf.cast(self.to_code(self.encoder(images)), tf.float32)
+
+  def encode(self, images: tf.Tensor) -> tf.Tensor:
+    """Images `[batch, size, size, 3]` in [0, 1] to codes.
+
+    Returns:
+      int32 `[batch, num_codes]` in [0, codebook_size), raster order.
+    """
+    return self.quantizer.nearest(self.features(images))
+
+  def decode(self, codes: tf.Tensor) -> tf.Tensor:
+    """Codes `[batch, num_codes]` to images.
+
+    Returns:
+      float32 `[batch, size, size, 3]`, clipped to [0, 1].
+    """
+    vectors = self.quantizer.lookup(codes)
+    return tf.clip_by_value(self._pixels(vectors)['reconstruction'], 0.0, 1.0)
+
+  def call(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Reconstructs images and measures the quantizer.
+
+    Args:
+      images: `[batch, size, size, 3]` in [0, 1].
+
+    Returns:
+      A dictionary of: 'reconstruction' float32 `[batch, size, size, 3]`, not
+      clipped; 'codes', 'quantized', 'commitment', 'codebook' and 'distance'
+      of `quantizer.Quantizer`; 'features', the quantizer's input; and with
+      logit-laplace outputs 'mu' and 'log_scale' `[batch, size, size, 3]`.
+    """
+    features = self.features(images)
+    out = self.quantizer(features)
+    return {**out, 'features': features, **self._pixels(out['quantized'])}
+
+  def _pixels(self, vectors):
+    outputs = self.decoder(self.from_code(vectors))
+    if not self.config.logit_laplace:
+      return {'reconstruction': outputs}
+    mu, log_scale = tf.split(outputs, 2, axis=-1)
+    return {
+        'reconstruction': losses.unsqueeze(tf.sigmoid(mu)),
+        'mu': mu,
+        'log_scale': log_scale,
+    }
+
+  def get_config(self):
+    return {
+        'config': config_lib.to_dict(self.config),
+        'recompute': self.recompute,
+        'name': self.name,
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    del custom_objects
+    values = dict(config)
+    sizes = config_lib.from_dict(
+        config_lib.ViTVQGANConfig, values.pop('config')
+    )
+    return cls(sizes, **values)

@@ -1,0 +1,157 @@
+"""The ViT backbone of stage 1: patches to features and back (paper 3.1)."""
+
+import tensorflow as tf
+
+from vim_tf.config import TransformerConfig
+from vim_tf.nn import positions
+from vim_tf.nn import transformer
+
+
+class ViTEncoder(tf.keras.layers.Layer):
+  """Non-overlapping patches through a Transformer.
+
+  Args:
+    config: Sizes of the Transformer.
+    image_size: Height and width of the images, in pixels.
+    patch_size: Height and width of a patch, in pixels.
+    position_kind: A kind of `positions.GridPositions`.
+    output_mlp: Whether a two-layer MLP with tanh follows the blocks. The
+      paper's wording leaves its place open; after the stack it explains the
+      published 91M parameters of the Base size.
+    recompute: See `transformer.Transformer`.
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(
+      self,
+      config: TransformerConfig,
+      image_size: int,
+      patch_size: int,
+      position_kind: str = 'learned',
+      output_mlp: bool = True,
+      recompute: bool = False,
+      **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self.config = config
+    self.image_size = image_size
+    self.patch_size = patch_size
+    self.width = config.width
+    self.embed = transformer.dense(
+        config.width, 3 * patch_size**2, self.dtype_policy, 'patch_embedding'
+    )
+    self.trunk = _Trunk(
+        config,
+        image_size // patch_size,
+        position_kind,
+        output_mlp,
+        recompute,
+        dtype=self.dtype_policy,
+        name='trunk',
+    )
+
+  def build(self, input_shape=None):
+    self.trunk.build([None, None, self.width])
+    super().build(input_shape)
+
+  def call(self, images: tf.Tensor) -> tf.Tensor:
+    """Images `[batch, size, size, 3]` in [0, 1] to `[batch, codes, width]`."""
+    x = tf.cast(2.0 * images - 1.0, self.compute_dtype)
+    x = tf.nn.space_to_depth(x, self.patch_size)
+    x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
+    return self.trunk(self.embed(x))
+
+
+class ViTDecoder(tf.keras.layers.Layer):
+  """The mirror of `ViTEncoder`: features through a Transformer to pixels.
+
+  Args:
+    config: Sizes of the Transformer.
+    image_size: Height and width of the images, in pixels.
+    patch_size: Height and width of a patch, in pixels.
+    channels: Output channels of a pixel.
+    position_kind: A kind of `positions.GridPositions`.
+    output_mlp: See `ViTEncoder`.
+    recompute: See `transformer.Transformer`.
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
+  """
+
+  def __init__(
+      self,
+      config: TransformerConfig,
+      image_size: int,
+      patch_size: int,
+      channels: int = 3,
+      position_kind: str = 'learned',
+      output_mlp: bool = True,
+      recompute: bool = False,
+      **kwargs,
+  ):
+    super().__init__(**kwargs)
+    self.config = config
+    self.image_size = image_size
+    self.patch_size = patch_size
+    self.channels = channels
+    self.width = config.width
+    self.trunk = _Trunk(
+        config,
+        image_size // patch_size,
+        position_kind,
+        output_mlp,
+        recompute,
+        dtype=self.dtype_policy,
+        name='trunk',
+    )
+    self.to_pixels = transformer.dense(
+        channels * patch_size**2, config.width, self.dtype_policy, 'to_pixels'
+    )
+
+  def build(self, input_shape=None):
+    self.trunk.build([None, None, self.width])
+    super().build(input_shape)
+
+  def call(self, x: tf.Tensor) -> tf.Tensor:
+    """`[batch, codes, width]` to float32 `[batch, size, size, channels]`."""
+    grid = self.image_size // self.patch_size
+    x = self.to_pixels(self.trunk(x))
+    x = tf.reshape(x, [-1, grid, grid, x.shape[-1]])
+    return tf.cast(tf.nn.depth_to_space(x, self.patch_size), tf.float32)
+
+  @property
+  def last_layer(self) -> tf.Variable:
+    """The kernel that adaptive adversarial weights are measured at."""
+    return self.to_pixels.kernel
+
+
+class _Trunk(tf.keras.layers.Layer):
+  """Positions, blocks and the output MLP: the same in both directions."""
+
+  def __init__(
+      self, config, grid_size, position_kind, output_mlp, recompute, **kwargs
+  ):
+    super().__init__(**kwargs)
+    self.positions = positions.GridPositions(
+        grid_size, position_kind, dtype=self.dtype_policy, name='positions'
+    )
+    self.transformer = transformer.Transformer(
+        config,
+        recompute=recompute,
+        dtype=self.dtype_policy,
+        name='transformer',
+    )
+    self.output_mlp = None
+    if output_mlp:
+      self.output_mlp = transformer.MLP(
+          config.mlp_width, 'tanh', dtype=self.dtype_policy, name='output_mlp'
+      )
+
+  def build(self, input_shape):
+    self.positions.build(input_shape)
+    self.transformer.build(input_shape)
+    if self.output_mlp is not None:
+      self.output_mlp.build(input_shape)
+    super().build(input_shape)
+
+  def call(self, x):
+    x = self.transformer(self.positions(x))
+    return x if self.output_mlp is None else self.output_mlp(x)
