@@ -36,8 +36,8 @@ def _check(condition: bool, message: str):
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]):
   _check(
-      value in choices,
-      f'{name} is {value!r}, but must be one of {", ".join(choices)}.',
+    value in choices,
+    f'{name} is {value!r}, but must be one of {", ".join(choices)}.',
   )
 
 
@@ -45,9 +45,9 @@ def _check_least(config, least: float, *names: str):
   for name in names:
     value = getattr(config, name)
     _check(
-        value >= least,
-        f'{type(config).__name__}.{name} is {value}, but must be at least '
-        f'{least}.',
+      value >= least,
+      f'{type(config).__name__}.{name} is {value}, but must be at least '
+      f'{least}.',
     )
 
 
@@ -79,13 +79,13 @@ class TransformerConfig:
     _check_least(self, 1, 'num_blocks', 'num_heads', 'width', 'mlp_width')
     _check_choice('activation', self.activation, ACTIVATIONS)
     _check(
-        0.0 <= self.dropout < 1.0,
-        f'dropout is {self.dropout}, but must be in [0, 1).',
+      0.0 <= self.dropout < 1.0,
+      f'dropout is {self.dropout}, but must be in [0, 1).',
     )
     _check(
-        self.head_width > 0 or self.width % self.num_heads == 0,
-        f'width {self.width} does not divide into {self.num_heads} heads: '
-        'change one of them or set head_width.',
+      self.head_width > 0 or self.width % self.num_heads == 0,
+      f'width {self.width} does not divide into {self.num_heads} heads: '
+      'change one of them or set head_width.',
     )
 
   @property
@@ -129,26 +129,26 @@ class ViTVQGANConfig:
 
   def __post_init__(self):
     _check_least(
-        self, 1, 'image_size', 'patch_size', 'code_dim', 'cnn_multiplier'
+      self, 1, 'image_size', 'patch_size', 'code_dim', 'cnn_multiplier'
     )
     _check_least(self, 2, 'codebook_size')
     _check_choice('positions', self.positions, POSITIONS)
     _check_choice('backbone', self.backbone, BACKBONES)
     _check(
-        self.image_size % self.patch_size == 0,
-        f'image_size {self.image_size} is not a multiple of patch_size '
-        f'{self.patch_size}.',
+      self.image_size % self.patch_size == 0,
+      f'image_size {self.image_size} is not a multiple of patch_size '
+      f'{self.patch_size}.',
     )
     _check(
-        self.backbone != 'cnn' or self.patch_size & (self.patch_size - 1) == 0,
-        f'patch_size is {self.patch_size}, but the cnn backbone halves its '
-        'way down: it must be a power of two.',
+      self.backbone != 'cnn' or self.patch_size & (self.patch_size - 1) == 0,
+      f'patch_size is {self.patch_size}, but the cnn backbone halves its '
+      'way down: it must be a power of two.',
     )
     for name in ('encoder', 'decoder'):
       _check(
-          self.positions != 'sincos' or getattr(self, name).width % 4 == 0,
-          f'{name}.width is {getattr(self, name).width}, but sincos positions '
-          'need a multiple of 4.',
+        self.positions != 'sincos' or getattr(self, name).width % 4 == 0,
+        f'{name}.width is {getattr(self, name).width}, but sincos positions '
+        'need a multiple of 4.',
       )
 
   @property
@@ -227,8 +227,8 @@ class DataConfig:
     _check_least(self, 0, 'max_shift')
     _check_choice('crop', self.crop, CROPS)
     _check(
-        0.0 < self.min_scale <= 1.0,
-        f'min_scale is {self.min_scale}, but must be in (0, 1].',
+      0.0 < self.min_scale <= 1.0,
+      f'min_scale is {self.min_scale}, but must be in (0, 1].',
     )
 
 
@@ -282,9 +282,8 @@ class AdversarialConfig:
     _check_least(self, 0, 'r1_gamma', 'start_step')
     _check_least(self, 1, 'r1_interval')
     _check(
-        self.channel_multiplier > 0,
-        f'channel_multiplier is {self.channel_multiplier}, but must be above '
-        '0.',
+      self.channel_multiplier > 0,
+      f'channel_multiplier is {self.channel_multiplier}, but must be above 0.',
     )
 
 
@@ -346,18 +345,18 @@ class OptimizerConfig:
     _check_choice('optimizer.name', self.name, OPTIMIZERS)
     _check_choice('optimizer.decay', self.decay, DECAYS)
     _check_least(
-        self,
-        0,
-        'weight_decay',
-        'warmup_steps',
-        'decay_start',
-        'final_learning_rate',
-        'clip_norm',
+      self,
+      0,
+      'weight_decay',
+      'warmup_steps',
+      'decay_start',
+      'final_learning_rate',
+      'clip_norm',
     )
     _check_least(self, 1, 'accumulate')
     _check(
-        self.learning_rate > 0,
-        f'learning_rate is {self.learning_rate}, but must be above 0.',
+      self.learning_rate > 0,
+      f'learning_rate is {self.learning_rate}, but must be above 0.',
     )
     for name in ('beta_1', 'beta_2', 'ema_decay'):
       value = getattr(self, name)
@@ -365,14 +364,14 @@ class OptimizerConfig:
     if self.decay != 'constant':
       start = max(self.decay_start, self.warmup_steps)
       _check(
-          self.decay_end > start,
-          f'decay_end is {self.decay_end}, but must come after warm-up and '
-          f'decay_start (step {start}).',
+        self.decay_end > start,
+        f'decay_end is {self.decay_end}, but must come after warm-up and '
+        f'decay_start (step {start}).',
       )
     _check(
-        self.decay != 'exponential' or self.final_learning_rate > 0,
-        'final_learning_rate is 0, which exponential decay never reaches; '
-        'give a value above 0.',
+      self.decay != 'exponential' or self.final_learning_rate > 0,
+      'final_learning_rate is 0, which exponential decay never reaches; '
+      'give a value above 0.',
     )
 
 
@@ -414,15 +413,15 @@ class RunConfig:
   def __post_init__(self):
     _check_choice('precision', self.precision, PRECISIONS)
     _check_least(
-        self,
-        1,
-        'num_steps',
-        'batch_size',
-        'steps_per_loop',
-        'log_every',
-        'checkpoint_every',
-        'keep_checkpoints',
-        'eval_examples',
+      self,
+      1,
+      'num_steps',
+      'batch_size',
+      'steps_per_loop',
+      'log_every',
+      'checkpoint_every',
+      'keep_checkpoints',
+      'eval_examples',
     )
     _check_least(self, 0, 'seed', 'eval_every', 'picture_every')
 
@@ -442,14 +441,14 @@ class Stage1Config:
 
   def __post_init__(self):
     _check(
-        self.data.image_size == self.model.image_size,
-        f'data.image_size is {self.data.image_size}, but the model takes '
-        f'images of {self.model.image_size} pixels.',
+      self.data.image_size == self.model.image_size,
+      f'data.image_size is {self.data.image_size}, but the model takes '
+      f'images of {self.model.image_size} pixels.',
     )
     _check(
-        self.model.logit_laplace or self.losses.logit_laplace == 0,
-        'losses.logit_laplace is above 0, but the model has plain outputs: '
-        'set model.logit_laplace=true or the weight to 0.',
+      self.model.logit_laplace or self.losses.logit_laplace == 0,
+      'losses.logit_laplace is above 0, but the model has plain outputs: '
+      'set model.logit_laplace=true or the weight to 0.',
     )
 
 
@@ -476,13 +475,13 @@ class Stage2Config:
 
   def __post_init__(self):
     _check(
-        0.0 <= self.label_drop < 1.0,
-        f'label_drop is {self.label_drop}, but must be in [0, 1).',
+      0.0 <= self.label_drop < 1.0,
+      f'label_drop is {self.label_drop}, but must be in [0, 1).',
     )
     _check(
-        self.model.num_classes > 0 or self.label_drop == 0,
-        'label_drop is above 0, but the model is unconditional '
-        '(num_classes 0): set label_drop to 0.',
+      self.model.num_classes > 0 or self.label_drop == 0,
+      'label_drop is above 0, but the model is unconditional '
+      '(num_classes 0): set label_drop to 0.',
     )
 
 
@@ -497,13 +496,13 @@ def check_stages_match(tokenizer: ViTVQGANConfig, stage2: Stage2Config):
     ConfigError: If sizes differ.
   """
   for name, ours, theirs in (
-      ('grid_size', stage2.model.grid_size, tokenizer.grid_size),
-      ('codebook_size', stage2.model.codebook_size, tokenizer.codebook_size),
-      ('image_size', stage2.data.image_size, tokenizer.image_size),
+    ('grid_size', stage2.model.grid_size, tokenizer.grid_size),
+    ('codebook_size', stage2.model.codebook_size, tokenizer.codebook_size),
+    ('image_size', stage2.data.image_size, tokenizer.image_size),
   ):
     _check(
-        ours == theirs,
-        f'{name} is {ours} for the VIM, but {theirs} for its tokenizer.',
+      ours == theirs,
+      f'{name} is {ours} for the VIM, but {theirs} for its tokenizer.',
     )
 
 
@@ -545,17 +544,19 @@ def from_dict(cls, values: dict, where: str = ''):
   fields = {field.name: field for field in dataclasses.fields(cls)}
   unknown = sorted(set(values) - set(fields))
   _check(
-      not unknown,
-      f'{where} has no setting {", ".join(unknown)}; it knows '
-      f'{", ".join(fields)}.',
+    not unknown,
+    f'{where} has no setting {", ".join(unknown)}; it knows '
+    f'{", ".join(fields)}.',
   )
   missing = [name for name in fields if name not in values]
   _check(not missing, f'{where} lacks {", ".join(missing)}.')
   hints = typing.get_type_hints(cls)
-  return cls(**{
+  return cls(
+    **{
       name: _convert(hints[name], value, f'{where}.{name}')
       for name, value in values.items()
-  })
+    }
+  )
 
 
 def replace(config, path: str, text: str):
@@ -580,8 +581,8 @@ def _replace(config, path: list[str], value, where: str):
   names = [field.name for field in dataclasses.fields(config)]
   head, rest = path[0], path[1:]
   _check(
-      head in names,
-      f'{where} has no setting {head!r}; it knows {", ".join(names)}.',
+    head in names,
+    f'{where} has no setting {head!r}; it knows {", ".join(names)}.',
   )
   here = f'{where}.{head}'
   old = getattr(config, head)
@@ -603,8 +604,7 @@ def _convert(hint, value, where: str):
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   _check(
-      isinstance(value, hint)
-      and (hint is bool or not isinstance(value, bool)),
-      f'{where} is {value!r}, but must be of type {hint.__name__}.',
+    isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
+    f'{where} is {value!r}, but must be of type {hint.__name__}.',
   )
   return value

@@ -3,18 +3,18 @@
 import dataclasses
 
 from vim_tf.config import (
-    AdversarialConfig,
-    CodebookConfig,
-    ConfigError,
-    DataConfig,
-    LossConfig,
-    OptimizerConfig,
-    RunConfig,
-    Stage1Config,
-    Stage2Config,
-    TransformerConfig,
-    ViTVQGANConfig,
-    VIMConfig,
+  AdversarialConfig,
+  CodebookConfig,
+  ConfigError,
+  DataConfig,
+  LossConfig,
+  OptimizerConfig,
+  RunConfig,
+  Stage1Config,
+  Stage2Config,
+  TransformerConfig,
+  VIMConfig,
+  ViTVQGANConfig,
 )
 
 # Paper Table 2. Head width 64 makes Large 602M parameters against the
@@ -28,53 +28,53 @@ _TINY = TransformerConfig(2, 2, 32, 64)
 
 # Paper 5.1: both networks of stage 1.
 _STAGE1_OPTIMIZER = OptimizerConfig(
-    learning_rate=1e-4,
-    beta_2=0.99,
-    weight_decay=1e-4,
-    warmup_steps=50_000,
-    decay='cosine',
-    decay_start=50_000,
-    decay_end=500_000,
-    final_learning_rate=5e-5,
+  learning_rate=1e-4,
+  beta_2=0.99,
+  weight_decay=1e-4,
+  warmup_steps=50_000,
+  decay='cosine',
+  decay_start=50_000,
+  decay_end=500_000,
+  final_learning_rate=5e-5,
 )
 # Paper 5.2; weight decay is not stated there.
 _STAGE2_OPTIMIZER = OptimizerConfig(
-    name='adafactor',
-    learning_rate=4.5e-4,
-    beta_2=0.96,
-    weight_decay=0.0,
-    warmup_steps=5_000,
-    decay='exponential',
-    decay_start=80_000,
-    decay_end=450_000,
-    final_learning_rate=1e-5,
+  name='adafactor',
+  learning_rate=4.5e-4,
+  beta_2=0.96,
+  weight_decay=0.0,
+  warmup_steps=5_000,
+  decay='exponential',
+  decay_start=80_000,
+  decay_end=450_000,
+  final_learning_rate=1e-5,
 )
 _IMAGENET = DataConfig(name='imagenet2012')
 
 
 def _paper_stage1(
-    encoder: TransformerConfig, decoder: TransformerConfig, patch_size: int = 8
+  encoder: TransformerConfig, decoder: TransformerConfig, patch_size: int = 8
 ) -> Stage1Config:
   return Stage1Config(
-      model=ViTVQGANConfig(encoder, decoder, patch_size=patch_size),
-      data=_IMAGENET,
-      losses=LossConfig(),
-      adversarial=AdversarialConfig(),
-      codebook=CodebookConfig(),
-      optimizer=_STAGE1_OPTIMIZER,
-      discriminator_optimizer=_STAGE1_OPTIMIZER,
-      run=RunConfig(num_steps=500_000, batch_size=256),
+    model=ViTVQGANConfig(encoder, decoder, patch_size=patch_size),
+    data=_IMAGENET,
+    losses=LossConfig(),
+    adversarial=AdversarialConfig(),
+    codebook=CodebookConfig(),
+    optimizer=_STAGE1_OPTIMIZER,
+    discriminator_optimizer=_STAGE1_OPTIMIZER,
+    run=RunConfig(num_steps=500_000, batch_size=256),
   )
 
 
 def _paper_stage2(
-    transformer: TransformerConfig, grid_size: int = 32, num_classes: int = 1000
+  transformer: TransformerConfig, grid_size: int = 32, num_classes: int = 1000
 ) -> Stage2Config:
   return Stage2Config(
-      model=VIMConfig(transformer, grid_size, num_classes=num_classes),
-      data=_IMAGENET,
-      optimizer=_STAGE2_OPTIMIZER,
-      run=RunConfig(num_steps=450_000, batch_size=1024),
+    model=VIMConfig(transformer, grid_size, num_classes=num_classes),
+    data=_IMAGENET,
+    optimizer=_STAGE2_OPTIMIZER,
+    run=RunConfig(num_steps=450_000, batch_size=1024),
   )
 
 
@@ -82,89 +82,89 @@ def _falling(learning_rate: float, steps: int, **kwargs) -> OptimizerConfig:
   """Short warm-up, then a cosine to a twentieth, over a short run."""
   warmup = min(100, steps // 10)
   return OptimizerConfig(
-      learning_rate=learning_rate,
-      warmup_steps=warmup,
-      decay='cosine',
-      decay_start=warmup,
-      decay_end=steps,
-      final_learning_rate=learning_rate / 20,
-      **kwargs,
+    learning_rate=learning_rate,
+    warmup_steps=warmup,
+    decay='cosine',
+    decay_start=warmup,
+    decay_end=steps,
+    final_learning_rate=learning_rate / 20,
+    **kwargs,
   )
 
 
 def _short_run(steps: int, batch_size: int, every: int, **kwargs) -> RunConfig:
   return RunConfig(
-      num_steps=steps,
-      batch_size=batch_size,
-      steps_per_loop=min(every, 50),
-      log_every=min(every, 50),
-      eval_every=every,
-      picture_every=every,
-      checkpoint_every=every,
-      eval_examples=512,
-      **kwargs,
+    num_steps=steps,
+    batch_size=batch_size,
+    steps_per_loop=min(every, 50),
+    log_every=min(every, 50),
+    eval_every=every,
+    picture_every=every,
+    checkpoint_every=every,
+    eval_examples=512,
+    **kwargs,
   )
 
 
 def _tiny_stage1() -> Stage1Config:
   """Trains in seconds; for tests."""
   return Stage1Config(
-      model=ViTVQGANConfig(
-          _TINY,
-          _TINY,
-          image_size=16,
-          patch_size=4,
-          codebook_size=32,
-          code_dim=8,
-          logit_laplace=False,
-      ),
-      data=DataConfig(image_size=16, crop='shift', max_shift=2),
-      losses=LossConfig(logit_laplace=0.0, perceptual=0.0, adversarial=0.0),
-      adversarial=AdversarialConfig(channel_multiplier=1 / 32, r1_interval=4),
-      codebook=CodebookConfig(init_from_data=True),
-      optimizer=_falling(1e-3, 20),
-      discriminator_optimizer=_falling(1e-3, 20),
-      run=_short_run(steps=20, batch_size=8, every=10),
+    model=ViTVQGANConfig(
+      _TINY,
+      _TINY,
+      image_size=16,
+      patch_size=4,
+      codebook_size=32,
+      code_dim=8,
+      logit_laplace=False,
+    ),
+    data=DataConfig(image_size=16, crop='shift', max_shift=2),
+    losses=LossConfig(logit_laplace=0.0, perceptual=0.0, adversarial=0.0),
+    adversarial=AdversarialConfig(channel_multiplier=1 / 32, r1_interval=4),
+    codebook=CodebookConfig(init_from_data=True),
+    optimizer=_falling(1e-3, 20),
+    discriminator_optimizer=_falling(1e-3, 20),
+    run=_short_run(steps=20, batch_size=8, every=10),
   )
 
 
 def _tiny_stage2() -> Stage2Config:
   """The VIM of `tiny` stage 1; for tests."""
   return Stage2Config(
-      model=VIMConfig(
-          dataclasses.replace(_TINY, dropout=0.1),
-          grid_size=4,
-          codebook_size=32,
-          num_classes=9,
-      ),
-      data=DataConfig(image_size=16, crop='shift', max_shift=2),
-      optimizer=_falling(1e-3, 20, beta_2=0.96),
-      run=_short_run(steps=20, batch_size=8, every=10),
-      label_drop=0.1,
+    model=VIMConfig(
+      dataclasses.replace(_TINY, dropout=0.1),
+      grid_size=4,
+      codebook_size=32,
+      num_classes=9,
+    ),
+    data=DataConfig(image_size=16, crop='shift', max_shift=2),
+    optimizer=_falling(1e-3, 20, beta_2=0.96),
+    run=_short_run(steps=20, batch_size=8, every=10),
+    label_drop=0.1,
   )
 
 
 STAGE1 = {
-    'vit_vqgan_ss': lambda: _paper_stage1(_SMALL, _SMALL),
-    'vit_vqgan_bb': lambda: _paper_stage1(_BASE, _BASE),
-    'vit_vqgan_sl': lambda: _paper_stage1(_SMALL, _LARGE),
-    'vit_vqgan_ss_16x16': lambda: _paper_stage1(_SMALL, _SMALL, 16),
-    'vit_vqgan_bb_16x16': lambda: _paper_stage1(_BASE, _BASE, 16),
-    'vit_vqgan_sl_16x16': lambda: _paper_stage1(_SMALL, _LARGE, 16),
-    'tiny': _tiny_stage1,
+  'vit_vqgan_ss': lambda: _paper_stage1(_SMALL, _SMALL),
+  'vit_vqgan_bb': lambda: _paper_stage1(_BASE, _BASE),
+  'vit_vqgan_sl': lambda: _paper_stage1(_SMALL, _LARGE),
+  'vit_vqgan_ss_16x16': lambda: _paper_stage1(_SMALL, _SMALL, 16),
+  'vit_vqgan_bb_16x16': lambda: _paper_stage1(_BASE, _BASE, 16),
+  'vit_vqgan_sl_16x16': lambda: _paper_stage1(_SMALL, _LARGE, 16),
+  'tiny': _tiny_stage1,
 }
 
 STAGE2 = {
-    'vim_base': lambda: _paper_stage2(_VIM_BASE),
-    'vim_large': lambda: _paper_stage2(_VIM_LARGE),
-    'vim_base_16x16': lambda: _paper_stage2(_VIM_BASE, 16),
-    'vim_large_16x16': lambda: _paper_stage2(_VIM_LARGE, 16),
-    'vim_base_unconditional': lambda: _paper_stage2(_VIM_BASE, num_classes=0),
-    # Table 7: the model behind the linear probe has no dropout.
-    'vim_large_probe': lambda: _paper_stage2(
-        dataclasses.replace(_VIM_LARGE, dropout=0.0), num_classes=0
-    ),
-    'tiny': _tiny_stage2,
+  'vim_base': lambda: _paper_stage2(_VIM_BASE),
+  'vim_large': lambda: _paper_stage2(_VIM_LARGE),
+  'vim_base_16x16': lambda: _paper_stage2(_VIM_BASE, 16),
+  'vim_large_16x16': lambda: _paper_stage2(_VIM_LARGE, 16),
+  'vim_base_unconditional': lambda: _paper_stage2(_VIM_BASE, num_classes=0),
+  # Table 7: the model behind the linear probe has no dropout.
+  'vim_large_probe': lambda: _paper_stage2(
+    dataclasses.replace(_VIM_LARGE, dropout=0.0), num_classes=0
+  ),
+  'tiny': _tiny_stage2,
 }
 
 
@@ -181,6 +181,6 @@ def stage2(name: str) -> Stage2Config:
 def _preset(presets, name):
   if name not in presets:
     raise ConfigError(
-        f'There is no preset {name!r}; there are {", ".join(presets)}.'
+      f'There is no preset {name!r}; there are {", ".join(presets)}.'
     )
   return presets[name]()

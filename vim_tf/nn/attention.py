@@ -26,12 +26,12 @@ class MultiHeadAttention(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      num_heads: int,
-      head_width: int,
-      causal: bool = False,
-      qkv_bias: bool = True,
-      **kwargs,
+    self,
+    num_heads: int,
+    head_width: int,
+    causal: bool = False,
+    qkv_bias: bool = True,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.num_heads = num_heads
@@ -44,18 +44,18 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     inner = self.num_heads * self.head_width
     initializer = tf.keras.initializers.TruncatedNormal
     self.qkv = tf.keras.layers.Dense(
-        3 * inner,
-        use_bias=self.qkv_bias,
-        kernel_initializer=initializer(stddev=width**-0.5),
-        dtype=self.dtype_policy,
-        name='qkv',
+      3 * inner,
+      use_bias=self.qkv_bias,
+      kernel_initializer=initializer(stddev=width**-0.5),
+      dtype=self.dtype_policy,
+      name='qkv',
     )
     self.qkv.build([None, width])
     self.out = tf.keras.layers.Dense(
-        width,
-        kernel_initializer=initializer(stddev=inner**-0.5),
-        dtype=self.dtype_policy,
-        name='out',
+      width,
+      kernel_initializer=initializer(stddev=inner**-0.5),
+      dtype=self.dtype_policy,
+      name='out',
     )
     self.out.build([None, inner])
     super().build(input_shape)
@@ -78,7 +78,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     return KVCache(keys=zeros, values=zeros)
 
   def decode(
-      self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
+    self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
   ) -> tuple[tf.Tensor, KVCache]:
     """Attends from one new position to itself and all before it.
 
@@ -93,8 +93,8 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     x = tf.cast(x, self.compute_dtype)
     queries, keys, values = self._project(x)
     cache = KVCache(
-        keys=_write(cache.keys, keys, position),
-        values=_write(cache.values, values, position),
+      keys=_write(cache.keys, keys, position),
+      values=_write(cache.values, values, position),
     )
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
     mask = tf.range(cache.keys.shape[2]) <= position
@@ -104,7 +104,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
   def _project(self, x):
     length = x.shape[1]
     qkv = tf.reshape(
-        self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
+      self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
     )
     qkv = tf.transpose(qkv, [2, 0, 3, 1, 4])  # [3, batch, heads, length, width]
     queries, keys, values = tf.unstack(qkv)
@@ -121,16 +121,16 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     length = x.shape[2]
     x = tf.transpose(x, [0, 2, 1, 3])  # [batch, length, heads, head_width]
     return self.out(
-        tf.reshape(x, [-1, length, self.num_heads * self.head_width])
+      tf.reshape(x, [-1, length, self.num_heads * self.head_width])
     )
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'num_heads': self.num_heads,
-        'head_width': self.head_width,
-        'causal': self.causal,
-        'qkv_bias': self.qkv_bias,
+      **super().get_config(),
+      'num_heads': self.num_heads,
+      'head_width': self.head_width,
+      'causal': self.causal,
+      'qkv_bias': self.qkv_bias,
     }
 
 
@@ -139,8 +139,8 @@ def _write(cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
   heads, width = cache.shape[1], cache.shape[3]
   rows = tf.range(tf.shape(cache)[0] * heads)
   indices = tf.stack(
-      [rows // heads, rows % heads, tf.fill(tf.shape(rows), position)], axis=1
+    [rows // heads, rows % heads, tf.fill(tf.shape(rows), position)], axis=1
   )
   return tf.tensor_scatter_nd_update(
-      cache, indices, tf.reshape(new, [-1, width])
+    cache, indices, tf.reshape(new, [-1, width])
   )

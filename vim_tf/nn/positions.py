@@ -45,7 +45,7 @@ class GridPositions(tf.keras.layers.Layer):
     super().__init__(**kwargs)
     if kind not in ('learned', 'sincos', 'factorized'):
       raise ValueError(
-          f'kind is {kind!r}, but must be learned, sincos or factorized.'
+        f'kind is {kind!r}, but must be learned, sincos or factorized.'
       )
     self.grid_size = grid_size
     self.kind = kind
@@ -80,7 +80,7 @@ class GridPositions(tf.keras.layers.Layer):
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'grid_size': self.grid_size,
-        'kind': self.kind,
+      **super().get_config(),
+      'grid_size': self.grid_size,
+      'kind': self.kind,
     }

@@ -17,7 +17,7 @@ _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive positions.
 
 def _xor_shift(x: tf.Tensor, bits: int) -> tf.Tensor:
   return tf.bitwise.bitwise_xor(
-      x, tf.bitwise.right_shift(x, tf.constant(bits, tf.uint32))
+    x, tf.bitwise.right_shift(x, tf.constant(bits, tf.uint32))
   )
 
 
@@ -72,7 +72,7 @@ def bits(seeds: tf.Tensor, shape: tuple[int, ...], stream) -> tf.Tensor:
 def uniform(seeds: tf.Tensor, shape: tuple[int, ...], stream) -> tf.Tensor:
   """Uniform float32 in [0, 1) of each example, `[batch, *shape]`."""
   high = tf.bitwise.right_shift(
-      bits(seeds, shape, stream), tf.constant(8, tf.uint32)
+    bits(seeds, shape, stream), tf.constant(8, tf.uint32)
   )
   return tf.cast(high, tf.float32) * 2.0**-24
 

@@ -3,16 +3,15 @@
 import tensorflow as tf
 
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import attention
-from vim_tf.nn import randomness
+from vim_tf.nn import attention, randomness
 
 _DROPOUTS_PER_BLOCK = 3
 _NORM_EPSILON = 1e-6
 
 ACTIVATIONS = {
-    'gelu': lambda x: tf.nn.gelu(x, approximate=False),
-    'tanh': tf.nn.tanh,
-    'relu': tf.nn.relu,
+  'gelu': lambda x: tf.nn.gelu(x, approximate=False),
+  'tanh': tf.nn.tanh,
+  'relu': tf.nn.relu,
 }
 
 
@@ -28,12 +27,12 @@ class MLP(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      hidden_width: int,
-      activation: str = 'gelu',
-      out_width: int = 0,
-      dropout: float = 0.0,
-      **kwargs,
+    self,
+    hidden_width: int,
+    activation: str = 'gelu',
+    out_width: int = 0,
+    dropout: float = 0.0,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.hidden_width = hidden_width
@@ -45,7 +44,7 @@ class MLP(tf.keras.layers.Layer):
     width = input_shape[-1]
     self.hidden = dense(self.hidden_width, width, self.dtype_policy, 'hidden')
     self.out = dense(
-        self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
+      self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
     )
     super().build(input_shape)
 
@@ -58,11 +57,11 @@ class MLP(tf.keras.layers.Layer):
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'hidden_width': self.hidden_width,
-        'activation': self.activation,
-        'out_width': self.out_width,
-        'dropout': self.dropout,
+      **super().get_config(),
+      'hidden_width': self.hidden_width,
+      'activation': self.activation,
+      'out_width': self.out_width,
+      'dropout': self.dropout,
     }
 
 
@@ -81,15 +80,15 @@ class Block(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      num_heads: int,
-      head_width: int,
-      mlp_width: int,
-      dropout: float = 0.0,
-      activation: str = 'gelu',
-      qkv_bias: bool = True,
-      causal: bool = False,
-      **kwargs,
+    self,
+    num_heads: int,
+    head_width: int,
+    mlp_width: int,
+    dropout: float = 0.0,
+    activation: str = 'gelu',
+    qkv_bias: bool = True,
+    causal: bool = False,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.num_heads = num_heads
@@ -103,20 +102,20 @@ class Block(tf.keras.layers.Layer):
   def build(self, input_shape):
     self.attention_norm = layer_norm(self.dtype_policy, 'attention_norm')
     self.attention = attention.MultiHeadAttention(
-        self.num_heads,
-        self.head_width,
-        causal=self.causal,
-        qkv_bias=self.qkv_bias,
-        dtype=self.dtype_policy,
-        name='attention',
+      self.num_heads,
+      self.head_width,
+      causal=self.causal,
+      qkv_bias=self.qkv_bias,
+      dtype=self.dtype_policy,
+      name='attention',
     )
     self.mlp_norm = layer_norm(self.dtype_policy, 'mlp_norm')
     self.mlp = MLP(
-        self.mlp_width,
-        self.activation,
-        dropout=self.dropout,
-        dtype=self.dtype_policy,
-        name='mlp',
+      self.mlp_width,
+      self.activation,
+      dropout=self.dropout,
+      dtype=self.dtype_policy,
+      name='mlp',
     )
     for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
       layer.build(input_shape)
@@ -148,14 +147,14 @@ class Block(tf.keras.layers.Layer):
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'num_heads': self.num_heads,
-        'head_width': self.head_width,
-        'mlp_width': self.mlp_width,
-        'dropout': self.dropout,
-        'activation': self.activation,
-        'qkv_bias': self.qkv_bias,
-        'causal': self.causal,
+      **super().get_config(),
+      'num_heads': self.num_heads,
+      'head_width': self.head_width,
+      'mlp_width': self.mlp_width,
+      'dropout': self.dropout,
+      'activation': self.activation,
+      'qkv_bias': self.qkv_bias,
+      'causal': self.causal,
     }
 
 
@@ -171,11 +170,11 @@ class Transformer(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      config: TransformerConfig,
-      causal: bool = False,
-      recompute: bool = False,
-      **kwargs,
+    self,
+    config: TransformerConfig,
+    causal: bool = False,
+    recompute: bool = False,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.config = config
@@ -185,18 +184,18 @@ class Transformer(tf.keras.layers.Layer):
   def build(self, input_shape):
     config = self.config
     self.blocks = [
-        Block(
-            config.num_heads,
-            config.attention_head_width,
-            config.mlp_width,
-            dropout=config.dropout,
-            activation=config.activation,
-            qkv_bias=config.qkv_bias,
-            causal=self.causal,
-            dtype=self.dtype_policy,
-            name=f'block_{i}',
-        )
-        for i in range(config.num_blocks)
+      Block(
+        config.num_heads,
+        config.attention_head_width,
+        config.mlp_width,
+        dropout=config.dropout,
+        activation=config.activation,
+        qkv_bias=config.qkv_bias,
+        causal=self.causal,
+        dtype=self.dtype_policy,
+        name=f'block_{i}',
+      )
+      for i in range(config.num_blocks)
     ]
     self.norm = layer_norm(self.dtype_policy, 'norm')
     for layer in (*self.blocks, self.norm):
@@ -215,7 +214,7 @@ class Transformer(tf.keras.layers.Layer):
       stream = i * _DROPOUTS_PER_BLOCK
       if self.recompute and seeds is not None:
         x = tf.recompute_grad(
-            lambda x, s, block=block, stream=stream: block(x, s, stream)
+          lambda x, s, block=block, stream=stream: block(x, s, stream)
         )(x, seeds)
       elif self.recompute:
         x = tf.recompute_grad(block)(x)
@@ -250,12 +249,12 @@ class Transformer(tf.keras.layers.Layer):
 def dense(out_width: int, in_width: int, dtype, name: str):
   """A built Dense layer with weights of variance 1 / fan-in."""
   layer = tf.keras.layers.Dense(
-      out_width,
-      kernel_initializer=tf.keras.initializers.TruncatedNormal(
-          stddev=in_width**-0.5
-      ),
-      dtype=dtype,
-      name=name,
+    out_width,
+    kernel_initializer=tf.keras.initializers.TruncatedNormal(
+      stddev=in_width**-0.5
+    ),
+    dtype=dtype,
+    name=name,
   )
   layer.build([None, in_width])
   return layer
@@ -264,5 +263,5 @@ def dense(out_width: int, in_width: int, dtype, name: str):
 def layer_norm(dtype, name: str):
   """A LayerNorm; Keras computes its statistics in float32."""
   return tf.keras.layers.LayerNormalization(
-      epsilon=_NORM_EPSILON, dtype=dtype, name=name
+    epsilon=_NORM_EPSILON, dtype=dtype, name=name
   )

@@ -24,16 +24,16 @@ class Decoder:
   def __init__(self, model: model_lib.VIM, jit_compile: bool = False):
     self._model = model
     self._loop = tf.function(
-        self._decode, jit_compile=jit_compile, autograph=False
+      self._decode, jit_compile=jit_compile, autograph=False
     )
 
   def __call__(
-      self,
-      class_ids: Sequence[int],
-      seeds: Sequence[int],
-      config: sampling.SamplingConfig | Sequence[sampling.SamplingConfig],
-      prefix: np.ndarray | None = None,
-      prefix_length: int | Sequence[int] = 0,
+    self,
+    class_ids: Sequence[int],
+    seeds: Sequence[int],
+    config: sampling.SamplingConfig | Sequence[sampling.SamplingConfig],
+    prefix: np.ndarray | None = None,
+    prefix_length: int | Sequence[int] = 0,
   ) -> np.ndarray:
     """Draws the codes of a batch of images.
 
@@ -68,55 +68,55 @@ class Decoder:
     scales = np.array([c.guidance_scale for c in config], np.float32)
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
     return self._loop(
-        class_ids=tf.constant(class_ids),
-        seeds=tf.constant(np.asarray(seeds, np.uint32)),
-        temperature=tf.constant([c.temperature for c in config], tf.float32),
-        top_k=tf.constant([c.top_k for c in config], tf.int32),
-        top_p=tf.constant([c.top_p for c in config], tf.float32),
-        guidance_scale=tf.constant(scales),
-        prefix=tf.constant(prefix),
-        prefix_length=tf.constant(lengths),
-        guided=guided,
+      class_ids=tf.constant(class_ids),
+      seeds=tf.constant(np.asarray(seeds, np.uint32)),
+      temperature=tf.constant([c.temperature for c in config], tf.float32),
+      top_k=tf.constant([c.top_k for c in config], tf.int32),
+      top_p=tf.constant([c.top_p for c in config], tf.float32),
+      guidance_scale=tf.constant(scales),
+      prefix=tf.constant(prefix),
+      prefix_length=tf.constant(lengths),
+      guided=guided,
     ).numpy()
 
   def _decode(
-      self,
-      class_ids,
-      seeds,
-      temperature,
-      top_k,
-      top_p,
-      guidance_scale,
-      prefix,
-      prefix_length,
-      guided,
+    self,
+    class_ids,
+    seeds,
+    temperature,
+    top_k,
+    top_p,
+    guidance_scale,
+    prefix,
+    prefix_length,
+    guided,
   ):
     return decode(
-        self._model,
-        class_ids=class_ids,
-        seeds=seeds,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        guidance_scale=guidance_scale,
-        prefix=prefix,
-        prefix_length=prefix_length,
-        guided=guided,
+      self._model,
+      class_ids=class_ids,
+      seeds=seeds,
+      temperature=temperature,
+      top_k=top_k,
+      top_p=top_p,
+      guidance_scale=guidance_scale,
+      prefix=prefix,
+      prefix_length=prefix_length,
+      guided=guided,
     )
 
 
 def decode(
-    model: model_lib.VIM,
-    *,
-    class_ids: tf.Tensor,
-    seeds: tf.Tensor,
-    temperature: tf.Tensor,
-    top_k: tf.Tensor,
-    top_p: tf.Tensor,
-    guidance_scale: tf.Tensor,
-    prefix: tf.Tensor,
-    prefix_length: tf.Tensor,
-    guided: bool,
+  model: model_lib.VIM,
+  *,
+  class_ids: tf.Tensor,
+  seeds: tf.Tensor,
+  temperature: tf.Tensor,
+  top_k: tf.Tensor,
+  top_p: tf.Tensor,
+  guidance_scale: tf.Tensor,
+  prefix: tf.Tensor,
+  prefix_length: tf.Tensor,
+  guided: bool,
 ) -> tf.Tensor:
   """The loop itself, in graph form; see `Decoder` for the arguments.
 
@@ -140,7 +140,7 @@ def decode(
     if guided:
       logits = sampling.guide(*tf.split(logits, 2), guidance_scale)
     code = sampling.draw(
-        logits, uniforms[:, position], temperature, top_k, top_p
+      logits, uniforms[:, position], temperature, top_k, top_p
     )
     code = tf.where(position < prefix_length, prefix[:, position], code)
     codes = codes.write(position, code)
@@ -150,10 +150,10 @@ def decode(
   codes = tf.TensorArray(tf.int32, size=length, element_shape=[None])
   state = (tf.constant(0), x, model.new_cache(tf.shape(x)[0]), codes)
   *_, codes = tf.while_loop(
-      lambda position, *_: position < length,
-      body,
-      state,
-      maximum_iterations=length,
+    lambda position, *_: position < length,
+    body,
+    state,
+    maximum_iterations=length,
   )
   return tf.transpose(codes.stack())
 

@@ -3,10 +3,7 @@
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.nn import attention
-from vim_tf.nn import positions
-from vim_tf.nn import randomness
-from vim_tf.nn import transformer
+from vim_tf.nn import attention, positions, randomness, transformer
 
 _EMBEDDING_DROPOUT_STREAM = 1_000_000  # Above any block's streams.
 
@@ -27,38 +24,38 @@ class VIM(tf.keras.Model):
   """
 
   def __init__(
-      self, config: config_lib.VIMConfig, recompute: bool = False, **kwargs
+    self, config: config_lib.VIMConfig, recompute: bool = False, **kwargs
   ):
     super().__init__(**{'name': 'vim', **kwargs})
     self.config = config
     self.recompute = recompute
     dtype = self.dtype_policy
     self.code_embedding = tf.keras.layers.Embedding(
-        config.codebook_size,
-        config.transformer.width,
-        embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
-        dtype=dtype,
-        name='code_embedding',
+      config.codebook_size,
+      config.transformer.width,
+      embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
+      dtype=dtype,
+      name='code_embedding',
     )
     self.start_embedding = tf.keras.layers.Embedding(
-        config.num_classes + 1,
-        config.transformer.width,
-        embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
-        dtype=dtype,
-        name='start_embedding',
+      config.num_classes + 1,
+      config.transformer.width,
+      embeddings_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
+      dtype=dtype,
+      name='start_embedding',
     )
     self.positions = positions.GridPositions(
-        config.grid_size, config.positions, dtype=dtype, name='positions'
+      config.grid_size, config.positions, dtype=dtype, name='positions'
     )
     self.transformer = transformer.Transformer(
-        config.transformer,
-        causal=True,
-        recompute=recompute,
-        dtype=dtype,
-        name='transformer',
+      config.transformer,
+      causal=True,
+      recompute=recompute,
+      dtype=dtype,
+      name='transformer',
     )
     self.head = transformer.dense(
-        config.codebook_size, config.transformer.width, dtype, 'head'
+      config.codebook_size, config.transformer.width, dtype, 'head'
     )
 
   def build(self, input_shape=None):
@@ -85,11 +82,11 @@ class VIM(tf.keras.Model):
     return self.positions(self.code_embedding(codes))
 
   def call(
-      self,
-      codes: tf.Tensor,
-      class_ids: tf.Tensor,
-      seeds: tf.Tensor | None = None,
-      out: dict | None = None,
+    self,
+    codes: tf.Tensor,
+    class_ids: tf.Tensor,
+    seeds: tf.Tensor | None = None,
+    out: dict | None = None,
   ) -> tf.Tensor:
     """Logits of every code given those before it.
 
@@ -106,7 +103,7 @@ class VIM(tf.keras.Model):
     x = tf.concat([self.start(class_ids), self.embed(codes[:, :-1])], axis=1)
     if seeds is not None:
       x = randomness.dropout(
-          x, self.config.transformer.dropout, seeds, _EMBEDDING_DROPOUT_STREAM
+        x, self.config.transformer.dropout, seeds, _EMBEDDING_DROPOUT_STREAM
       )
     if out is not None:
       out['embedded'] = x
@@ -124,7 +121,7 @@ class VIM(tf.keras.Model):
     return self.transformer.new_cache(batch, self.config.num_codes)
 
   def decode_step(
-      self, x: tf.Tensor, caches: list[attention.KVCache], position: tf.Tensor
+    self, x: tf.Tensor, caches: list[attention.KVCache], position: tf.Tensor
   ) -> tuple[tf.Tensor, list[attention.KVCache]]:
     """Logits of one code.
 
@@ -146,9 +143,9 @@ class VIM(tf.keras.Model):
 
   def get_config(self):
     return {
-        'config': config_lib.to_dict(self.config),
-        'recompute': self.recompute,
-        'name': self.name,
+      'config': config_lib.to_dict(self.config),
+      'recompute': self.recompute,
+      'name': self.name,
     }
 
   @classmethod
@@ -162,5 +159,5 @@ class VIM(tf.keras.Model):
 def negative_log_likelihood(logits: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
   """Nats of each code: `[batch, num_codes, codebook_size]` to `[.., codes]`."""
   return tf.nn.sparse_softmax_cross_entropy_with_logits(
-      labels=codes, logits=logits
+    labels=codes, logits=logits
   )

@@ -31,19 +31,19 @@ class SamplingConfig:
 
   def __post_init__(self):
     for name, fits, right in (
-        ('temperature', self.temperature >= 0, 'at least 0'),
-        ('top_k', self.top_k >= 0, 'at least 0'),
-        ('top_p', 0 < self.top_p <= 1, 'in (0, 1]'),
-        ('guidance_scale', self.guidance_scale >= 0, 'at least 0'),
+      ('temperature', self.temperature >= 0, 'at least 0'),
+      ('top_k', self.top_k >= 0, 'at least 0'),
+      ('top_p', 0 < self.top_p <= 1, 'in (0, 1]'),
+      ('guidance_scale', self.guidance_scale >= 0, 'at least 0'),
     ):
       if not fits:
         raise ConfigError(
-            f'{name} is {getattr(self, name)}, but must be {right}.'
+          f'{name} is {getattr(self, name)}, but must be {right}.'
         )
 
 
 def guide(
-    conditional: tf.Tensor, unconditional: tf.Tensor, scale: tf.Tensor
+  conditional: tf.Tensor, unconditional: tf.Tensor, scale: tf.Tensor
 ) -> tf.Tensor:
   """Classifier-free guidance.
 
@@ -59,11 +59,11 @@ def guide(
 
 
 def draw(
-    logits: tf.Tensor,
-    uniforms: tf.Tensor,
-    temperature: tf.Tensor,
-    top_k: tf.Tensor,
-    top_p: tf.Tensor,
+  logits: tf.Tensor,
+  uniforms: tf.Tensor,
+  temperature: tf.Tensor,
+  top_k: tf.Tensor,
+  top_p: tf.Tensor,
 ) -> tf.Tensor:
   """Draws one code an example by inverting the cumulative distribution.
 

@@ -4,9 +4,7 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.nn import transformer
-from vim_tf.vit_vqgan import losses
-from vim_tf.vit_vqgan import quantizer
-from vim_tf.vit_vqgan import vit
+from vim_tf.vit_vqgan import losses, quantizer, vit
 
 
 class ViTVQGAN(tf.keras.Model):
@@ -25,10 +23,10 @@ class ViTVQGAN(tf.keras.Model):
   """
 
   def __init__(
-      self,
-      config: config_lib.ViTVQGANConfig,
-      recompute: bool = False,
-      **kwargs,
+    self,
+    config: config_lib.ViTVQGANConfig,
+    recompute: bool = False,
+    **kwargs,
   ):
     super().__init__(**{'name': 'vit_vqgan', **kwargs})
     self.config = config
@@ -39,39 +37,37 @@ class ViTVQGAN(tf.keras.Model):
       from vim_tf.vit_vqgan import cnn  # The baseline alone needs it.
 
       common = {
-          'image_size': config.image_size,
-          'patch_size': config.patch_size,
-          'multiplier': config.cnn_multiplier,
-          'dtype': dtype,
+        'image_size': config.image_size,
+        'patch_size': config.patch_size,
+        'multiplier': config.cnn_multiplier,
+        'dtype': dtype,
       }
       self.encoder = cnn.CNNEncoder(**common, name='encoder')
-      self.decoder = cnn.CNNDecoder(
-          **common, channels=channels, name='decoder'
-      )
+      self.decoder = cnn.CNNDecoder(**common, channels=channels, name='decoder')
     else:
       common = {
-          'image_size': config.image_size,
-          'patch_size': config.patch_size,
-          'position_kind': config.positions,
-          'output_mlp': config.output_mlp,
-          'recompute': recompute,
-          'dtype': dtype,
+        'image_size': config.image_size,
+        'patch_size': config.patch_size,
+        'position_kind': config.positions,
+        'output_mlp': config.output_mlp,
+        'recompute': recompute,
+        'dtype': dtype,
       }
       self.encoder = vit.ViTEncoder(config.encoder, **common, name='encoder')
       self.decoder = vit.ViTDecoder(
-          config.decoder, **common, channels=channels, name='decoder'
+        config.decoder, **common, channels=channels, name='decoder'
       )
     self.to_code = transformer.dense(
-        config.code_dim, self.encoder.width, dtype, 'to_code'
+      config.code_dim, self.encoder.width, dtype, 'to_code'
     )
     self.from_code = transformer.dense(
-        self.decoder.width, config.code_dim, dtype, 'from_code'
+      self.decoder.width, config.code_dim, dtype, 'from_code'
     )
     self.quantizer = quantizer.Quantizer(
-        config.codebook_size,
-        config.code_dim,
-        config.l2_normalize,
-        name='quantizer',
+      config.codebook_size,
+      config.code_dim,
+      config.l2_normalize,
+      name='quantizer',
     )
 
   def build(self, input_shape=None):
@@ -131,16 +127,16 @@ class ViTVQGAN(tf.keras.Model):
       return {'reconstruction': outputs}
     mu, log_scale = tf.split(outputs, 2, axis=-1)
     return {
-        'reconstruction': losses.unsqueeze(tf.sigmoid(mu)),
-        'mu': mu,
-        'log_scale': log_scale,
+      'reconstruction': losses.unsqueeze(tf.sigmoid(mu)),
+      'mu': mu,
+      'log_scale': log_scale,
     }
 
   def get_config(self):
     return {
-        'config': config_lib.to_dict(self.config),
-        'recompute': self.recompute,
-        'name': self.name,
+      'config': config_lib.to_dict(self.config),
+      'recompute': self.recompute,
+      'name': self.name,
     }
 
   @classmethod
@@ -148,6 +144,6 @@ class ViTVQGAN(tf.keras.Model):
     del custom_objects
     values = dict(config)
     sizes = config_lib.from_dict(
-        config_lib.ViTVQGANConfig, values.pop('config')
+      config_lib.ViTVQGANConfig, values.pop('config')
     )
     return cls(sizes, **values)

@@ -21,11 +21,11 @@ class Quantizer(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      codebook_size: int,
-      code_dim: int,
-      l2_normalize: bool = True,
-      **kwargs,
+    self,
+    codebook_size: int,
+    code_dim: int,
+    l2_normalize: bool = True,
+    **kwargs,
   ):
     super().__init__(**{**kwargs, 'dtype': 'float32'})
     self.codebook_size = codebook_size
@@ -34,9 +34,9 @@ class Quantizer(tf.keras.layers.Layer):
 
   def build(self, input_shape=None):
     self.codebook = self.add_weight(
-        'codebook',
-        [self.codebook_size, self.code_dim],
-        initializer=tf.keras.initializers.RandomNormal(stddev=1.0),
+      'codebook',
+      [self.codebook_size, self.code_dim],
+      initializer=tf.keras.initializers.RandomNormal(stddev=1.0),
     )
     super().build(input_shape)
 
@@ -77,11 +77,11 @@ class Quantizer(tf.keras.layers.Layer):
     codes = self._nearest(z, vectors)
     e = tf.gather(vectors, codes)
     return {
-        'codes': codes,
-        'quantized': z + tf.stop_gradient(e - z),
-        'commitment': losses.commitment(z, e),
-        'codebook': losses.codebook(z, e),
-        'distance': tf.stop_gradient(tf.reduce_sum(tf.square(z - e), axis=-1)),
+      'codes': codes,
+      'quantized': z + tf.stop_gradient(e - z),
+      'commitment': losses.commitment(z, e),
+      'codebook': losses.codebook(z, e),
+      'distance': tf.stop_gradient(tf.reduce_sum(tf.square(z - e), axis=-1)),
     }
 
   def _normalize(self, x):
@@ -99,8 +99,8 @@ class Quantizer(tf.keras.layers.Layer):
 
   def get_config(self):
     return {
-        **super().get_config(),
-        'codebook_size': self.codebook_size,
-        'code_dim': self.code_dim,
-        'l2_normalize': self.l2_normalize,
+      **super().get_config(),
+      'codebook_size': self.codebook_size,
+      'code_dim': self.code_dim,
+      'l2_normalize': self.l2_normalize,
     }

@@ -3,8 +3,7 @@
 import tensorflow as tf
 
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import positions
-from vim_tf.nn import transformer
+from vim_tf.nn import positions, transformer
 
 
 class ViTEncoder(tf.keras.layers.Layer):
@@ -23,14 +22,14 @@ class ViTEncoder(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      config: TransformerConfig,
-      image_size: int,
-      patch_size: int,
-      position_kind: str = 'learned',
-      output_mlp: bool = True,
-      recompute: bool = False,
-      **kwargs,
+    self,
+    config: TransformerConfig,
+    image_size: int,
+    patch_size: int,
+    position_kind: str = 'learned',
+    output_mlp: bool = True,
+    recompute: bool = False,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.config = config
@@ -38,16 +37,16 @@ class ViTEncoder(tf.keras.layers.Layer):
     self.patch_size = patch_size
     self.width = config.width
     self.embed = transformer.dense(
-        config.width, 3 * patch_size**2, self.dtype_policy, 'patch_embedding'
+      config.width, 3 * patch_size**2, self.dtype_policy, 'patch_embedding'
     )
     self.trunk = _Trunk(
-        config,
-        image_size // patch_size,
-        position_kind,
-        output_mlp,
-        recompute,
-        dtype=self.dtype_policy,
-        name='trunk',
+      config,
+      image_size // patch_size,
+      position_kind,
+      output_mlp,
+      recompute,
+      dtype=self.dtype_policy,
+      name='trunk',
     )
 
   def build(self, input_shape=None):
@@ -77,15 +76,15 @@ class ViTDecoder(tf.keras.layers.Layer):
   """
 
   def __init__(
-      self,
-      config: TransformerConfig,
-      image_size: int,
-      patch_size: int,
-      channels: int = 3,
-      position_kind: str = 'learned',
-      output_mlp: bool = True,
-      recompute: bool = False,
-      **kwargs,
+    self,
+    config: TransformerConfig,
+    image_size: int,
+    patch_size: int,
+    channels: int = 3,
+    position_kind: str = 'learned',
+    output_mlp: bool = True,
+    recompute: bool = False,
+    **kwargs,
   ):
     super().__init__(**kwargs)
     self.config = config
@@ -94,16 +93,16 @@ class ViTDecoder(tf.keras.layers.Layer):
     self.channels = channels
     self.width = config.width
     self.trunk = _Trunk(
-        config,
-        image_size // patch_size,
-        position_kind,
-        output_mlp,
-        recompute,
-        dtype=self.dtype_policy,
-        name='trunk',
+      config,
+      image_size // patch_size,
+      position_kind,
+      output_mlp,
+      recompute,
+      dtype=self.dtype_policy,
+      name='trunk',
     )
     self.to_pixels = transformer.dense(
-        channels * patch_size**2, config.width, self.dtype_policy, 'to_pixels'
+      channels * patch_size**2, config.width, self.dtype_policy, 'to_pixels'
     )
 
   def build(self, input_shape=None):
@@ -127,22 +126,22 @@ class _Trunk(tf.keras.layers.Layer):
   """Positions, blocks and the output MLP: the same in both directions."""
 
   def __init__(
-      self, config, grid_size, position_kind, output_mlp, recompute, **kwargs
+    self, config, grid_size, position_kind, output_mlp, recompute, **kwargs
   ):
     super().__init__(**kwargs)
     self.positions = positions.GridPositions(
-        grid_size, position_kind, dtype=self.dtype_policy, name='positions'
+      grid_size, position_kind, dtype=self.dtype_policy, name='positions'
     )
     self.transformer = transformer.Transformer(
-        config,
-        recompute=recompute,
-        dtype=self.dtype_policy,
-        name='transformer',
+      config,
+      recompute=recompute,
+      dtype=self.dtype_policy,
+      name='transformer',
     )
     self.output_mlp = None
     if output_mlp:
       self.output_mlp = transformer.MLP(
-          config.mlp_width, 'tanh', dtype=self.dtype_policy, name='output_mlp'
+        config.mlp_width, 'tanh', dtype=self.dtype_policy, name='output_mlp'
       )
 
   def build(self, input_shape):

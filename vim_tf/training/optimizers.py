@@ -1,0 +1,187 @@
+"""One update of the weights: reduce, clip, step, average."""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from vim_tf.config import OptimizerConfig
+from vim_tf.training import schedules
+
+_NO_DECAY = (
+  'bias',
+  'gamma',
+  'beta',
+  'embedding',
+  'embeddings',
+  'codebook',
+)
+
+
+def decays(variable: tf.Variable) -> bool:
+  """Whether decoupled weight decay applies to a variable.
+
+  It applies to matrices and filters; not to biases, norms, embeddings,
+  positions and the codebook, which have no scale to keep small.
+  """
+  name = variable.name.split(':')[0].rsplit('/', 1)[-1]
+  return not any(name.endswith(ending) for ending in _NO_DECAY)
+
+
+class Optimizer(tf.Module):
+  """Adam on a fixed list of variables, with what surrounds an update.
+
+  Gradients are summed over replicas, so a replica's loss is its examples' sum
+  divided by the GLOBAL batch size. Clipping is of the reduced gradient.
+
+  Args:
+    config: Every setting.
+    variables: The variables to train.
+    averages: Variables of the same shapes that hold the moving average of the
+      weights; needed when `config.ema_decay` is above 0.
+  """
+
+  def __init__(
+    self,
+    config: OptimizerConfig,
+    variables: Sequence[tf.Variable],
+    averages: Sequence[tf.Variable] | None = None,
+  ):
+    super().__init__(name='optimizer')
+    if config.ema_decay and averages is None:
+      raise ValueError('ema_decay is above 0, but no averages were given.')
+    self.config = config
+    self.schedule = schedules.Schedule(config)
+    self._variables = list(variables)
+    self._averages = list(averages or [])
+    self._adam = _make(config, self.schedule, self._variables)
+
+  @property
+  def iterations(self) -> tf.Variable:
+    """Updates so far, int64."""
+    return self._adam.iterations
+
+  def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Updates the variables; call it in replica context.
+
+    Args:
+      gradients: This replica's gradients, in the order of the variables.
+
+    Returns:
+      'gradient_norm' before clipping and 'learning_rate', scalars that are
+      the same on every replica.
+    """
+    context = tf.distribute.get_replica_context()
+    gradients = [tf.convert_to_tensor(g) for g in gradients]
+    gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    norm = tf.linalg.global_norm(gradients)
+    if self.config.clip_norm:
+      gradients, _ = tf.clip_by_global_norm(
+        gradients, self.config.clip_norm, use_norm=norm
+      )
+    step = self._adam.iterations
+    rate = self.schedule(step)
+    self._adam.apply_gradients(
+      zip(gradients, self._variables, strict=True),
+      skip_gradients_aggregation=True,
+    )
+    if self.config.ema_decay:
+      self._average(step)
+    return {'gradient_norm': norm, 'learning_rate': rate}
+
+  def _average(self, step):
+    # Early on the average follows faster, as 1 / (number of updates).
+    step = tf.cast(step, tf.float32)
+    decay = tf.minimum(self.config.ema_decay, step / (step + 9.0))
+    for average, variable in zip(self._averages, self._variables, strict=True):
+      average.assign_sub((1.0 - decay) * (average - variable))
+
+
+def _make(config, schedule, variables):
+  if config.name == 'adafactor':
+    from vim_tf.training import adafactor  # The paper's stage 2 alone.
+
+    optimizer = adafactor.FactoredAdam(
+      schedule,
+      beta_1=config.beta_1,
+      beta_2=config.beta_2,
+      weight_decay=config.weight_decay or None,
+    )
+  else:
+    optimizer = tf.keras.optimizers.AdamW(
+      schedule,
+      beta_1=config.beta_1,
+      beta_2=config.beta_2,
+      weight_decay=config.weight_decay,
+      jit_compile=False,
+    )
+  optimizer.exclude_from_weight_decay(
+    var_list=[v for v in variables if not decays(v)]
+  )
+  optimizer.build(variables)
+  return optimizer
+
+
+def accumulated_gradients(
+  loss_fn: Callable,
+  batch: dict[str, tf.Tensor],
+  variables: Sequence[tf.Variable],
+  micro_batches: int = 1,
+):
+  """Sums gradients and metrics over equal parts of a batch.
+
+  Args:
+    loss_fn: From a part of the batch to a scalar loss and a dictionary of
+      scalars, both sums over examples divided by the global batch size.
+    batch: Tensors `[batch, ...]`.
+    variables: What to differentiate by.
+    micro_batches: Number of parts, a divisor of the batch size.
+
+  Returns:
+    The gradients, one a variable, and the dictionary of scalars.
+
+  Raises:
+    ValueError: If the batch does not divide.
+  """
+
+  def part_gradients(part):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+      tape.watch(variables)
+      loss, metrics = loss_fn(part)
+    gradients = tape.gradient(
+      loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return [tf.convert_to_tensor(g) for g in gradients], metrics
+
+  if micro_batches == 1:
+    return part_gradients(batch)
+  size = next(iter(batch.values())).shape[0]
+  if size % micro_batches:
+    raise ValueError(
+      f'A replica has {size} examples a step, which do not divide into '
+      f'{micro_batches} micro-batches.'
+    )
+  parts = {
+    key: tf.reshape(value, [micro_batches, -1, *value.shape[1:]])
+    for key, value in batch.items()
+  }
+  shapes = {
+    key: [size // micro_batches, *value.shape[1:]]
+    for key, value in batch.items()
+  }
+
+  def part(index):
+    return {
+      key: tf.reshape(value[index], shapes[key]) for key, value in parts.items()
+    }
+
+  def body(index, sums):
+    more = part_gradients(part(index))
+    return index + 1, tf.nest.map_structure(tf.add, sums, more)
+
+  _, sums = tf.while_loop(
+    lambda index, _: index < micro_batches,
+    body,
+    (tf.constant(1), part_gradients(part(0))),
+    maximum_iterations=micro_batches - 1,
+  )
+  return sums

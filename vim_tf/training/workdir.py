@@ -1,0 +1,173 @@
+"""A run's working directory: its config, its lock, its metrics.
+
+The directory is self-contained: `config.json`, `checkpoints/`, `events/`,
+`metrics.jsonl` and `samples/`. A run of another config is refused, and so is
+a second run at the same time; nothing is ever overwritten.
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+
+from vim_tf import config as config_lib
+from vim_tf.config import UserError
+
+_VERSIONS_OF = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
+
+
+class WorkdirError(UserError):
+  """A working directory that cannot be used."""
+
+
+class Workdir:
+  """An open working directory, locked until the process ends.
+
+  Args:
+    path: The directory; made if it is not there.
+    kind: What the run trains: 'vit_vqgan', 'vim', ...
+    config: The run's config.
+    facts: What else belongs into `config.json`: class names, fingerprints.
+
+  Raises:
+    WorkdirError: If the directory cannot be written, belongs to a run of
+      another kind or config, or is in use.
+  """
+
+  def __init__(self, path: str, kind: str, config, facts: dict | None = None):
+    if not path:
+      raise WorkdirError('No working directory was given: set --workdir.')
+    self.path = pathlib.Path(path)
+    try:
+      for name in ('checkpoints', 'events', 'samples'):
+        (self.path / name).mkdir(parents=True, exist_ok=True)
+      self._lock = open(self.path / 'lock', 'a')
+    except OSError as error:
+      raise WorkdirError(
+        f'Cannot write to the working directory {path}: {error.strerror}.'
+      ) from error
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise WorkdirError(
+        f'Another run is using the working directory {path}.'
+      ) from error
+    record = {
+      'kind': kind,
+      'config': config_lib.to_dict(config),
+      **(facts or {}),
+    }
+    if (self.path / 'config.json').exists():
+      _refuse_other(path, read(path), record)
+    else:
+      record['versions'] = {
+        name: importlib.metadata.version(name) for name in _VERSIONS_OF
+      }
+      write_json(self.path / 'config.json', record)
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.path / 'checkpoints'
+
+  @property
+  def events(self) -> pathlib.Path:
+    return self.path / 'events'
+
+  @property
+  def samples(self) -> pathlib.Path:
+    return self.path / 'samples'
+
+  def log(self, row: dict):
+    """Appends one row to `metrics.jsonl`."""
+    with open(self.path / 'metrics.jsonl', 'a') as file:
+      file.write(json.dumps(row) + '\n')
+
+  def rows(self) -> list[dict]:
+    """The rows logged so far; a line cut short by a kill is left out."""
+    return read_metrics(self.path)
+
+  def forget_after(self, step: int):
+    """Drops the rows after `step`, which a resumed run will log again."""
+    kept = [row for row in self.rows() if row['step'] <= step]
+    temporary = self.path / 'metrics.jsonl.tmp'
+    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    os.replace(temporary, self.path / 'metrics.jsonl')
+
+
+def read(path: str | os.PathLike) -> dict:
+  """The record of an existing working directory.
+
+  Args:
+    path: The directory of a run.
+
+  Returns:
+    The contents of `config.json`.
+
+  Raises:
+    WorkdirError: If there is none or it is damaged.
+  """
+  file = pathlib.Path(path) / 'config.json'
+  try:
+    return json.loads(file.read_text())
+  except FileNotFoundError as error:
+    raise WorkdirError(
+      f'{path} is not a working directory of a run: it has no config.json.'
+    ) from error
+  except (json.JSONDecodeError, OSError) as error:
+    raise WorkdirError(f'Cannot read {file}: {error}.') from error
+
+
+def read_config(path: str | os.PathLike, kind: str, cls):
+  """The config of an existing run of a given kind.
+
+  Raises:
+    WorkdirError: If the directory holds a run of another kind, or none.
+    ConfigError: If its config is not one of `cls`.
+  """
+  record = read(path)
+  if record.get('kind') != kind:
+    raise WorkdirError(
+      f'{path} holds a run of kind {record.get("kind")!r}, not {kind!r}.'
+    )
+  return config_lib.from_dict(cls, record['config'])
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict]:
+  """All whole rows of a run's `metrics.jsonl`."""
+  file = pathlib.Path(path) / 'metrics.jsonl'
+  rows = []
+  for line in file.read_text().splitlines() if file.exists() else []:
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return rows
+
+
+def write_json(path: str | os.PathLike, value):
+  """Writes JSON under another name, then renames: whole, or not there."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(temporary, path)
+
+
+def _refuse_other(path, old, new):
+  for key, value in _flat(new).items():
+    found = _flat(old).get(key)
+    if found != value:
+      raise WorkdirError(
+        f'{path} belongs to a run with {key}={found!r}, not {value!r}: give '
+        'another --workdir, or the same settings to go on with that run.'
+      )
+
+
+def _flat(values: dict, prefix: str = '') -> dict:
+  flat = {}
+  for key, value in values.items():
+    if isinstance(value, dict):
+      flat.update(_flat(value, f'{prefix}{key}.'))
+    else:
+      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+  return flat
