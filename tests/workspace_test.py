@@ -5,6 +5,7 @@ file: Bazel's runfiles are links to it.
 """
 
 import ast
+from collections.abc import Iterator
 import os
 import pathlib
 import re
@@ -33,17 +34,21 @@ def _keywords(call: ast.Call) -> dict:
   return found
 
 
-def _declared_tests() -> set[pathlib.Path]:
-  """Returns the main files of all py_test rules."""
-  declared = set()
-  for build in (_ROOT / 'tests').rglob('BUILD'):
+def _rules(kind: str) -> Iterator[tuple[pathlib.Path, dict]]:
+  """Yields the folder and the arguments of each rule whose kind matches."""
+  for build in _sources('BUILD'):
     for call in _calls(ast.parse(build.read_text())):
-      if getattr(call.func, 'id', '') == 'py_test':
-        rule = _keywords(call)
-        main = rule.get('main', rule['name'] + '.py')
-        if main in rule.get('srcs', ()):
-          declared.add(build.parent / main)
-  return declared
+      if re.fullmatch(kind, getattr(call.func, 'id', '')):
+        yield build.parent, _keywords(call)
+
+
+def _sources(pattern: str) -> list[pathlib.Path]:
+  """Returns the files of our own folders, of which some may not exist yet."""
+  return sorted(
+    path
+    for folder in ('vim_tf', 'experiments', 'export', 'tests', 'tools')
+    for path in (_ROOT / folder).rglob(pattern)
+  )
 
 
 def _ends_with_main(source: str) -> bool:
@@ -62,21 +67,38 @@ def _normal(name: str) -> str:
   return re.sub(r'[-_.]+', '-', name).lower()
 
 
-class TestsTest(absltest.TestCase):
-  def test_every_test_is_declared(self):
-    files = set((_ROOT / 'tests').rglob('*_test.py'))
+class SourcesTest(absltest.TestCase):
+  def _assert_declared(self, files, declared):
     self.assertIn(pathlib.Path(os.path.realpath(__file__)), files)
-    self.assertEqual(
-      sorted(map(str, files - _declared_tests())),
-      [],
-      'not the main file of a py_test in the BUILD file beside it',
+    missing = [
+      path.relative_to(_ROOT) for path in files if path not in declared
+    ]
+    self.assertEqual(list(map(str, missing)), [], 'add to the BUILD beside it')
+
+  def test_every_test_is_declared(self):
+    self._assert_declared(
+      _sources('*_test.py'),
+      {
+        folder / rule.get('main', rule['name'] + '.py')
+        for folder, rule in _rules('py_test')
+      },
+    )
+
+  def test_every_source_is_declared(self):
+    self._assert_declared(
+      _sources('*.py'),
+      {
+        folder / source
+        for folder, rule in _rules('py_.*')
+        for source in rule.get('srcs', ())
+      },
     )
 
   def test_every_test_runs_its_cases(self):
     # A py_test that only defines classes passes, and runs nothing.
     idle = [
       str(path.relative_to(_ROOT))
-      for path in (_ROOT / 'tests').rglob('*_test.py')
+      for path in _sources('*_test.py')
       if not _ends_with_main(path.read_text())
     ]
     self.assertEqual(idle, [])
