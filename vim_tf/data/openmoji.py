@@ -10,6 +10,7 @@ TFDS builder:
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 import hashlib
 import io
 import pathlib
@@ -58,6 +59,7 @@ class OpenMojiConfig(tfds.core.BuilderConfig):
   size: int = 64
 
 
+@functools.cache  # TFDS wants its own configs back, not equal ones.
 def make_config(variant: str, size: int) -> OpenMojiConfig:
   """The builder config of any size; see `OpenMojiConfig`."""
   if variant not in VARIANTS or size < 1:

@@ -1,0 +1,276 @@
+"""Batches of images from a source, for training and for evaluation.
+
+What a training batch holds is a function of (seed, step) alone. Example p of
+a run, counted from 0 over all steps, is number p mod n of epoch p div n; the
+epoch's order is a function of (seed, epoch), the augmentation one of (seed,
+epoch, example). A run that starts at step k computes where it stands and gets
+the batches that it would have got.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from vim_tf.config import DataConfig
+from vim_tf.data import augmentation, images, order
+from vim_tf.data.errors import DataError
+from vim_tf.data.sources import Source
+from vim_tf.nn import randomness
+
+MAX_CACHE = 512 * 2**20
+"""Bytes up to which decoded images are kept in memory."""
+
+_THREADS = 2  # Few, because training wants the cores.
+_FOREVER = np.iinfo(np.int64).max
+
+
+def training_batches(
+  source: Source,
+  config: DataConfig,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  input_context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+  """Endless batches of augmented images.
+
+  Batches run across the ends of epochs, so that none is short. Under
+  `config.balance_classes` an epoch draws every class equally often, and
+  'epoch' in an example's augmentation counts how often it was drawn.
+
+  Args:
+    source: The training images.
+    config: Image size and augmentation.
+    batch_size: Images of one step, over all input pipelines.
+    seed: The run's seed, at least 0.
+    start_step: Step of the first batch.
+    input_context: Of `tf.distribute`: each input pipeline gives its
+      contiguous share of every batch.
+
+  Returns:
+    Dictionaries: `images`, float32 `[batch, image_size, image_size, 3]` in
+    [0, 1]; `labels`, int32 `[batch]`; `seeds`, uint32 `[batch]`, a hash of
+    (seed, epoch, example) for all that the step draws for an example. `batch`
+    is `batch_size` divided by the number of input pipelines.
+
+  Raises:
+    DataError: If classes shall be balanced, but the source is streamed.
+    ValueError: If the batch does not divide among the input pipelines.
+  """
+  num_pipelines = input_context.num_input_pipelines if input_context else 1
+  if batch_size % num_pipelines:
+    raise ValueError(
+      f'batch_size {batch_size} does not divide among {num_pipelines} input '
+      'pipelines.'
+    )
+  if config.balance_classes and not source.random_access:
+    raise DataError(
+      f'Data set {source.name!r} is streamed, so that its classes cannot be '
+      'balanced: set balance_classes to false.'
+    )
+  make = _draw_examples if source.random_access else _stream_examples
+  start = start_step * batch_size
+  data = make(source, config, seed, start // source.num_examples)
+  data = data.skip(start % source.num_examples)
+  local_size = batch_size // num_pipelines
+  if num_pipelines > 1:
+    first = input_context.input_pipeline_id * local_size
+    data = data.batch(batch_size, drop_remainder=True).map(
+      lambda batch: {
+        name: x[first : first + local_size] for name, x in batch.items()
+      }
+    )
+    data = data.unbatch()
+  read = _reader(source, config)
+  flippable = tf.constant(source.flippable)
+
+  def finish(example):
+    image, label = read(example)
+    image = augmentation.augment(
+      image, example['seed'], tf.gather(flippable, label), config
+    )
+    return dict(images=image, labels=label, seeds=example['seed'])
+
+  data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
+  data = data.batch(local_size, drop_remainder=True).prefetch(2)
+  return data.with_options(_options())
+
+
+def evaluation_batches(
+  source: Source,
+  config: DataConfig,
+  *,
+  batch_size: int,
+  max_examples: int | None = None,
+) -> tf.data.Dataset:
+  """One pass over images in a fixed order, with a centre crop.
+
+  Args:
+    source: The held-out images.
+    config: Image size.
+    batch_size: Images of a batch.
+    max_examples: Most images given out: spread evenly over a random-access
+      source, the first ones of a stream.
+
+  Returns:
+    Dictionaries: `images`, float32 `[batch_size, image_size, image_size, 3]`
+    in [0, 1]; `labels`, int32 `[batch_size]`; `mask`, float32 `[batch_size]`:
+    1, or 0 for the zeros that fill up the last batch.
+  """
+  count = min(source.num_examples, max_examples or source.num_examples)
+  if source.random_access:
+    chosen = np.arange(count) * source.num_examples // count
+    data = tf.data.Dataset.from_tensor_slices(dict(index=chosen))
+  else:
+    data = source.examples().take(count)
+  read = _reader(source, config, centered=True)
+
+  def finish(example):
+    image, label = read(example)
+    return dict(images=image, labels=label, mask=tf.ones([]))
+
+  def fill(batch):
+    missing = batch_size - tf.shape(batch['mask'])[0]
+
+    def pad(x):
+      x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+      return tf.ensure_shape(x, [batch_size, *x.shape[1:]])
+
+    return {name: pad(x) for name, x in batch.items()}
+
+  data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
+  return data.batch(batch_size).map(fill).prefetch(1).with_options(_options())
+
+
+def evaluation_arrays(
+  source: Source, config: DataConfig, max_examples: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """The images of `evaluation_batches` in memory, for small sets.
+
+  Returns:
+    Images, float32 `[num_images, image_size, image_size, 3]` in [0, 1], each
+    value a byte's; labels, int32 `[num_images]`.
+  """
+  parts = [
+    (batch['images'][batch['mask'] > 0], batch['labels'][batch['mask'] > 0])
+    for batch in evaluation_batches(
+      source, config, batch_size=64, max_examples=max_examples
+    ).as_numpy_iterator()
+  ]
+  all_images, labels = zip(*parts)
+  return np.concatenate(all_images), np.concatenate(labels)
+
+
+def _draw_examples(source: Source, config: DataConfig, seed: int, epoch: int):
+  """Endless `index` and `seed` (scalars) of a random-access source."""
+
+  def draw(number):
+    if config.balance_classes:
+      return order.balanced_order(seed, int(number), source.labels)
+    return order.epoch_order(seed, int(number), source.num_examples)
+
+  def make_epoch(number):
+    indices, rounds = tf.numpy_function(draw, [number], [tf.int64, tf.int64])
+    indices.set_shape([source.num_examples])
+    rounds.set_shape([source.num_examples])
+    return tf.data.Dataset.from_tensor_slices(
+      dict(index=indices, seed=_example_seeds(seed, rounds, indices))
+    )
+
+  return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
+
+
+def _stream_examples(source: Source, config: DataConfig, seed: int, epoch: int):
+  """Endless examples of a streamed source, with their `seed`."""
+  del config  # Streams have one way of being drawn.
+
+  def make_epoch(number):
+    return source.stream(seed, number).map(
+      lambda example: (
+        example | dict(seed=_example_seeds(seed, number, example['index']))
+      )
+    )
+
+  return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
+
+
+def _example_seeds(seed: int, epochs: tf.Tensor, indices: tf.Tensor):
+  """uint32 hashes of (seed, epoch, example), the same for any batch size."""
+  seeds = randomness.fold(tf.constant(seed % 2**32, tf.uint32), epochs)
+  return randomness.fold(seeds, indices)
+
+
+def _reader(source: Source, config: DataConfig, centered: bool = False):
+  """A function from an example to its image and label, inside `tf.data`.
+
+  Unless the crop wants the whole image, images are cropped to the square and
+  rounded to bytes, so that it makes no difference whether they are cached.
+  """
+  whole = config.crop == 'random_resized' and not centered
+
+  def prepare(encoded):
+    image = images.decode(encoded)
+    if whole:
+      return image
+    image = images.resize_and_center_crop(image, config.image_size)
+    return images.to_uint8(image)
+
+  if not source.random_access:
+
+    def read_streamed(example):
+      image = prepare(example['image'])
+      return image if whole else images.from_uint8(image), example['label']
+
+    return read_streamed
+
+  labels = tf.constant(source.labels, tf.int32)
+  size = source.num_examples * config.image_size**2 * 3
+  if whole or size > MAX_CACHE:
+
+    def read(example):
+      index = example['index']
+      image = prepare(source.read(index))
+      image = image if whole else images.from_uint8(image)
+      return image, tf.gather(labels, index)
+
+    return read
+
+  decoded = _decode_all(source, config.image_size, prepare)
+
+  def read_cached(example):
+    index = example['index']
+    image = images.from_uint8(tf.gather(decoded, index))
+    return image, tf.gather(labels, index)
+
+  return read_cached
+
+
+def _decode_all(source: Source, size: int, prepare) -> tf.Tensor:
+  """All images of a source, uint8 `[num_examples, size, size, 3]`, kept."""
+  if size not in source.cache:
+    data = source.examples().map(
+      lambda example: prepare(example['image']),
+      num_parallel_calls=_THREADS,
+      deterministic=True,
+    )
+    decoded = np.empty([source.num_examples, size, size, 3], np.uint8)
+    batches = data.batch(64).with_options(_options()).as_numpy_iterator()
+    first = 0
+    for batch in batches:
+      decoded[first : first + len(batch)] = batch
+      first += len(batch)
+    with tf.device('CPU'):
+      source.cache[size] = tf.constant(decoded)
+  return source.cache[size]
+
+
+def _options() -> tf.data.Options:
+  options = tf.data.Options()
+  options.deterministic = True
+  options.autotune.enabled = False
+  options.threading.private_threadpool_size = _THREADS
+  options.threading.max_intra_op_parallelism = 1
+  options.experimental_distribute.auto_shard_policy = (
+    tf.data.experimental.AutoShardPolicy.OFF
+  )
+  return options

@@ -1,0 +1,394 @@
+"""Where images come from: OpenMoji, TFDS data sets, folders.
+
+`load` gives a `Source`. Small ones are random-access: their encoded images
+are in memory, or their paths are. Large TFDS data sets are streamed from
+their files, in an order that is a function of (seed, epoch), too.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from vim_tf.config import DataConfig
+from vim_tf.data import folders
+from vim_tf.data.errors import DataError
+
+MAX_MEMORY = 512 * 2**20
+"""Bytes up to which a TFDS split is held in memory, encoded."""
+
+DIRECTED = (
+  'binarized_mnist',
+  'binary_alpha_digits',
+  'cmaterdb',
+  'emnist',
+  'kmnist',
+  'mnist',
+  'mnist_corrupted',
+  'omniglot',
+  'svhn_cropped',
+)
+"""TFDS data sets of letters and digits, whose mirror images are wrong."""
+
+_SHUFFLE_BUFFER = 8192  # Undecoded images of a streamed data set.
+_CYCLE, _BLOCK = 16, 16  # Files read in turn, and images of each at a time.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+  """One split of a data set.
+
+  Attributes:
+    name: Name as in `DataConfig.name`.
+    split: Name of the split.
+    version: Version of the data.
+    class_names: Name of each class; ('image',) where the data have none.
+    num_examples: Number of images.
+    flippable: For each class whether its images may be mirrored.
+    licence: Licence and origin, '' if unknown.
+    labels: Class of each image, int32 `[num_examples]`; None if streamed.
+    records: Encoded images, or paths, of a random-access source.
+    records_are_paths: Which of both `records` holds.
+    stream: Makes the stream of a source that is not random-access; see
+      `_stream_records`.
+    cache: What the pipeline keeps between uses (decoded images).
+  """
+
+  name: str
+  split: str
+  version: str
+  class_names: tuple[str, ...]
+  num_examples: int
+  flippable: tuple[bool, ...]
+  licence: str = ''
+  labels: np.ndarray | None = None
+  records: list | None = None
+  records_are_paths: bool = False
+  stream: Callable[..., tf.data.Dataset] | None = None
+  cache: dict = dataclasses.field(default_factory=dict)
+
+  @property
+  def random_access(self) -> bool:
+    return self.records is not None
+
+  @property
+  def conditional(self) -> bool:
+    """Whether there are classes to tell apart."""
+    return len(self.class_names) > 1
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A hash by which a run recognises its data."""
+    counts = [self.num_examples]
+    if self.labels is not None:
+      counts = np.bincount(
+        self.labels, minlength=len(self.class_names)
+      ).tolist()
+    name = 'folder' if self.name.startswith('folder:') else self.name
+    facts = [name, self.version, self.split, counts, list(self.class_names)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+  @functools.cached_property
+  def _record_tensor(self) -> tf.Tensor:
+    with tf.device('CPU'):
+      return tf.constant(self.records, tf.string)
+
+  def read(self, index: tf.Tensor) -> tf.Tensor:
+    """The encoded image at a scalar index; for use inside `tf.data`."""
+    record = tf.gather(self._record_tensor, index)
+    if not self.records_are_paths:
+      return record
+    encoded = tf.io.read_file(record)
+    if self.num_examples > folders.MAX_CHECKED_FILES:
+      encoded = tf.numpy_function(_checked, [encoded, record], tf.string)
+      encoded.set_shape([])
+    return encoded
+
+  def examples(self) -> tf.data.Dataset:
+    """All examples in a fixed order.
+
+    Returns:
+      Dictionaries of scalars: `image` (an encoded image, string), `index`
+      (int64, its identity) and `label` (int32).
+    """
+    if not self.random_access:
+      return self.stream(None, None)
+    return tf.data.Dataset.from_tensor_slices(
+      (
+        np.arange(self.num_examples),
+        self.labels,
+      )
+    ).map(lambda i, label: dict(image=self.read(i), index=i, label=label))
+
+
+def load(config: DataConfig, split: str) -> Source:
+  """Loads one split of the data set that a config names.
+
+  Args:
+    config: The data's settings.
+    split: Name of the split, as a rule `config.train_split` or
+      `config.eval_split`.
+
+  Raises:
+    DataError: If there is no such data set or split, it cannot be fetched, or
+      its images cannot be used.
+  """
+  if config.name.startswith('folder:'):
+    return _load_folder(config.name, split)
+  if config.name in ('openmoji', 'openmoji_variants'):
+    return _load_openmoji(config, split)
+  return _load_tfds(config, split)
+
+
+def _load_folder(name: str, split: str) -> Source:
+  folder = os.path.expanduser(name.removeprefix('folder:'))
+  paths, labels, class_names = folders.list_images(folder, split)
+  if len(paths) <= folders.MAX_CHECKED_FILES:
+    folders.check_files(paths)
+  return Source(
+    name=name,
+    split=split,
+    version=folders.fingerprint(paths, folder),
+    class_names=class_names,
+    num_examples=len(paths),
+    flippable=(True,) * len(class_names),
+    labels=labels,
+    records=paths,
+    records_are_paths=True,
+  )
+
+
+def _load_openmoji(config: DataConfig, split: str) -> Source:
+  from vim_tf.data import openmoji  # Its packages are needed only here.
+
+  variant = 'base' if config.name == 'openmoji' else 'variants'
+  builder = openmoji.OpenMoji(
+    config=openmoji.make_config(variant, config.image_size),
+    data_dir=_data_dir(config),
+  )
+  return dataclasses.replace(
+    _from_builder(builder, config.name, split),
+    flippable=tuple(
+      name not in openmoji.UNFLIPPABLE for name in openmoji.CLASS_NAMES
+    ),
+    licence=openmoji.LICENCE,
+  )
+
+
+def _load_tfds(config: DataConfig, split: str) -> Source:
+  try:
+    builder = tfds.builder(config.name, data_dir=_data_dir(config))
+  except tfds.core.DatasetNotFoundError as error:
+    raise DataError(
+      f'There is no data set {config.name!r}: name openmoji, '
+      'openmoji_variants, folder:PATH or a data set of TFDS.'
+    ) from error
+  except Exception as error:
+    raise DataError(
+      f'Data set {config.name!r} cannot be opened: {_first_line(error)}'
+    ) from error
+  return _from_builder(builder, config.name, split)
+
+
+def _from_builder(
+  builder: tfds.core.DatasetBuilder, name: str, split: str
+) -> Source:
+  """Prepares the data of a builder and loads one split."""
+  image_key, label_key = _find_features(builder.info.features, name)
+  try:
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+  except Exception as error:
+    raise DataError(
+      f'Data set {name!r} cannot be prepared in {builder.data_dir} (is the '
+      f'network down?): {_first_line(error)}'
+    ) from error
+  try:
+    info = builder.info.splits[split]
+    num_examples = info.num_examples
+  except (KeyError, ValueError) as error:
+    raise DataError(
+      f'Data set {name!r} has no split {split!r}; it has '
+      f'{", ".join(builder.info.splits)}.'
+    ) from error
+  if not num_examples:
+    raise DataError(f'Split {split!r} of data set {name!r} is empty.')
+  class_names = _class_names(builder.info.features, label_key)
+  directed = builder.name in DIRECTED
+  source = Source(
+    name=name,
+    split=split,
+    version=str(builder.version),
+    class_names=class_names,
+    num_examples=num_examples,
+    flippable=(not directed,) * len(class_names),
+    licence=builder.info.redistribution_info.license or '',
+  )
+  if _num_bytes(builder, info) > MAX_MEMORY:
+    return _streamed(source, builder, image_key, label_key)
+  return _in_memory(source, builder, image_key, label_key)
+
+
+def _find_features(features, name: str) -> tuple[str, str]:
+  """Keys of the image and of the label ('' if there is none)."""
+  features = features if isinstance(features, dict) else dict(features.items())
+  found = [
+    key
+    for key, feature in features.items()
+    if isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
+  ]
+  if not found:
+    raise DataError(f'Data set {name!r} has no images of 8 bits.')
+  image_key = 'image' if 'image' in found else found[0]
+  label = features.get('label')
+  if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
+    return image_key, 'label'
+  whole_number = (
+    label is not None
+    and label.shape == ()
+    and np.issubdtype(label.np_dtype, np.integer)
+  )
+  return image_key, 'label' if whole_number else ''
+
+
+def _class_names(features, label_key: str) -> tuple[str, ...]:
+  """Names of the classes; for labels without any they come with the data."""
+  label = features[label_key] if label_key else None
+  if not isinstance(label, tfds.features.ClassLabel):
+    return ('image',)
+  names = tuple(label.names)
+  if names == tuple(map(str, range(len(names)))):
+    return tuple(f'class {name}' for name in names)
+  return names
+
+
+def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
+  """Size of a split, or of a part of one by its share."""
+  whole = builder.info.splits.total_num_examples
+  return builder.info.dataset_size * info.num_examples / max(whole, 1)
+
+
+def _in_memory(source: Source, builder, image_key, label_key) -> Source:
+  keys = [key for key in (image_key, label_key) if key]
+  data = builder.as_dataset(
+    split=source.split,
+    shuffle_files=False,
+    decoders=tfds.decode.PartialDecoding(
+      dict.fromkeys(keys, True),
+      decoders={image_key: tfds.decode.SkipDecoding()},
+    ),
+  )
+  records, labels = [], []
+  for example in data.as_numpy_iterator():
+    records.append(example[image_key])
+    labels.append(example[label_key] if label_key else 0)
+  labels = np.array(labels, np.int64)
+  class_names, flippable = source.class_names, source.flippable
+  if label_key and class_names == ('image',):
+    values, labels = np.unique(labels, return_inverse=True)
+    class_names = tuple(f'class {value}' for value in values)
+    flippable = flippable * len(values)
+  if labels.min() < 0:
+    raise DataError(
+      f'Split {source.split!r} of data set {source.name!r} has images '
+      'without a label.'
+    )
+  return dataclasses.replace(
+    source,
+    class_names=class_names,
+    flippable=flippable,
+    labels=labels.astype(np.int32),
+    records=records,
+  )
+
+
+def _streamed(source: Source, builder, image_key, label_key) -> Source:
+  if builder.info.file_format.value != 'tfrecord':
+    raise DataError(
+      f'Data set {source.name!r} is too large for the memory and stored as '
+      f'{builder.info.file_format.value}; only tfrecord can be streamed.'
+    )
+  if source.class_names == ('image',):
+    label_key = ''  # Numbers without names: unknown before all are read.
+  keys = [key for key in (image_key, label_key) if key]
+  features = tfds.decode.PartialDecoding(
+    dict.fromkeys(keys, True)
+  ).extract_features(builder.info.features)
+
+  def parse(index, record):
+    example = features.deserialize_example(
+      record, decoders={image_key: tfds.decode.SkipDecoding()}
+    )
+    label = example[label_key] if label_key else tf.constant(0)
+    return dict(
+      image=example[image_key], index=index, label=tf.cast(label, tf.int32)
+    )
+
+  instructions = builder.info.splits[source.split].file_instructions
+  return dataclasses.replace(
+    source,
+    stream=lambda seed, epoch: _stream_records(instructions, seed, epoch).map(
+      parse
+    ),
+  )
+
+
+def _stream_records(instructions, seed, epoch) -> tf.data.Dataset:
+  """Reads the records of a split once.
+
+  Args:
+    instructions: What to read of which file, as TFDS puts it.
+    seed: The run's seed, or None for the order of the files.
+    epoch: Scalar int64, or None.
+
+  Returns:
+    Pairs of index (int64, unique in the split) and record (string).
+  """
+  files = tf.constant([i.filename for i in instructions])
+  skips = tf.constant([i.skip for i in instructions], tf.int64)
+  takes = tf.constant([i.take for i in instructions], tf.int64)
+  sizes = [i.examples_in_shard for i in instructions]
+  firsts = tf.constant(np.cumsum([0] + sizes[:-1]), tf.int64)
+  order = tf.range(len(sizes))
+  if seed is not None:
+    key = tf.stack([tf.cast(seed, tf.int64), epoch])
+    order = tf.random.experimental.stateless_shuffle(order, key, alg='philox')
+
+  def read(file, skip, take, first):
+    records = tf.data.TFRecordDataset(file).skip(skip).take(take)
+    return records.enumerate(first + skip)
+
+  columns = [tf.gather(column, order) for column in (files, skips, takes)]
+  columns.append(tf.gather(firsts, order))
+  data = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
+    read, cycle_length=_CYCLE, block_length=_BLOCK, deterministic=True
+  )
+  if seed is None:
+    return data
+  draw = tf.random.stateless_uniform(
+    [], key, maxval=2**31 - 1, dtype=tf.int64, alg='philox'
+  )
+  return data.shuffle(
+    _SHUFFLE_BUFFER, seed=draw, reshuffle_each_iteration=False
+  )
+
+
+def _data_dir(config: DataConfig) -> str | None:
+  return os.path.expanduser(config.data_dir) or None
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0]
+
+
+def _checked(encoded: bytes, path: bytes) -> bytes:
+  folders.check_image(encoded, path.decode())
+  return encoded
