@@ -1,0 +1,1 @@
+"""Measures of reconstructions, codes and samples, and their baselines."""
