@@ -37,41 +37,29 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
   Raises:
     tf.errors.InvalidArgumentError: If it cannot be decoded.
   """
-
-  def decode_png():
-    # Four channels, because a palette read as it is would pass for gray.
-    return _on_white(from_uint8(tf.io.decode_png(encoded, channels=4)))
-
-  def decode_jpeg():
-    return from_uint8(
-      tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')
-    )
-
-  def decode_other():
-    image = from_uint8(tf.io.decode_image(encoded, expand_animations=False))
-    channels = tf.shape(image)[-1]
-    return tf.case(
-      [
-        (channels == 1, lambda: tf.repeat(image, 3, axis=-1)),
-        (channels == 4, lambda: _on_white(image)),
-      ],
-      default=lambda: image,
-    )
-
-  image = tf.case(
-    [
-      (tf.strings.substr(encoded, 0, 4) == b'\x89PNG', decode_png),
-      (tf.io.is_jpeg(encoded), decode_jpeg),
-    ],
-    default=decode_other,
+  # Not decode_image for JPEG, which would refuse CMYK; and no fixed number of
+  # channels for PNG, because TF then gives small palettes a false alpha.
+  image = tf.cond(
+    tf.io.is_jpeg(encoded),
+    lambda: tf.io.decode_jpeg(
+      encoded, channels=3, dct_method='INTEGER_ACCURATE'
+    ),
+    lambda: tf.io.decode_image(encoded, expand_animations=False),
+  )
+  image = from_uint8(image)
+  image = tf.cond(
+    tf.shape(image)[-1] == 3, lambda: image, lambda: _to_rgb(image)
   )
   return tf.ensure_shape(image, [None, None, 3])
 
 
-def _on_white(image: tf.Tensor) -> tf.Tensor:
-  """Lays float `[height, width, 4]` (RGB, alpha) on a white ground."""
-  alpha = image[..., 3:]
-  return image[..., :3] * alpha + (1.0 - alpha)
+def _to_rgb(image: tf.Tensor) -> tf.Tensor:
+  """Lays gray (1 channel), gray and alpha (2) or RGB and alpha (4) on white."""
+  channels = tf.shape(image)[-1]
+  gray = tf.repeat(image[..., :1], 3, axis=-1)
+  colour = tf.cond(channels < 3, lambda: gray, lambda: image[..., :3])
+  alpha = tf.where(channels % 2 == 0, image[..., -1:], 1.0)
+  return colour * alpha + (1.0 - alpha)
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:

@@ -276,14 +276,10 @@ def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
 
 
 def _in_memory(source: Source, builder, image_key, label_key) -> Source:
-  keys = [key for key in (image_key, label_key) if key]
   data = builder.as_dataset(
     split=source.split,
     shuffle_files=False,
-    decoders=tfds.decode.PartialDecoding(
-      dict.fromkeys(keys, True),
-      decoders={image_key: tfds.decode.SkipDecoding()},
-    ),
+    decoders={image_key: tfds.decode.SkipDecoding()},
   )
   records, labels = [], []
   for example in data.as_numpy_iterator():

@@ -1,0 +1,132 @@
+"""The OpenMoji data set: classes, splits by glyph, sizes."""
+
+import collections
+import io
+import tempfile
+
+from absl.testing import absltest
+import numpy as np
+import PIL.Image
+
+from vim_tf.data import openmoji
+
+_TONES = ('1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF')
+
+
+class GlyphsTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.base = openmoji.list_glyphs('base')
+    cls.variants = openmoji.list_glyphs('variants')
+    cls.held_out = openmoji.held_out_bases()
+
+  def test_number_of_glyphs_by_class(self):
+    counts = collections.Counter(glyph.group for glyph in self.base)
+    self.assertEqual(
+      counts,
+      {
+        'People & Body': 385,
+        'Flags': 269,
+        'Objects': 262,
+        'Symbols': 223,
+        'Travel & Places': 218,
+        'Smileys & Emotion': 168,
+        'Animals & Nature': 153,
+        'Food & Drink': 135,
+        'Activities': 85,
+      },
+    )
+    self.assertLen(self.variants, 3773)
+
+  def test_only_variants_have_skin_tones(self):
+    def toned(glyph):
+      return any(tone in glyph.codepoints.split('-') for tone in _TONES)
+
+    self.assertFalse(any(map(toned, self.base)))
+    self.assertTrue(
+      all(map(toned, (g for g in self.variants if g.codepoints != g.base)))
+    )
+
+  def test_every_class_holds_out_the_same_share(self):
+    self.assertBetween(len(self.held_out), 175, 190)
+    counts = collections.Counter(glyph.group for glyph in self.base)
+    held = collections.Counter(
+      glyph.group for glyph in self.base if glyph.base in self.held_out
+    )
+    for group, count in counts.items():
+      self.assertAlmostEqual(held[group] / count, 180 / 1898, delta=0.015)
+
+  def test_no_picture_is_in_both_splits(self):
+    pictures = {False: set(), True: set()}
+    for glyph in self.base:
+      picture = openmoji.render(glyph.path, 64)
+      pictures[glyph.base in self.held_out].add(picture)
+    self.assertLen(pictures[True] | pictures[False], 1865)
+    self.assertEmpty(pictures[True] & pictures[False])
+
+
+class BuilderTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.data = {}
+    cls.folder = tempfile.mkdtemp(dir=absltest.get_default_test_tmpdir())
+    for variant in openmoji.VARIANTS:
+      builder = openmoji.OpenMoji(
+        config=openmoji.make_config(variant, 20), data_dir=cls.folder
+      )
+      builder.download_and_prepare()
+      cls.builder = builder
+      for split in ('train', 'validation'):
+        cls.data[variant, split] = list(
+          builder.as_dataset(split=split).as_numpy_iterator()
+        )
+
+  def test_splits_are_disjoint_by_glyph(self):
+    bases = {
+      glyph.codepoints: glyph.base for glyph in openmoji.list_glyphs('variants')
+    }
+    seen = {
+      key: {bases[example['codepoints'].decode()] for example in examples}
+      for key, examples in self.data.items()
+    }
+    self.assertEmpty(seen['variants', 'train'] & seen['variants', 'validation'])
+    for split in ('train', 'validation'):
+      self.assertEqual(seen['base', split], seen['variants', split])
+    self.assertLen(seen['base', 'train'] | seen['base', 'validation'], 1898)
+
+  def test_examples(self):
+    example = next(
+      example
+      for split in ('train', 'validation')
+      for example in self.data['base', split]
+      if example['codepoints'] == b'1F1EF-1F1F5'
+    )
+    self.assertEqual(example['name'], b'japan flag')
+    self.assertEqual(openmoji.CLASS_NAMES[example['label']], 'Flags')
+    image = example['image']
+    self.assertEqual(image.shape, (20, 20, 3))
+    np.testing.assert_array_equal(image[0, 0], [255, 255, 255])
+    red, green, blue = image[10, 10].astype(int)
+    self.assertGreater(red, 180)
+    self.assertLess(max(green, blue), 90)
+
+  def test_licence_is_named(self):
+    self.assertIn('CC BY-SA 4.0', self.builder.info.description)
+    self.assertIn('CC BY-SA 4.0', self.builder.info.citation)
+    self.assertEqual(self.builder.info.homepage, 'https://openmoji.org')
+
+  def test_renders_any_size(self):
+    path = openmoji.list_glyphs('base')[0].path
+    for size in (1, 33, 256):
+      image = PIL.Image.open(io.BytesIO(openmoji.render(path, size)))
+      self.assertEqual(image.size, (size, size))
+
+  def test_refuses_unknown_variants(self):
+    with self.assertRaisesRegex(ValueError, "no OpenMoji 'black'"):
+      openmoji.make_config('black', 64)
+
+
+if __name__ == '__main__':
+  absltest.main()
