@@ -1,0 +1,321 @@
+"""Tests of the discriminators against SciPy, NumPy and numerical gradients."""
+
+from absl.testing import parameterized
+import numpy as np
+import scipy.signal
+import tensorflow as tf
+
+from vim_tf.vit_vqgan import discriminators, losses
+
+_MODELS = {
+  'stylegan2': (
+    discriminators.StyleGAN2Discriminator,
+    {'image_size': 16, 'channel_multiplier': 1 / 256, 'max_channels': 12},
+  ),
+  'patchgan': (
+    discriminators.PatchGANDiscriminator,
+    {'image_size': 24, 'channel_multiplier': 1 / 8},
+  ),
+}
+_NAMES = tuple(_MODELS)
+
+
+def _make(name: str, **kwargs):
+  tf.keras.utils.set_random_seed(0)
+  cls, config = _MODELS[name]
+  model = cls(**{**config, **kwargs})
+  model.build()
+  return model
+
+
+def _images(model, batch: int = 4, seed: int = 0) -> tf.Tensor:
+  size = model.image_size
+  rng = np.random.default_rng(seed)
+  return tf.constant(rng.uniform(size=[batch, size, size, 3]), tf.float32)
+
+
+def _blur_reference(x: np.ndarray, padding: int) -> np.ndarray:
+  """The blur of `[batch, height, width, channels]` by SciPy."""
+  taps = np.array([1, 3, 3, 1]) / 8
+  kernel = np.outer(taps, taps)[None, :, :, None]
+  pad = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+  return scipy.signal.convolve(np.pad(x, pad), kernel, mode='valid')
+
+
+def _leaky_relu(x):
+  return np.where(x > 0, x, 0.2 * x)
+
+
+class BlurTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(1, 2)
+  def test_equals_scipy(self, padding):
+    x = np.random.default_rng(0).normal(size=[2, 8, 6, 3])
+    self.assertAllClose(
+      discriminators.blur(tf.constant(x), padding), _blur_reference(x, padding)
+    )
+
+  def test_downsample_equals_scipy(self):
+    x = np.random.default_rng(0).normal(size=[2, 8, 6, 3])
+    y = discriminators.blur_downsample(tf.constant(x))
+    self.assertEqual(y.shape, [2, 4, 3, 3])
+    self.assertAllClose(y, _blur_reference(x, 1)[:, ::2, ::2])
+
+  def test_keeps_a_constant(self):
+    y = discriminators.blur(tf.ones([1, 8, 8, 2]), 0)
+    self.assertAllClose(y, tf.ones([1, 5, 5, 2]))
+
+
+class EqualizedLayersTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters((3, 2), (1, 1))
+  def test_downsampling_convolution_equals_scipy(self, size, padding):
+    layer = discriminators.EqualizedConv2D(5, size, downsample=True, gain=1.5)
+    x = np.random.default_rng(0).normal(size=[2, 8, 8, 3]).astype(np.float32)
+    y = layer(x)
+    layer.bias.assign(np.arange(5) - 2.0)
+    y = layer(x)
+    blurred = _blur_reference(x, padding)
+    kernel = layer.kernel.numpy() / np.sqrt(size * size * 3)
+    expected = np.stack(
+      [
+        scipy.signal.correlate(blurred, kernel[None, ..., i], mode='valid')[
+          ..., 0
+        ]
+        for i in range(5)
+      ],
+      axis=-1,
+    )[:, ::2, ::2]
+    self.assertEqual(y.shape, [2, 4, 4, 5])
+    self.assertAllClose(y, 1.5 * _leaky_relu(expected + layer.bias), atol=1e-5)
+
+  def test_weights_have_variance_one_and_outputs_too(self):
+    tf.keras.utils.set_random_seed(0)
+    conv = discriminators.EqualizedConv2D(64, 3, activate=False, gain=1.0)
+    dense = discriminators.EqualizedDense(512)
+    rng = np.random.default_rng(0)
+    outputs = (
+      conv(rng.normal(size=[4, 16, 16, 48]).astype(np.float32))[:, 1:-1, 1:-1],
+      dense(rng.normal(size=[64, 256]).astype(np.float32)),
+    )
+    for layer, output in zip((conv, dense), outputs):
+      self.assertAllClose(np.std(layer.kernel), 1.0, atol=0.02)
+      self.assertAllEqual(layer.bias, np.zeros_like(layer.bias))
+      self.assertAllClose(np.std(output), 1.0, atol=0.05)
+
+  def test_residual_block_is_a_scaled_sum(self):
+    block = discriminators.ResidualBlock(6)
+    x = tf.constant(
+      np.random.default_rng(0).normal(size=[1, 8, 8, 4]), tf.float32
+    )
+    y = block(x)
+    root = np.sqrt(2)
+    first = root * _leaky_relu(
+      tf.nn.conv2d(x, block.first.kernel / 6, 1, 'SAME')
+    )
+    blurred = tf.constant(_blur_reference(first, 2), tf.float32)
+    second = root * _leaky_relu(
+      tf.nn.conv2d(blurred, block.second.kernel / 6, 2, 'VALID')
+    )
+    skip = tf.matmul(
+      discriminators.blur_downsample(x), block.skip.kernel[0] / 2
+    )
+    self.assertAllClose(y, (second + skip) / root, atol=1e-5)
+
+
+class MinibatchStddevTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(
+    (8, 4, 4), (4, 4, 4), (2, 4, 2), (1, 4, 1), (6, 4, 3), (5, 4, 1)
+  )
+  def test_equals_numpy(self, batch, group_size, group):
+    x = np.random.default_rng(0).normal(size=[batch, 3, 2, 5])
+    x = x.astype(np.float32)
+    y = discriminators.minibatch_stddev(tf.constant(x), group_size)
+    self.assertAllEqual(y[..., :5], x)
+    groups = batch // group
+    for i in range(batch):
+      members = x[i % groups :: groups]
+      self.assertLen(members, group)
+      self.assertAllClose(
+        y[i, ..., 5],
+        np.full([3, 2], np.sqrt(members.var(axis=0) + 1e-8).mean()),
+      )
+
+  def test_gradient_of_equal_images_is_finite(self):
+    x = tf.ones([4, 2, 2, 3])
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = discriminators.minibatch_stddev(x)
+    self.assertAllInRange(tape.gradient(y, x), -10.0, 10.0)
+
+  def test_unknown_batch_is_refused(self):
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, 2, 3])])
+    def run(x):
+      return discriminators.minibatch_stddev(x)
+
+    with self.assertRaisesRegex(ValueError, 'static batch size'):
+      run(tf.zeros([4, 2, 2, 3]))
+
+
+class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(4, 48, 64, 80)
+  def test_stylegan2_sizes(self, size):
+    model = _make('stylegan2', image_size=size)
+    logits = model(_images(model))
+    self.assertEqual(logits.shape, [4])
+    self.assertEqual(logits.dtype, tf.float32)
+
+  def test_stylegan2_has_the_channels_of_nvlabs(self):
+    # Not built: at 256 pixels that would be 29 million weights.
+    model = discriminators.StyleGAN2Discriminator(256)
+    self.assertEqual(model.from_rgb.filters, 128)
+    self.assertEqual(
+      [block.filters for block in model.blocks], [256, 512, 512, 512, 512, 512]
+    )
+
+  @parameterized.parameters((24, 1), (32, 2), (64, 6), (256, 30))
+  def test_patchgan_map(self, size, expected):
+    model = _make('patchgan', image_size=size)
+    logits = model(_images(model, 2))
+    self.assertEqual(logits.shape, [2, expected, expected])
+
+  def test_patchgan_judges_patches_of_70_pixels(self):
+    # Without norms, a logit depends on its patch alone.
+    model = _make('patchgan', image_size=128)
+    model.norms = [tf.keras.layers.Activation('linear') for _ in model.norms]
+    images = _images(model, 1)
+    with tf.GradientTape() as tape:
+      tape.watch(images)
+      logit = model(images)[0, 7, 7]
+    rows = np.abs(tape.gradient(logit, images))[0].max(axis=(1, 2)).nonzero()[0]
+    self.assertEqual(rows[-1] - rows[0] + 1, 70)
+
+  def test_patchgan_logits_do_not_depend_on_the_batch(self):
+    model = _make('patchgan')
+    images = _images(model)
+    self.assertAllClose(model(images)[:1], model(images[:1]), atol=1e-5)
+
+  @parameterized.parameters(*_NAMES)
+  def test_bad_sizes_are_refused(self, name):
+    with self.assertRaisesRegex(ValueError, 'image_size is 3'):
+      _make(name, image_size=3)
+    model = _make(name)
+    with self.assertRaisesRegex(ValueError, 'made for images of .* 8x8x3'):
+      model(tf.zeros([4, 8, 8, 3]))
+
+  @parameterized.parameters(*_NAMES)
+  def test_config_round_trip(self, name):
+    model = _make(name)
+    copy = type(model).from_config(model.get_config())
+    copy.build()
+    copy.set_weights(model.get_weights())
+    images = _images(model)
+    self.assertAllEqual(model(images), copy(images))
+    self.assertEqual(model.get_config(), copy.get_config())
+
+  @parameterized.parameters(*_NAMES)
+  def test_checkpoint_round_trip(self, name):
+    model, other = _make(name), _make(name)
+    other.set_weights([w + 1 for w in other.get_weights()])
+    path = self.create_tempfile('ckpt').full_path
+    path = tf.train.Checkpoint(model=model).save(path)
+    tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+    images = _images(model)
+    self.assertAllEqual(model(images), other(images))
+
+  @parameterized.parameters(
+    ('stylegan2', 'float32'),
+    ('stylegan2', 'mixed_bfloat16'),
+    ('patchgan', 'mixed_bfloat16'),
+  )
+  def test_compiles_with_gradient_of_gradient(self, name, dtype):
+    sizes = {'stylegan2': {'image_size': 8}, 'patchgan': {}}
+    model = _make(name, dtype=dtype, **sizes[name])
+    images = _images(model)
+
+    def penalty(images):
+      with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(losses.r1_penalty(model, images))
+      logits = model(images)
+      gradients = tape.gradient(loss, model.trainable_variables)
+      return logits, loss, [g for g in gradients if g is not None]
+
+    logits, loss, gradients = penalty(images)
+    self.assertEqual(logits.dtype, tf.float32)
+    self.assertGreater(loss, 0.0)
+    self.assertNotEmpty(gradients)
+    for x in (logits, loss, *gradients):
+      self.assertAllInRange(x, -1e5, 1e5)
+    compiled = tf.function(penalty, jit_compile=True)(images)
+    tolerance = 1e-3 if dtype == 'float32' else 0.2
+    self.assertAllClose(compiled[0], logits, atol=tolerance, rtol=tolerance)
+    self.assertAllClose(compiled[1], loss, rtol=tolerance)
+
+  @parameterized.parameters(*_NAMES)
+  def test_bfloat16_is_near_float32(self, name):
+    model, half = _make(name), _make(name, dtype='mixed_bfloat16')
+    half.set_weights(model.get_weights())
+    for variable in half.variables:
+      self.assertEqual(variable.dtype, tf.float32)
+    images = _images(model, 8)
+    logits, rounded = model(images).numpy(), half(images).numpy()
+    self.assertAllClose(rounded, logits, atol=0.05 * np.abs(logits).max())
+    self.assertNotAllEqual(rounded, logits)
+
+  @parameterized.parameters(*_NAMES)
+  def test_r1_equals_numerical_gradient(self, name):
+    # Without the minibatch statistics every image has a logit of its own, and
+    # all the differences are taken in one batch.
+    extra = {'stddev_group': 0} if name == 'stylegan2' else {}
+    model = _make(name, **extra)
+    image = _images(model, 1)
+    size = int(tf.size(image))
+    steps = 3e-3 * tf.reshape(tf.eye(size), [size, *image.shape[1:]])
+    differences = np.reshape(
+      model(image + steps) - model(image - steps), [size, -1]
+    )
+    gradient = differences.mean(axis=1) / 6e-3
+    self.assertAllClose(
+      losses.r1_penalty(model, image), [np.sum(gradient**2)], rtol=0.01
+    )
+
+  def test_r1_gradient_obeys_euler(self):
+    # Without biases the logit is homogeneous of degree 1 in the kernels of each
+    # stage, so R1 is of degree 2: sum(dR1/dK * K) = 2 R1. (A numerical gradient
+    # would not do: leaky ReLU makes R1 jump.)
+    model = _make('stylegan2', stddev_group=0)
+    images = _images(model)
+    stages = [
+      [model.from_rgb.kernel],
+      *([block.first.kernel, block.skip.kernel] for block in model.blocks),
+      *([block.second.kernel, block.skip.kernel] for block in model.blocks),
+      [model.final_conv.kernel],
+      [model.hidden.kernel],
+      [model.logit.kernel],
+    ]
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_sum(losses.r1_penalty(model, images))
+    for kernels, gradients in zip(stages, tape.gradient(loss, stages)):
+      total = sum(tf.reduce_sum(k * g) for k, g in zip(kernels, gradients))
+      self.assertAllClose(total, 2 * loss, rtol=1e-4)
+
+  def test_learns_to_tell_two_kinds_of_images(self):
+    model = _make('stylegan2', image_size=8)
+    real, fake = _images(model, 8), 1 - 0.5 * _images(model, 8, seed=1)
+    optimizer = tf.keras.optimizers.Adam(3e-3, beta_1=0.0)
+    _, loss_fn = losses.GAN_LOSSES['non_saturating']
+
+    @tf.function
+    def step():
+      with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(loss_fn(model(real), model(fake)))
+      gradients = tape.gradient(loss, model.trainable_variables)
+      optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+      return loss
+
+    before = step()
+    for _ in range(30):
+      after = step()
+    self.assertLess(after, 0.5 * before)
+
+
+if __name__ == '__main__':
+  tf.test.main()
