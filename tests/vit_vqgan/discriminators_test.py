@@ -5,6 +5,7 @@ import numpy as np
 import scipy.signal
 import tensorflow as tf
 
+from vim_tf import config as config_lib
 from vim_tf.vit_vqgan import discriminators, losses
 
 _MODELS = {
@@ -200,6 +201,18 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     model = _make(name)
     with self.assertRaisesRegex(ValueError, 'made for images of .* 8x8x3'):
       model(tf.zeros([4, 8, 8, 3]))
+
+  @parameterized.parameters(*_NAMES)
+  def test_make_follows_the_config(self, name):
+    config = config_lib.AdversarialConfig(
+      discriminator=name, channel_multiplier=1 / 128
+    )
+    model = discriminators.make(config, 32, 'mixed_bfloat16')
+    self.assertIsInstance(model, _MODELS[name][0])
+    self.assertEqual(model.channel_multiplier, 1 / 128)
+    self.assertEqual(model.compute_dtype, 'bfloat16')
+    self.assertNotEmpty(model.trainable_variables)
+    model(_images(model), training=True)
 
   @parameterized.parameters(*_NAMES)
   def test_config_round_trip(self, name):

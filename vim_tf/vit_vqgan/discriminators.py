@@ -10,6 +10,8 @@ import math
 
 import tensorflow as tf
 
+from vim_tf.config import AdversarialConfig
+
 BLUR = (1, 3, 3, 1)
 _LEAKINESS = 0.2
 
@@ -456,8 +458,33 @@ class PatchGANDiscriminator(tf.keras.Model):
     }
 
 
-# Name, as the configuration has it, to class.
-DISCRIMINATORS = {
+_CLASSES = {
   'stylegan2': StyleGAN2Discriminator,
   'patchgan': PatchGANDiscriminator,
 }
+
+
+def make(
+  config: AdversarialConfig, image_size: int, dtype=None
+) -> tf.keras.Model:
+  """Makes the discriminator that a config names, with its variables.
+
+  Args:
+    config: Its `discriminator` and `channel_multiplier` are used.
+    image_size: Height and width of the images, in pixels.
+    dtype: Keras dtype or policy of the computation; None is the global one.
+
+  Returns:
+    A built model.
+
+  Raises:
+    ValueError: The image size does not suit the discriminator.
+  """
+  model = _CLASSES[config.discriminator](
+    image_size,
+    channel_multiplier=config.channel_multiplier,
+    dtype=dtype,
+    name='discriminator',
+  )
+  model.build()
+  return model
