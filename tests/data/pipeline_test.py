@@ -1,7 +1,9 @@
 """The pipeline: order, resume, augmentation, balance, shares of a batch."""
 
 import dataclasses
+import functools
 import io
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -24,6 +26,7 @@ def _pixels(index: int) -> np.ndarray:
   )
 
 
+@functools.cache
 def _source() -> sources.Source:
   records = []
   for index in range(len(_LABELS)):
@@ -97,14 +100,14 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     other = _joined(_batches(3, seed=6))
     self.assertNotAllEqual(_joined(_batches(3))['labels'], other['labels'])
 
-  @parameterized.product(
-    crop=('center', 'shift', 'random_resized'), balance=(False, True)
+  @parameterized.parameters(
+    ('center', False), ('shift', True), ('random_resized', False)
   )
   def test_goes_on_from_any_step(self, crop, balance):
     settings = _config(crop=crop, balance_classes=balance)
     everything = _batches(20, settings)
     # 41 examples: batch 5 holds the end of an epoch, 20 * 8 > 3 * 41.
-    for step in (1, 5, 6, 11, 17):
+    for step in (1, 5, 11):
       resumed = _batches(3, settings, start_step=step)
       self.assert_same(_joined(resumed), _joined(everything[step : step + 3]))
 
@@ -125,12 +128,8 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_cache_makes_no_difference(self):
     expected = _joined(_batches(6))
-    with self.subTest('without'):
-      limit, pipeline.MAX_CACHE = pipeline.MAX_CACHE, 0
-      try:
-        self.assert_same(_joined(_batches(6)), expected)
-      finally:
-        pipeline.MAX_CACHE = limit
+    with mock.patch.object(pipeline, 'MAX_CACHE', 0):
+      self.assert_same(_joined(_batches(6)), expected)
 
   def test_shift_moves_whole_pixels_and_repeats_edges(self):
     """Every shift within the range occurs, and nothing else."""
@@ -201,19 +200,18 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(False, True)
   def test_input_pipelines_share_a_batch(self, balance):
     settings = _config(balance_classes=balance)
-    for start_step in (0, 4):
-      whole = _batches(9, settings, start_step=start_step)
-      parts = [
-        _batches(
-          9,
-          settings,
-          start_step=start_step,
-          input_context=tf.distribute.InputContext(2, place, 2),
-        )
-        for place in range(2)
-      ]
-      for batch, *shares in zip(whole, *parts):
-        self.assert_same(_joined(shares), batch)
+    whole = _batches(9, settings, start_step=4)
+    parts = [
+      _batches(
+        9,
+        settings,
+        start_step=4,
+        input_context=tf.distribute.InputContext(2, place, 2),
+      )
+      for place in range(2)
+    ]
+    for batch, *shares in zip(whole, *parts):
+      self.assert_same(_joined(shares), batch)
 
   def test_batch_must_divide(self):
     with self.assertRaisesRegex(ValueError, 'does not divide among 3'):

@@ -96,7 +96,8 @@ class Source:
 
   @functools.cached_property
   def _record_tensor(self) -> tf.Tensor:
-    with tf.device('CPU'):
+    # Lifted out of whatever `tf.data` function asks for it first.
+    with tf.init_scope(), tf.device('CPU'):
       return tf.constant(self.records, tf.string)
 
   def read(self, index: tf.Tensor) -> tf.Tensor:
@@ -328,21 +329,34 @@ def _streamed(source: Source, builder, image_key, label_key) -> Source:
     )
 
   instructions = builder.info.splits[source.split].file_instructions
+  firsts = _first_indices(builder)
   return dataclasses.replace(
     source,
-    stream=lambda seed, epoch: _stream_records(instructions, seed, epoch).map(
-      parse
-    ),
+    stream=lambda seed, epoch: _stream_records(
+      instructions, firsts, seed, epoch
+    ).map(parse),
   )
 
 
-def _stream_records(instructions, seed, epoch) -> tf.data.Dataset:
+def _first_indices(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+  """For each file the number of examples before it in its split."""
+  firsts = {}
+  for split in builder.info.splits.values():
+    count = 0
+    for instruction in split.file_instructions:
+      firsts[instruction.filename] = count
+      count += instruction.examples_in_shard
+  return firsts
+
+
+def _stream_records(instructions, firsts, seed, epoch) -> tf.data.Dataset:
   """Reads the records of a split once.
 
   Args:
     instructions: What to read of which file, as TFDS puts it.
+    firsts: See `_first_indices`.
     seed: The run's seed, or None for the order of the files.
-    epoch: Scalar int64, or None.
+    epoch: Scalar int64, or None; with a seed this runs inside `tf.data`.
 
   Returns:
     Pairs of index (int64, unique in the split) and record (string).
@@ -350,9 +364,8 @@ def _stream_records(instructions, seed, epoch) -> tf.data.Dataset:
   files = tf.constant([i.filename for i in instructions])
   skips = tf.constant([i.skip for i in instructions], tf.int64)
   takes = tf.constant([i.take for i in instructions], tf.int64)
-  sizes = [i.examples_in_shard for i in instructions]
-  firsts = tf.constant(np.cumsum([0] + sizes[:-1]), tf.int64)
-  order = tf.range(len(sizes))
+  starts = tf.constant([firsts[i.filename] for i in instructions], tf.int64)
+  order = tf.range(len(instructions))
   if seed is not None:
     key = tf.stack([tf.cast(seed, tf.int64), epoch])
     order = tf.random.experimental.stateless_shuffle(order, key, alg='philox')
@@ -361,13 +374,15 @@ def _stream_records(instructions, seed, epoch) -> tf.data.Dataset:
     records = tf.data.TFRecordDataset(file).skip(skip).take(take)
     return records.enumerate(first + skip)
 
-  columns = [tf.gather(column, order) for column in (files, skips, takes)]
-  columns.append(tf.gather(firsts, order))
+  columns = [tf.gather(x, order) for x in (files, skips, takes, starts)]
   data = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
     read, cycle_length=_CYCLE, block_length=_BLOCK, deterministic=True
   )
   if seed is None:
     return data
+  # Of the function being traced here, not of the program: otherwise the
+  # program's global seed would have a part in the order, too.
+  tf.random.set_seed(1)
   draw = tf.random.stateless_uniform(
     [], key, maxval=2**31 - 1, dtype=tf.int64, alg='philox'
   )
