@@ -133,9 +133,12 @@ class PatchKMeans:
       )
       patches, weights = patches[part], weights[part]
     start, _ = sklearn.cluster.kmeans_plusplus(
-      patches, self.num_codes, sample_weight=weights, random_state=self.seed
+      patches.astype(np.float64),  # For each code float32 would be converted.
+      self.num_codes,
+      sample_weight=weights,
+      random_state=self.seed,
     )
-    return start
+    return start.astype(np.float32)
 
   def encode(self, images: np.ndarray) -> np.ndarray:
     """The nearest code of each patch.

