@@ -77,6 +77,7 @@ class TransformerConfig:
 
   def __post_init__(self):
     _check_least(self, 1, 'num_blocks', 'num_heads', 'width', 'mlp_width')
+    _check_least(self, 0, 'head_width')
     _check_choice('activation', self.activation, ACTIVATIONS)
     _check(
       0.0 <= self.dropout < 1.0,
@@ -293,17 +294,25 @@ class CodebookConfig:
 
   Attributes:
     init_from_data: Whether the codes start as encoder outputs of one batch.
+    init_step: Step at which they do; until then nothing is quantised, so that
+      the codes meet an encoder that already tells patches apart.
     revival_interval: Steps between two revivals, in which codes that a batch
       left unused become encoder outputs; 0 turns revival off.
     revival_steps: Step after which revival ends.
   """
 
   init_from_data: bool = False
+  init_step: int = 0
   revival_interval: int = 0
   revival_steps: int = 0
 
   def __post_init__(self):
-    _check_least(self, 0, 'revival_interval', 'revival_steps')
+    _check_least(self, 0, 'init_step', 'revival_interval', 'revival_steps')
+    _check(
+      self.init_from_data or self.init_step == 0,
+      f'init_step is {self.init_step}, but init_from_data is off: set it to '
+      'true, or init_step to 0.',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -559,40 +568,43 @@ def from_dict(cls, values: dict, where: str = ''):
   )
 
 
-def replace(config, path: str, text: str):
-  """A copy of `config` with one setting changed.
+def replace(config, changes: dict[str, str]):
+  """A copy of `config` with some settings changed, all at once.
 
   Args:
     config: Any dataclass of this module.
-    path: The setting, with dots: 'model.encoder.width'.
-    text: Its new value as JSON; a bare word stands for a string.
+    changes: From a setting, with dots ('model.encoder.width'), to its new
+      value as JSON; a bare word stands for a string.
 
   Raises:
-    ConfigError: If there is no such setting or the value does not fit.
+    ConfigError: If there is no such setting or a value does not fit.
   """
-  try:
-    value = json.loads(text)
-  except json.JSONDecodeError:
-    value = text
-  return _replace(config, path.split('.'), value, type(config).__name__)
-
-
-def _replace(config, path: list[str], value, where: str):
-  names = [field.name for field in dataclasses.fields(config)]
-  head, rest = path[0], path[1:]
-  _check(
-    head in names,
-    f'{where} has no setting {head!r}; it knows {", ".join(names)}.',
-  )
-  here = f'{where}.{head}'
-  old = getattr(config, head)
-  if dataclasses.is_dataclass(old):
-    _check(bool(rest), f'{here} is a group of settings; name one of them.')
-    new = _replace(old, rest, value, here)
-  else:
-    _check(not rest, f'{here} is a single value, with no setting below it.')
-    new = _convert(typing.get_type_hints(type(config))[head], value, here)
-  return dataclasses.replace(config, **{head: new})
+  values = to_dict(config)
+  for path, text in changes.items():
+    *groups, name = path.split('.')
+    group = values
+    for i, key in enumerate([*groups, name]):
+      where = '.'.join([type(config).__name__, *groups[:i]])
+      _check(
+        isinstance(group, dict),
+        f'{where} is a single value, with no setting below it.',
+      )
+      _check(
+        key in group,
+        f'{where} has no setting {key!r}; it knows {", ".join(group)}.',
+      )
+      parent, group = group, group[key]
+    _check(
+      not isinstance(group, dict),
+      f'{path} is a group of settings; name one of them.',
+    )
+    try:
+      parent[name] = json.loads(text)
+    except json.JSONDecodeError:
+      parent[name] = text
+    if isinstance(group, str) and not isinstance(parent[name], str):
+      parent[name] = text  # A folder named 2024 is still a string.
+  return from_dict(type(config), values)
 
 
 def _convert(hint, value, where: str):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
 from vim_tf.nn import attention, randomness
 
@@ -244,6 +245,31 @@ class Transformer(tf.keras.layers.Layer):
       x, cache = block.decode(x, cache, position)
       new_caches.append(cache)
     return self.norm(x), new_caches
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      'config': config_lib.to_dict(self.config),
+      'causal': self.causal,
+      'recompute': self.recompute,
+    }
+
+  @classmethod
+  def from_config(cls, config):
+    return cls(**with_sizes(config))
+
+
+def with_sizes(config: dict) -> dict:
+  """Constructor arguments from the `get_config` of a layer with sizes.
+
+  Args:
+    config: What `get_config` gave, with a dictionary of the sizes in 'config'.
+
+  Returns:
+    The same with a `TransformerConfig` in its place.
+  """
+  sizes = config_lib.from_dict(TransformerConfig, config['config'])
+  return {**config, 'config': sizes}
 
 
 def dense(out_width: int, in_width: int, dtype, name: str):

@@ -51,31 +51,42 @@ class Decoder:
       int32 `[batch, num_codes]`.
 
     Raises:
-      ConfigError: If an id, a code or the prefix's length is out of range.
+      ConfigError: If an id, a seed, a code or the prefix's length is out of
+        range, or there is not one of each for every example.
     """
     sizes = self._model.config
     batch = len(class_ids)
     if isinstance(config, sampling.SamplingConfig):
       config = [config] * batch
-    class_ids = np.asarray(class_ids, np.int32)
-    lengths = np.broadcast_to(np.asarray(prefix_length, np.int32), [batch])
+    class_ids = np.asarray(class_ids, np.int64)
+    seeds = np.asarray(seeds, np.int64)
+    lengths = np.asarray(prefix_length, np.int64)
+    if not lengths.ndim:
+      lengths = np.full([batch], lengths)
     if prefix is None:
-      prefix = np.zeros([batch, sizes.num_codes], np.int32)
-    prefix = np.asarray(prefix, np.int32)
-    _check_range('class id', class_ids, sizes.num_classes)
+      prefix = np.zeros([batch, sizes.num_codes], np.int64)
+      _check_range('prefix_length without a prefix', lengths, 0)
+    prefix = np.asarray(prefix, np.int64)
+    _check_shape('seeds', seeds.shape, (batch,))
+    _check_shape('config', (len(config),), (batch,))
+    _check_shape('prefix_length', lengths.shape, (batch,))
+    _check_shape('prefix', prefix.shape, (batch, sizes.num_codes))
+    if sizes.num_classes:
+      _check_range('class id', class_ids, sizes.num_classes)
+    _check_range('seed', seeds, 2**32 - 1)
     _check_range('prefix_length', lengths, sizes.num_codes)
     _check_range('code', prefix, sizes.codebook_size - 1)
     scales = np.array([c.guidance_scale for c in config], np.float32)
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
     return self._loop(
-      class_ids=tf.constant(class_ids),
-      seeds=tf.constant(np.asarray(seeds, np.uint32)),
+      class_ids=tf.constant(class_ids, tf.int32),
+      seeds=tf.constant(seeds.astype(np.uint32)),
       temperature=tf.constant([c.temperature for c in config], tf.float32),
       top_k=tf.constant([c.top_k for c in config], tf.int32),
       top_p=tf.constant([c.top_p for c in config], tf.float32),
       guidance_scale=tf.constant(scales),
-      prefix=tf.constant(prefix),
-      prefix_length=tf.constant(lengths),
+      prefix=tf.constant(prefix, tf.int32),
+      prefix_length=tf.constant(lengths, tf.int32),
       guided=guided,
     ).numpy()
 
@@ -156,6 +167,13 @@ def decode(
     maximum_iterations=length,
   )
   return tf.transpose(codes.stack())
+
+
+def _check_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]):
+  if shape != right:
+    raise ConfigError(
+      f'{name} has the shape {list(shape)}, but must have {list(right)}.'
+    )
 
 
 def _check_range(name: str, values: np.ndarray, highest: int):

@@ -146,6 +146,7 @@ class VIM(tf.keras.Model):
       'config': config_lib.to_dict(self.config),
       'recompute': self.recompute,
       'name': self.name,
+      'dtype': self.dtype_policy.name,
     }
 
   @classmethod

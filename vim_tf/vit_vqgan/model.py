@@ -28,7 +28,8 @@ class ViTVQGAN(tf.keras.Model):
     recompute: bool = False,
     **kwargs,
   ):
-    super().__init__(**{'name': 'vit_vqgan', **kwargs})
+    # Keras would round the images to bfloat16 before the encoder sees them.
+    super().__init__(**{'name': 'vit_vqgan', 'autocast': False, **kwargs})
     self.config = config
     self.recompute = recompute
     dtype = self.dtype_policy
@@ -105,11 +106,14 @@ class ViTVQGAN(tf.keras.Model):
     vectors = self.quantizer.lookup(codes)
     return tf.clip_by_value(self._pixels(vectors)['reconstruction'], 0.0, 1.0)
 
-  def call(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+  def call(
+    self, images: tf.Tensor, quantize: bool = True
+  ) -> dict[str, tf.Tensor]:
     """Reconstructs images and measures the quantizer.
 
     Args:
       images: `[batch, size, size, 3]` in [0, 1].
+      quantize: See `quantizer.Quantizer`.
 
     Returns:
       A dictionary of: 'reconstruction' float32 `[batch, size, size, 3]`, not
@@ -118,7 +122,7 @@ class ViTVQGAN(tf.keras.Model):
       logit-laplace outputs 'mu' and 'log_scale' `[batch, size, size, 3]`.
     """
     features = self.features(images)
-    out = self.quantizer(features)
+    out = self.quantizer(features, quantize)
     return {**out, 'features': features, **self._pixels(out['quantized'])}
 
   def _pixels(self, vectors):
@@ -137,6 +141,7 @@ class ViTVQGAN(tf.keras.Model):
       'config': config_lib.to_dict(self.config),
       'recompute': self.recompute,
       'name': self.name,
+      'dtype': self.dtype_policy.name,
     }
 
   @classmethod

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
 from vim_tf.nn import positions, transformer
 
@@ -31,10 +32,14 @@ class ViTEncoder(tf.keras.layers.Layer):
     recompute: bool = False,
     **kwargs,
   ):
-    super().__init__(**kwargs)
+    # Keras would round the images to bfloat16 before they are centred.
+    super().__init__(**{'autocast': False, **kwargs})
     self.config = config
     self.image_size = image_size
     self.patch_size = patch_size
+    self.position_kind = position_kind
+    self.output_mlp = output_mlp
+    self.recompute = recompute
     self.width = config.width
     self.embed = transformer.dense(
       config.width, 3 * patch_size**2, self.dtype_policy, 'patch_embedding'
@@ -59,6 +64,21 @@ class ViTEncoder(tf.keras.layers.Layer):
     x = tf.nn.space_to_depth(x, self.patch_size)
     x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
     return self.trunk(self.embed(x))
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      'config': config_lib.to_dict(self.config),
+      'image_size': self.image_size,
+      'patch_size': self.patch_size,
+      'position_kind': self.position_kind,
+      'output_mlp': self.output_mlp,
+      'recompute': self.recompute,
+    }
+
+  @classmethod
+  def from_config(cls, config):
+    return cls(**transformer.with_sizes(config))
 
 
 class ViTDecoder(tf.keras.layers.Layer):
@@ -91,6 +111,9 @@ class ViTDecoder(tf.keras.layers.Layer):
     self.image_size = image_size
     self.patch_size = patch_size
     self.channels = channels
+    self.position_kind = position_kind
+    self.output_mlp = output_mlp
+    self.recompute = recompute
     self.width = config.width
     self.trunk = _Trunk(
       config,
@@ -120,6 +143,22 @@ class ViTDecoder(tf.keras.layers.Layer):
   def last_layer(self) -> tf.Variable:
     """The kernel that adaptive adversarial weights are measured at."""
     return self.to_pixels.kernel
+
+  def get_config(self):
+    return {
+      **super().get_config(),
+      'config': config_lib.to_dict(self.config),
+      'image_size': self.image_size,
+      'patch_size': self.patch_size,
+      'channels': self.channels,
+      'position_kind': self.position_kind,
+      'output_mlp': self.output_mlp,
+      'recompute': self.recompute,
+    }
+
+  @classmethod
+  def from_config(cls, config):
+    return cls(**transformer.with_sizes(config))
 
 
 class _Trunk(tf.keras.layers.Layer):

@@ -1,0 +1,102 @@
+"""Tests of attention against NumPy, and of its cache against the full pass."""
+
+from absl.testing import parameterized
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from tests import testing
+from vim_tf.nn import attention
+
+_BATCH, _LENGTH, _WIDTH, _HEADS, _HEAD_WIDTH = 3, 5, 12, 2, 4
+
+
+def _inputs() -> tf.Tensor:
+  rng = np.random.default_rng(1)
+  return tf.constant(rng.normal(size=[_BATCH, _LENGTH, _WIDTH]), tf.float32)
+
+
+def _layer(**kwargs) -> attention.MultiHeadAttention:
+  layer = attention.MultiHeadAttention(_HEADS, _HEAD_WIDTH, **kwargs)
+  layer.build([None, None, _WIDTH])
+  testing.randomize(layer)
+  return layer
+
+
+def _reference(layer, x) -> np.ndarray:
+  """Attention position by position, in float64."""
+  x = np.asarray(x, np.float64)
+  qkv = x @ layer.qkv.kernel.numpy()
+  if layer.qkv_bias:
+    qkv = qkv + layer.qkv.bias.numpy()
+  inner = _HEADS * _HEAD_WIDTH
+  out = np.zeros([_BATCH, _LENGTH, inner])
+  for b in range(_BATCH):
+    for h in range(_HEADS):
+      columns = np.arange(h * _HEAD_WIDTH, (h + 1) * _HEAD_WIDTH)
+      q, k, v = (qkv[b][:, columns + part * inner] for part in range(3))
+      for i in range(_LENGTH):
+        seen = i + 1 if layer.causal else _LENGTH
+        scores = k[:seen] @ q[i] / np.sqrt(_HEAD_WIDTH)
+        out[b, i, columns] = scipy.special.softmax(scores) @ v[:seen]
+  return out @ layer.out.kernel.numpy() + layer.out.bias.numpy()
+
+
+class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.product(causal=[False, True], qkv_bias=[False, True])
+  def test_equals_numpy_reference(self, causal, qkv_bias):
+    layer = _layer(causal=causal, qkv_bias=qkv_bias)
+    x = _inputs()
+    self.assertAllClose(layer(x), _reference(layer, x), atol=1e-5)
+
+  @parameterized.parameters(False, True)
+  def test_conformance(self, causal):
+    testing.check_layer(
+      self,
+      lambda **kwargs: attention.MultiHeadAttention(
+        _HEADS, _HEAD_WIDTH, causal=causal, **kwargs
+      ),
+      (_inputs(),),
+    )
+
+  @parameterized.parameters(*range(_LENGTH))
+  def test_later_inputs_change_nothing_earlier(self, position):
+    layer = _layer(causal=True)
+    x = _inputs()
+    changed = tf.concat([x[:, :position], -x[:, position:]], axis=1)
+    one, other = layer(x), layer(changed)
+    self.assertAllEqual(one[:, :position], other[:, :position])
+    self.assertNotAllClose(one[:, position], other[:, position])
+
+  def test_without_causality_everything_is_seen(self):
+    layer = _layer(causal=False)
+    x = _inputs()
+    changed = tf.concat([x[:, :-1], -x[:, -1:]], axis=1)
+    self.assertNotAllClose(layer(x)[:, 0], layer(changed)[:, 0])
+
+  @parameterized.parameters(False, True)
+  def test_decode_equals_full_pass(self, jit_compile):
+    layer = _layer(causal=True)
+    x = _inputs()
+    step = tf.function(layer.decode, jit_compile=jit_compile)
+    # A longer cache than needed: what is not written must not be seen.
+    cache = layer.new_cache(_BATCH, _LENGTH + 2)
+    full = layer(x)
+    for i in range(_LENGTH):
+      y, cache = step(x[:, i : i + 1], cache, tf.constant(i))
+      self.assertAllClose(y[:, 0], full[:, i], atol=1e-5)
+    self.assertAllEqual(cache.keys[:, :, _LENGTH:], tf.zeros([3, 2, 2, 4]))
+
+  def test_softmax_of_bfloat16_is_taken_in_float32(self):
+    # Equal scores over 300 positions: in bfloat16 the sum of 300 ones is 256.
+    layer = attention.MultiHeadAttention(1, 4, dtype='mixed_bfloat16')
+    x = tf.ones([1, 300, 4])
+    layer.build(x.shape)
+    layer.out.kernel.assign(tf.eye(4))
+    layer.qkv.kernel.assign(tf.concat([tf.zeros([4, 8]), tf.eye(4)], axis=1))
+    self.assertEqual(layer(x).dtype, tf.bfloat16)
+    self.assertAllClose(layer(x), tf.ones_like(x), atol=0.01)
+
+
+if __name__ == '__main__':
+  tf.test.main()

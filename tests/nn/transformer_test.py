@@ -1,0 +1,249 @@
+"""Tests of blocks and stacks: sizes, causality, caches and recomputation."""
+
+from absl.testing import parameterized
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from tests import testing
+from vim_tf.nn import transformer
+
+_WIDTH = 16
+
+
+def _inputs(length: int = 4) -> tf.Tensor:
+  return tf.random.stateless_normal([3, length, _WIDTH], [1, 2])
+
+
+def _stack(causal=False, recompute=False, **sizes) -> transformer.Transformer:
+  layer = transformer.Transformer(
+    testing.transformer_config(**sizes), causal=causal, recompute=recompute
+  )
+  layer.build([None, None, _WIDTH])
+  testing.randomize(layer)
+  return layer
+
+
+def _normalized(x):
+  deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+  return (x - x.mean(-1, keepdims=True)) / deviation
+
+
+class MLPTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(
+    ('gelu', lambda x: x * scipy.special.ndtr(x)),
+    ('tanh', np.tanh),
+    ('relu', lambda x: np.maximum(x, 0)),
+  )
+  def test_equals_numpy_reference(self, activation, function):
+    layer = transformer.MLP(8, activation, out_width=5)
+    layer.build([None, None, _WIDTH])
+    testing.randomize(layer)
+    x = _inputs().numpy()
+    hidden = function(x @ layer.hidden.kernel.numpy() + layer.hidden.bias)
+    expected = hidden @ layer.out.kernel.numpy() + layer.out.bias
+    self.assertAllClose(layer(x), expected, atol=1e-5)
+
+  def test_conformance(self):
+    testing.check_layer(
+      self,
+      lambda **kwargs: transformer.MLP(8, 'tanh', dropout=0.1, **kwargs),
+      (_inputs(),),
+    )
+
+
+class TransformerTest(tf.test.TestCase, parameterized.TestCase):
+  def test_block_conformance(self):
+    testing.check_layer(
+      self,
+      lambda **kwargs: transformer.Block(
+        2, 8, 32, dropout=0.1, activation='relu', causal=True, **kwargs
+      ),
+      (_inputs(),),
+    )
+
+  @parameterized.parameters((False, False), (True, True))
+  def test_conformance(self, causal, recompute):
+    testing.check_layer(
+      self,
+      lambda **kwargs: transformer.Transformer(
+        testing.transformer_config(num_blocks=1, dropout=0.2, head_width=4),
+        causal=causal,
+        recompute=recompute,
+        **kwargs,
+      ),
+      (_inputs(), tf.constant([1, 2, 3], tf.uint32)),
+    )
+
+  def test_blocks_are_pre_norm_with_residuals(self):
+    layer = _stack(num_blocks=1)
+    (block,) = layer.blocks
+    x = _inputs().numpy()
+    out = {}
+    found = layer(x, out=out)
+    # Norms were randomised, so their scales and offsets count as well.
+    normalized = _normalized(x) * block.attention_norm.gamma
+    x = x + block.attention(normalized + block.attention_norm.beta).numpy()
+    normalized = _normalized(x) * block.mlp_norm.gamma
+    x = x + block.mlp(normalized + block.mlp_norm.beta).numpy()
+    self.assertAllClose(out['block_0'], x, atol=1e-5)
+    expected = _normalized(x) * layer.norm.gamma + layer.norm.beta
+    self.assertAllClose(found, expected, atol=1e-4)
+
+  def test_number_of_parameters(self):
+    layer = _stack(num_blocks=3, head_width=4, mlp_width=24)
+    inner = 2 * 4
+    block = (
+      2 * 2 * _WIDTH  # Norms.
+      + 3 * inner * (_WIDTH + 1)  # Queries, keys and values.
+      + _WIDTH * (inner + 1)  # Attention output.
+      + 24 * (_WIDTH + 1)
+      + _WIDTH * (24 + 1)
+    )
+    self.assertEqual(layer.count_params(), 3 * block + 2 * _WIDTH)
+
+  def test_no_bias_on_queries_keys_and_values(self):
+    layer = _stack(qkv_bias=False)
+    self.assertFalse(layer.blocks[0].attention.qkv.use_bias)
+
+  def test_later_inputs_change_nothing_earlier(self):
+    layer, x = _stack(causal=True), _inputs()
+    changed = tf.concat([x[:, :2], -x[:, 2:]], axis=1)
+    one, other = layer(x), layer(changed)
+    self.assertAllEqual(one[:, :2], other[:, :2])
+    self.assertNotAllClose(one[:, 2:], other[:, 2:])
+
+  def test_decode_equals_full_pass(self):
+    layer, x = _stack(causal=True), _inputs()
+    step = tf.function(layer.decode)
+    full, caches = layer(x), layer.new_cache(3, 4)
+    for i in range(4):
+      y, caches = step(x[:, i : i + 1], caches, tf.constant(i))
+      self.assertAllClose(y[:, 0], full[:, i], atol=1e-5)
+
+
+class DropoutTest(tf.test.TestCase):
+  def test_needs_seeds(self):
+    x, seeds = _inputs(), tf.constant([1, 2, 3], tf.uint32)
+    layer = _stack(dropout=0.5)
+    self.assertAllEqual(layer(x), _stack(dropout=0.0)(x))
+    self.assertAllEqual(layer(x, seeds), layer(x, seeds))
+    self.assertNotAllClose(layer(x, seeds), layer(x))
+    self.assertAllEqual(_stack()(x, seeds), layer(x))
+
+  def test_depends_on_the_seed_of_the_example_alone(self):
+    x, layer = _inputs(), _stack(dropout=0.5)
+    one = layer(x, tf.constant([1, 2, 3], tf.uint32))
+    other = layer(x, tf.constant([9, 2, 3], tf.uint32))
+    self.assertAllEqual(one[1:], other[1:])
+    self.assertNotAllClose(one[0], other[0])
+    self.assertAllClose(layer(x[1:2], tf.constant([2], tf.uint32))[0], one[1])
+
+  def test_every_dropout_draws_from_a_stream_of_its_own(self):
+    # Zero weights but for biases: what is left is the masks of the residuals.
+    layer = _stack(dropout=0.5)
+    for block in layer.blocks:
+      block.attention.out.kernel.assign(tf.zeros([16, 16]))
+      block.attention.out.bias.assign(tf.ones([16]))
+      block.mlp.out.kernel.assign(tf.zeros([32, 16]))
+      block.mlp.out.bias.assign(100.0 * tf.ones([16]))
+    x = tf.zeros([1, 64, _WIDTH])
+    out = {}
+    layer(x, tf.constant([3], tf.uint32), out)
+    first = out['block_0'].numpy()
+    second = out['block_1'].numpy() - first
+    masks = np.stack(
+      [x.reshape(-1) for y in (first, second) for x in (y % 100, y // 100)]
+    )
+    correlations = np.corrcoef(masks > 0) - np.eye(4)
+    self.assertAllClose(correlations, np.zeros([4, 4]), atol=0.12)
+
+
+class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
+  def _gradients(self, layer, x, seeds):
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = layer(x, seeds)
+      loss = tf.reduce_sum(y * tf.reshape(tf.range(16.0), [1, 1, 16]))
+    return y, tape.gradient(loss, [x, *layer.trainable_variables])
+
+  @parameterized.parameters(
+    ('eager', False, 2),
+    ('eager', True, 2),
+    ('function', False, 1),
+    ('function', True, 2),
+    ('xla', True, 1),
+  )
+  def test_changes_no_output_and_no_gradient(
+    self, mode, with_seeds, num_blocks
+  ):
+    x = _inputs()
+    seeds = tf.constant([1, 2, 3], tf.uint32) if with_seeds else None
+    found = []
+    for recompute in (False, True):
+      layer = _stack(
+        num_blocks=num_blocks, causal=True, recompute=recompute, dropout=0.2
+      )
+
+      def gradients(x, layer=layer):
+        return self._gradients(layer, x, seeds)
+
+      if mode != 'eager':
+        gradients = tf.function(gradients, jit_compile=mode == 'xla')
+      found.append(gradients(x))
+    (y, expected), (other, recomputed) = found
+    self.assertAllClose(other, y, atol=1e-6)
+    self.assertLen(recomputed, len(expected))
+    for one, two in zip(recomputed, expected):
+      self.assertIsNotNone(two)
+      self.assertAllClose(one, two, atol=1e-4, rtol=1e-4)
+
+  def test_within_a_loop_of_micro_batches(self):
+    found = []
+    for recompute in (False, True):
+      layer = _stack(num_blocks=1, recompute=recompute, dropout=0.2)
+
+      @tf.function
+      def gradients(x, seeds, layer=layer):
+        sums = [tf.zeros_like(v) for v in layer.trainable_variables]
+        for i in tf.range(3):
+          part, seed = x[i : i + 1], seeds[i : i + 1]
+          part = tf.ensure_shape(part, [1, 4, 16])
+          _, (_, *new) = self._gradients(layer, part, seed)
+          sums = [a + b for a, b in zip(sums, new)]
+        return sums
+
+      found.append(gradients(_inputs(), tf.constant([1, 2, 3], tf.uint32)))
+    for one, two in zip(*found):
+      self.assertAllClose(one, two, atol=1e-4, rtol=1e-4)
+
+  def test_under_mixed_bfloat16(self):
+    layer = transformer.Transformer(
+      testing.transformer_config(num_blocks=1),
+      recompute=True,
+      dtype='mixed_bfloat16',
+    )
+    run = tf.function(lambda x: self._gradients_bfloat16(layer, x))
+    for gradient, variable in zip(run(_inputs()), layer.trainable_variables):
+      self.assertEqual(gradient.dtype, tf.float32)
+      self.assertEqual(gradient.shape, variable.shape)
+      self.assertAllEqual(tf.math.is_finite(gradient), tf.ones(gradient.shape))
+
+  def _gradients_bfloat16(self, layer, x):
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_mean(tf.square(tf.cast(layer(x), tf.float32)))
+    return tape.gradient(loss, layer.trainable_variables)
+
+  def test_computes_the_forward_pass_twice(self):
+    counts = []
+    for recompute in (False, True):
+      layer = _stack(num_blocks=1, recompute=recompute)
+      run = tf.function(lambda x, layer=layer: self._gradients(layer, x, None))
+      graph = run.get_concrete_function(_inputs()).graph
+      counts.append(sum(op.type == 'Erf' for op in graph.get_operations()))
+    # One GELU a block, and one more where it is recomputed.
+    self.assertEqual(counts, [1, 2])
+
+
+if __name__ == '__main__':
+  tf.test.main()

@@ -1,0 +1,137 @@
+"""What the tests share: tiny configs, and one conformance list for all layers.
+
+`check_layer` holds a layer to the contracts that every layer of the project
+has, whatever it computes: it can be rebuilt from its config, saved and loaded,
+and gives the same result eagerly, as a graph, under XLA and, nearly, in
+bfloat16.
+"""
+
+from collections.abc import Callable
+import json
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vim_tf import config as config_lib
+
+
+def transformer_config(**kwargs) -> config_lib.TransformerConfig:
+  """Two blocks of width 16, with two heads."""
+  sizes = {'num_blocks': 2, 'num_heads': 2, 'width': 16, 'mlp_width': 32}
+  return config_lib.TransformerConfig(**{**sizes, **kwargs})
+
+
+def vit_vqgan_config(**kwargs) -> config_lib.ViTVQGANConfig:
+  """Images of 8 pixels, 2 x 2 codes out of 16."""
+  sizes = {
+    'encoder': transformer_config(),
+    'decoder': transformer_config(),
+    'image_size': 8,
+    'patch_size': 4,
+    'codebook_size': 16,
+    'code_dim': 4,
+  }
+  return config_lib.ViTVQGANConfig(**{**sizes, **kwargs})
+
+
+def vim_config(**kwargs) -> config_lib.VIMConfig:
+  """3 x 3 codes out of 11, and 5 classes."""
+  sizes = {
+    'transformer': transformer_config(),
+    'grid_size': 3,
+    'codebook_size': 11,
+    'num_classes': 5,
+  }
+  return config_lib.VIMConfig(**{**sizes, **kwargs})
+
+
+def randomize(layer: tf.keras.layers.Layer, seed: int = 0, scale: float = 0.3):
+  """Sets every weight at random, also those that start at zero or one.
+
+  A bias of zero or a position of 0.02 would hide that it is left out.
+
+  Args:
+    layer: A built layer or model.
+    seed: The same seed gives layers of the same sizes the same weights.
+    scale: Standard deviation of the weights; those of norms are around 1.
+  """
+  rng = np.random.default_rng(seed)
+  for weight in layer.weights:
+    mean = 1.0 if 'gamma' in weight.name else 0.0
+    weight.assign(rng.normal(mean, scale, weight.shape))
+
+
+def check_layer(
+  test_case: tf.test.TestCase,
+  make_layer: Callable[..., tf.keras.layers.Layer],
+  inputs: tuple,
+  *,
+  atol: float = 1e-5,
+  bfloat16_atol: float = 0.1,
+  compared: Callable[[Any], Any] = lambda outputs: outputs,
+):
+  """Holds a layer or model to what all of them must do.
+
+  Args:
+    test_case: The test that fails.
+    make_layer: Makes the layer; takes `dtype` as a keyword.
+    inputs: Positional arguments of the layer's call.
+    atol: Largest difference of graph and XLA from the eager result.
+    bfloat16_atol: Largest difference of mixed_bfloat16 from float32.
+    compared: Picks the outputs that bfloat16 leaves continuous.
+  """
+  layer = make_layer()
+  layer(*inputs)  # Builds it.
+  randomize(layer)
+  expected = layer(*inputs)
+  path = os.path.join(test_case.create_tempdir().full_path, 'weights')
+  tf.train.Checkpoint(layer=layer).write(path)
+  with test_case.subTest('config'):
+    _check_config(test_case, layer)
+  with test_case.subTest('save_and_load'):
+    copy = _load(type(layer).from_config(layer.get_config()), inputs, path)
+    _check_close(test_case, copy(*inputs), expected, atol=0.0)
+  with test_case.subTest('function'):
+    found = tf.function(lambda *args: layer(*args))(*inputs)
+    _check_close(test_case, found, expected, atol)
+  with test_case.subTest('xla'):
+    found = tf.function(lambda *args: layer(*args), jit_compile=True)(*inputs)
+    _check_close(test_case, found, expected, atol)
+  with test_case.subTest('bfloat16'):
+    half = _load(make_layer(dtype='mixed_bfloat16'), inputs, path)
+    for weight in half.weights:
+      test_case.assertEqual(weight.dtype, tf.float32, weight.name)
+    _check_config(test_case, half)
+    _check_close(
+      test_case, compared(half(*inputs)), compared(expected), bfloat16_atol
+    )
+
+
+def _check_config(test_case, layer):
+  config = layer.get_config()
+  json.dumps(config)  # What is not JSON cannot be saved.
+  copy = type(layer).from_config(config)
+  test_case.assertEqual(copy.get_config(), config)
+  test_case.assertEqual(copy.dtype_policy.name, layer.dtype_policy.name)
+
+
+def _load(layer, inputs, path):
+  """Reads weights into a layer, which must have exactly those."""
+  layer(*inputs)
+  checkpoint = tf.train.Checkpoint(layer=layer)
+  status = checkpoint.read(path)
+  status.assert_consumed()
+  return layer
+
+
+def _check_close(test_case, found, expected, atol):
+  tf.nest.assert_same_structure(found, expected)
+  for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
+    test_case.assertEqual(one.shape, other.shape)
+    one = tf.cast(one, tf.float32)
+    test_case.assertAllEqual(tf.math.is_finite(one), tf.ones_like(one, bool))
+    test_case.assertAllClose(
+      one, tf.cast(other, tf.float32), atol=atol, rtol=atol
+    )
