@@ -1,0 +1,312 @@
+"""Scores of generated or reconstructed images over a network's features.
+
+Names of scores carry the network, such as `fd_efficientnet_lite0`; none is
+called FID, as the papers' FID is one network with one protocol. Beside each
+distance stands its floor, real against real: the distance of two disjoint
+halves of the reference. The Frechet distance is biased upwards, the more the
+smaller the sets, so that it compares only sets of equal sizes, and the floor,
+of halves, lies a little high; the kernel distance is unbiased.
+"""
+
+import dataclasses
+import json
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_gan as tfgan
+
+from vim_tf import config as config_lib
+
+# Rows of a distance matrix made at once: bounds its memory.
+_CHUNK = 1024
+# Blocks that the error of a kernel distance is estimated from, at least, and
+# images in a block, at least.
+_ERROR_BLOCKS = 10
+_MIN_BLOCK = 5
+
+
+def frechet_distance(features_a, features_b) -> float:
+  """Frechet distance of the Gaussians that fit two sets of features.
+
+  |m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) with the unbiased
+  covariances (Heusel et al., 2017), by TF-GAN in float64.
+
+  Args:
+    features_a: `[images, num_features]`, at least 2 images.
+    features_b: Likewise, of any number of images.
+
+  Returns:
+    The distance, at least 0 up to rounding.
+  """
+  a, b = _pair(features_a, features_b)
+  if len(a) + len(b) < a.shape[1]:
+    # Few images span few dimensions. In a basis of their span no distance
+    # changes, but the matrices are smaller.
+    basis, _ = np.linalg.qr(np.concatenate([a, b]).T)
+    a, b = a @ basis, b @ basis
+  return float(tfgan.eval.frechet_classifier_distance_from_activations(a, b))
+
+
+def kernel_distance(
+  features_a, features_b, *, max_block_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+  """Kernel distance (KID) of two sets of features, unbiased, and its error.
+
+  The squared maximum mean discrepancy of the kernel (x'y / d + 1)^3 (Binkowski
+  et al., 2018), by TF-GAN in float64, averaged over blocks of the shuffled
+  sets.
+
+  Args:
+    features_a: `[images, num_features]`, at least 2 images.
+    features_b: Likewise, of any number of images.
+    max_block_size: Images in a block at most.
+    seed: Seed of the shuffle.
+
+  Returns:
+    The distance, around 0 for equal distributions and then as often negative,
+    and its standard error. Where the sets make fewer than ten blocks, the error
+    is that of ten smaller ones, which is a little too large; NaN for sets too
+    small for that.
+  """
+  a, b = _pair(features_a, features_b)
+  rng = np.random.default_rng(seed)
+  a, b = tf.constant(rng.permutation(a)), tf.constant(rng.permutation(b))
+  larger, smaller = max(len(a), len(b)), min(len(a), len(b))
+  # TF-GAN makes as many blocks of both: none may have fewer than 2 images.
+  blocks = min(-(-larger // max_block_size), smaller // 2)
+  distance, error = _kernel_distance(a, b, -(-larger // blocks))
+  if blocks < _ERROR_BLOCKS:
+    error = float('nan')
+    if smaller >= _ERROR_BLOCKS * _MIN_BLOCK:
+      _, error = _kernel_distance(a, b, -(-larger // _ERROR_BLOCKS))
+  return distance, error
+
+
+def _kernel_distance(a, b, block_size: int) -> tuple[float, float]:
+  distance, error = (
+    tfgan.eval.kernel_classifier_distance_and_std_from_activations(
+      a, b, max_block_size=block_size
+    )
+  )
+  return float(distance), float(error)
+
+
+def classifier_score(logits) -> float:
+  """Exp of the mean divergence of p(y|x) from p(y) (Salimans et al., 2016).
+
+  With Inception's logits it is the Inception score, over the whole set and not
+  over splits of it.
+
+  Args:
+    logits: `[images, num_classes]`.
+
+  Returns:
+    The score, 1 to the number of classes.
+  """
+  logits = np.asarray(logits, np.float64)
+  return float(tfgan.eval.classifier_score_from_logits(logits))
+
+
+def precision_recall(
+  real_features, generated_features, *, neighbors: int = 3
+) -> tuple[float, float]:
+  """Improved precision and recall (Kynkaanniemi et al., 2019).
+
+  A set's manifold is the union of balls around its features, each reaching to
+  its k-th nearest neighbour in the set.
+
+  Args:
+    real_features: `[images, num_features]`, more than k images.
+    generated_features: Likewise; as many as real ones, for comparable values.
+    neighbors: k.
+
+  Returns:
+    Precision (share of generated images in the manifold of the real ones) and
+    recall (share of real images in that of the generated ones), in [0, 1].
+
+  Raises:
+    ValueError: There are too few images.
+  """
+  real, generated = _pair(real_features, generated_features)
+  fewest = min(len(real), len(generated))
+  if fewest <= neighbors:
+    raise config_lib.UserError(
+      f'Precision and recall with {neighbors} neighbours got {fewest} images, '
+      f'but need at least {neighbors + 1} of each kind.'
+    )
+  return (
+    _share_within(generated, real, _radii(real, neighbors)),
+    _share_within(real, generated, _radii(generated, neighbors)),
+  )
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray):
+  """Yields the first row and `[rows, len(b)]` squared distances of chunks."""
+  squares = np.sum(b * b, axis=1)
+  for i in range(0, len(a), _CHUNK):
+    rows = a[i : i + _CHUNK]
+    d = np.sum(rows * rows, axis=1)[:, None] + squares - 2.0 * rows @ b.T
+    yield i, np.maximum(d, 0.0)
+
+
+def _radii(points: np.ndarray, neighbors: int) -> np.ndarray:
+  """Squared distance of each point to its k-th nearest other one."""
+  radii = np.empty([len(points)])
+  for i, distances in _squared_distances(points, points):
+    rows = np.arange(len(distances))
+    distances[rows, i + rows] = -1.0  # The point itself is always the first.
+    nearest = np.partition(distances, neighbors, axis=1)
+    radii[i : i + len(distances)] = nearest[:, neighbors]
+  return radii
+
+
+def _share_within(
+  points: np.ndarray, centers: np.ndarray, radii: np.ndarray
+) -> float:
+  """Share of the points that lie within any center's squared radius."""
+  within = [
+    np.any(distances <= radii, axis=1)
+    for _, distances in _squared_distances(points, centers)
+  ]
+  return float(np.mean(np.concatenate(within)))
+
+
+def compare(real_features, generated_features, name: str) -> dict[str, float]:
+  """All distances of two sets under the names of a network.
+
+  Args:
+    real_features: `[images, num_features]`.
+    generated_features: Likewise.
+    name: Name of the network that the features are of.
+
+  Returns:
+    'fd_<name>', 'kd_<name>', 'kd_error_<name>', 'precision_<name>' and
+    'recall_<name>'.
+  """
+  kernel, error = kernel_distance(real_features, generated_features)
+  precision, recall = precision_recall(real_features, generated_features)
+  return {
+    f'fd_{name}': frechet_distance(real_features, generated_features),
+    f'kd_{name}': kernel,
+    f'kd_error_{name}': error,
+    f'precision_{name}': precision,
+    f'recall_{name}': recall,
+  }
+
+
+def floor(real_features, name: str, *, seed: int = 0) -> dict[str, float]:
+  """Real against real: `compare` of two disjoint halves, drawn at random.
+
+  Args:
+    real_features: `[images, num_features]`.
+    name: Name of the network that the features are of.
+    seed: Seed of the draw.
+
+  Returns:
+    What `compare` gives, each name prefixed by 'floor_', and
+    'floor_images_<name>', how many images a half has.
+  """
+  order = np.random.default_rng(seed).permutation(len(real_features))
+  half = len(order) // 2
+  features = np.asarray(real_features)
+  scores = compare(
+    features[order[:half]], features[order[half : 2 * half]], name
+  )
+  floors = {f'floor_{key}': value for key, value in scores.items()}
+  return {**floors, f'floor_images_{name}': half}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """Features of real images, with the protocol that they were taken by.
+
+  The features themselves are kept and not their moments alone, as the kernel
+  distance, precision, recall and the floor need them.
+
+  Attributes:
+    features: float32 `[images, num_features]`.
+    network: Name of the network.
+    source: Where its weights come from (`FeatureNetwork.source`).
+    dataset: Name of the data set, with its config and version.
+    split: Which part of it, such as 'validation'.
+    crop: How its images were cropped and resized, such as 'center 256'.
+  """
+
+  features: np.ndarray
+  network: str
+  source: str
+  dataset: str
+  split: str
+  crop: str
+
+  def protocol(self) -> dict:
+    """All but the features, and how many images there are; for JSON."""
+    fields = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name != 'features'
+    }
+    return {**fields, 'count': len(self.features)}
+
+  def save(self, path: str):
+    """Writes an .npz file, which needs no pickle to be read."""
+    with open(path, 'wb') as f:
+      np.savez(
+        f,
+        features=np.asarray(self.features, np.float32),
+        protocol=json.dumps(self.protocol()),
+      )
+
+  @classmethod
+  def load(cls, path: str, **expected) -> 'Reference':
+    """Reads what `save` wrote.
+
+    Args:
+      path: The file.
+      **expected: Fields of the protocol that must be so, such as `network`.
+
+    Returns:
+      The reference.
+
+    Raises:
+      ValueError: The file is absent, damaged or of another protocol.
+    """
+    try:
+      with open(path, 'rb') as f, np.load(f, allow_pickle=False) as arrays:
+        features = arrays['features']
+        protocol = json.loads(str(arrays['protocol']))
+      count = protocol.pop('count')
+      reference = cls(features=features, **protocol)
+    except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+      raise config_lib.UserError(
+        f'No reference features can be read from {path} ({error}): make them '
+        'again.'
+      ) from None
+    except zipfile.BadZipFile:
+      raise config_lib.UserError(
+        f'The reference features at {path} are damaged: make them again.'
+      ) from None
+    found = {**protocol, 'count': count}
+    for name, value in expected.items():
+      if found.get(name) != value:
+        raise config_lib.UserError(
+          f'The reference features at {path} have {name} '
+          f'{found.get(name)!r}, but {value!r} is wanted: make them again.'
+        )
+    return reference
+
+
+def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
+  a, b = (np.asarray(x, np.float64) for x in (features_a, features_b))
+  if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+    raise ValueError(
+      f'Features have the shapes {list(a.shape)} and {list(b.shape)}, but must '
+      'be [images, num_features] of one network.'
+    )
+  if min(len(a), len(b)) < 2:
+    raise config_lib.UserError(
+      f'Distances of {len(a)} to {len(b)} images: at least 2 of each are '
+      'needed.'
+    )
+  return a, b
