@@ -2,8 +2,10 @@
 
 import re
 
+from vim_tf.config import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
   """Data that cannot be used; the message is one line for the user."""
 
 

@@ -8,6 +8,7 @@ because integer arithmetic is exact. The hash is the finaliser of MurmurHash3
 (Appleby, 2011) with a second key mixed in half-way.
 """
 
+import functools
 import math
 
 import tensorflow as tf
@@ -91,6 +92,16 @@ def dropout(x: tf.Tensor, rate: float, seeds: tf.Tensor, stream) -> tf.Tensor:
   """
   if not rate:
     return x
-  threshold = tf.constant(round(rate * 2**32), tf.uint32)
-  keep = bits(seeds, tuple(x.shape[1:]), stream) >= threshold
+  keep = _compiled_keep(
+    seeds,
+    tf.cast(stream, tf.uint32),
+    tf.constant(round(rate * 2**32), tf.uint32),
+    tuple(x.shape[1:]),
+  )
   return tf.where(keep, x / (1.0 - rate), tf.zeros([], x.dtype))
+
+
+# Compiled, because on a CPU TensorFlow would go over the memory ten times.
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _compiled_keep(seeds, stream, threshold, shape):
+  return bits(seeds, shape, stream) >= threshold

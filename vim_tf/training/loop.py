@@ -41,12 +41,6 @@ class Trainer(Protocol):
   def checkpoint_contents(self) -> dict[str, object]:
     """Everything that a resumed run needs, by name."""
 
-  def evaluate(self) -> dict[str, float]:
-    """Figures on held-out data."""
-
-  def draw(self) -> dict[str, np.ndarray]:
-    """Pictures by name, uint8 `[height, width, 3]`."""
-
 
 def train(
   trainer: Trainer,
@@ -54,6 +48,8 @@ def train(
   workdir: workdir_lib.Workdir,
   batches: Callable[[int], tf.data.Dataset],
   strategy: tf.distribute.Strategy,
+  evaluate: Callable[[], dict[str, float]],
+  draw: Callable[[], dict[str, np.ndarray]],
   title: str = 'training',
 ):
   """Trains to the last step, from the newest checkpoint if there is one.
@@ -64,6 +60,8 @@ def train(
     workdir: Where everything is written.
     batches: From a step to the endless batches from that step on.
     strategy: Where replicas run.
+    evaluate: Gives figures on held-out data.
+    draw: Gives pictures by name, uint8 `[height, width, 3]`.
     title: What the progress bar calls this run.
 
   Raises:
@@ -112,9 +110,9 @@ def train(
         seconds = 0.0
         writer.scalars(step, row)
       if _due(step, run.eval_every, run.num_steps):
-        writer.scalars(step, trainer.evaluate(), 'eval/')
+        writer.scalars(step, evaluate(), 'eval/')
       if _due(step, run.picture_every, run.num_steps):
-        writer.images(step, trainer.draw())
+        writer.images(step, draw())
       if _due(step, run.checkpoint_every, run.num_steps):
         writer.flush()
         saver.save(step)

@@ -1,6 +1,6 @@
 """One update of the weights: reduce, clip, step, average."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -119,69 +119,3 @@ def _make(config, schedule, variables):
   )
   optimizer.build(variables)
   return optimizer
-
-
-def accumulated_gradients(
-  loss_fn: Callable,
-  batch: dict[str, tf.Tensor],
-  variables: Sequence[tf.Variable],
-  micro_batches: int = 1,
-):
-  """Sums gradients and metrics over equal parts of a batch.
-
-  Args:
-    loss_fn: From a part of the batch to a scalar loss and a dictionary of
-      scalars, both sums over examples divided by the global batch size.
-    batch: Tensors `[batch, ...]`.
-    variables: What to differentiate by.
-    micro_batches: Number of parts, a divisor of the batch size.
-
-  Returns:
-    The gradients, one a variable, and the dictionary of scalars.
-
-  Raises:
-    ValueError: If the batch does not divide.
-  """
-
-  def part_gradients(part):
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-      tape.watch(variables)
-      loss, metrics = loss_fn(part)
-    gradients = tape.gradient(
-      loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    return [tf.convert_to_tensor(g) for g in gradients], metrics
-
-  if micro_batches == 1:
-    return part_gradients(batch)
-  size = next(iter(batch.values())).shape[0]
-  if size % micro_batches:
-    raise ValueError(
-      f'A replica has {size} examples a step, which do not divide into '
-      f'{micro_batches} micro-batches.'
-    )
-  parts = {
-    key: tf.reshape(value, [micro_batches, -1, *value.shape[1:]])
-    for key, value in batch.items()
-  }
-  shapes = {
-    key: [size // micro_batches, *value.shape[1:]]
-    for key, value in batch.items()
-  }
-
-  def part(index):
-    return {
-      key: tf.reshape(value[index], shapes[key]) for key, value in parts.items()
-    }
-
-  def body(index, sums):
-    more = part_gradients(part(index))
-    return index + 1, tf.nest.map_structure(tf.add, sums, more)
-
-  _, sums = tf.while_loop(
-    lambda index, _: index < micro_batches,
-    body,
-    (tf.constant(1), part_gradients(part(0))),
-    maximum_iterations=micro_batches - 1,
-  )
-  return sums

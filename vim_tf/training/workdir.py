@@ -145,6 +145,11 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
   return rows
 
 
+def read_json(path: str | os.PathLike):
+  """Reads what `write_json` wrote."""
+  return json.loads(pathlib.Path(path).read_text())
+
+
 def write_json(path: str | os.PathLike, value):
   """Writes JSON under another name, then renames: whole, or not there."""
   path = pathlib.Path(path)

@@ -59,11 +59,15 @@ class Quantizer(tf.keras.layers.Layer):
     """Code vectors of indices: `[...]` to `[..., code_dim]`, float32."""
     return tf.gather(self.vectors(), codes)
 
-  def call(self, z: tf.Tensor) -> dict[str, tf.Tensor]:
+  def call(
+    self, z: tf.Tensor, quantize: bool = True
+  ) -> dict[str, tf.Tensor]:
     """Quantises encoder outputs.
 
     Args:
       z: `[batch, num_codes, code_dim]`.
+      quantize: False passes the (normalised) outputs on as they are and makes
+        both losses 0, for a start without a codebook.
 
     Returns:
       A dictionary of: 'codes' int32 `[batch, num_codes]`; 'quantized'
@@ -76,6 +80,14 @@ class Quantizer(tf.keras.layers.Layer):
     vectors = self.vectors()
     codes = self._nearest(z, vectors)
     e = tf.gather(vectors, codes)
+    if not quantize:
+      zeros = tf.zeros_like(z[:, 0, 0])
+      return {
+        'codes': codes,
+        'quantized': z,
+        'commitment': zeros,
+        'codebook': zeros,
+      }
     return {
       'codes': codes,
       'quantized': z + tf.stop_gradient(e - z),

@@ -1,0 +1,260 @@
+"""The whole method in one sitting: both stages on OpenMoji, then a report.
+
+  ./bazelw run //experiments:quickstart
+  ./bazelw run //experiments:quickstart -- --budget=long
+
+It trains the tokenizer, trains VIM on its codes, draws images of every class
+and writes `report.html` and `report.json`. Nothing is downloaded: the pictures
+come with a Python package. A run that was stopped goes on when it is started
+again.
+"""
+
+import contextlib
+import os
+import pathlib
+import platform
+import time
+
+from absl import flags, logging
+import numpy as np
+import tensorflow as tf
+
+from experiments import (
+  cli,
+  generation,
+  pictures,
+  quickstart_configs,
+  report,
+  stage1,
+  stage2,
+)
+from vim_tf import restore
+from vim_tf.config import Stage1Config, Stage2Config
+from vim_tf.data import pipeline, sources
+from vim_tf.metrics import kmeans, ngram, reconstruction
+from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vim import sampling
+
+BUDGET = flags.DEFINE_enum(
+  'budget',
+  'short',
+  list(quickstart_configs.BUDGETS),
+  'short: about 15 minutes on two cores; long: about 90; tiny: a trial.',
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'
+)
+
+SAMPLING = sampling.SamplingConfig(
+  temperature=1.0, top_p=0.95, guidance_scale=2.0
+)
+_SAMPLE_SEED = 0
+_CODE_EPOCHS = 7  # Augmented passes that the n-gram models learn from.
+_SHOWN = 16  # Held-out images in the report.
+
+
+def main():
+  """Trains, measures, draws and reports."""
+  budget = quickstart_configs.BUDGETS[BUDGET.value]
+  folder = pathlib.Path(WORKDIR.value or f'runs/quickstart-{BUDGET.value}')
+  clock = Clock(folder)
+  strategy = strategy_lib.make('one_device')
+
+  # ---------------------------------------------------------- tokenizer, VIM
+  precision = quickstart_configs.precision()
+  first = budget.stage1(str(folder / 'data'), precision)
+  with clock.part('tokenizer'):
+    stage1.train(first, str(folder / 'tokenizer'), strategy)
+  second = budget.stage2(first, str(folder / 'tokenizer'))
+  with clock.part('vim'):
+    stage2.train(second, str(folder / 'vim'), strategy)
+
+  # ----------------------------------------------------------------- figures
+  tokenizer, vim = restore.both(folder / 'vim', str(folder / 'tokenizer'))
+  with clock.part('baselines'):
+    train = sources.load(first.data, first.data.train_split)
+    held_out = sources.load(first.data, first.data.eval_split)
+    tokenizer_figures, shown = measure_tokenizer(
+      tokenizer, train, held_out, first
+    )
+    vim_figures = measure_vim(tokenizer, vim, train, held_out, second)
+  with clock.part('samples'):
+    samples = draw_samples(tokenizer, vim, budget.samples_per_class)
+
+  # ------------------------------------------------------------------ report
+  report.write(
+    report.Report(
+      title='vim_tf quickstart',
+      budget=BUDGET.value,
+      figures={
+        'tokenizer': tokenizer_figures,
+        'vim': vim_figures,
+        'seconds': clock.seconds(),
+        'machine': machine(precision),
+      },
+      reconstructions=shown['tokenizer'],
+      kmeans=shown['kmeans'],
+      samples=samples,
+      curves={
+        'Tokenizer (ViT-VQGAN)': workdir_lib.read_metrics(folder / 'tokenizer'),
+        'VIM': workdir_lib.read_metrics(folder / 'vim'),
+      },
+      licence=train.licence,
+    ),
+    folder,
+  )
+  logging.info('The report is %s.', (folder / 'report.html').resolve())
+
+
+def measure_tokenizer(
+  tokenizer: restore.Restored,
+  train: sources.Source,
+  held_out: sources.Source,
+  config: Stage1Config,
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """The tokenizer beside a k-means codebook of raw patches.
+
+  The k-means codebook has as many codes, the same patch size and the same
+  training images.
+
+  Returns:
+    Figures on the held-out images, and pictures of some of them with their
+    reconstructions by 'tokenizer' and 'kmeans'.
+  """
+  figures = stage1.figures(
+    tokenizer.model,
+    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
+  )
+  train_images, _ = pipeline.evaluation_arrays(train, config.data)
+  images, _ = pipeline.evaluation_arrays(held_out, config.data)
+  logging.info('Fitting the k-means codebook of raw patches.')
+  baseline = kmeans.PatchKMeans(
+    config.model.codebook_size, config.model.patch_size, seed=config.run.seed
+  ).fit(train_images)
+  kmeans_images = baseline.reconstruct(images)
+  kmeans_psnr = float(
+    tf.reduce_mean(reconstruction.psnr(images, kmeans_images))
+  )
+  chosen = np.linspace(0, len(images) - 1, _SHOWN).astype(int)
+  some = tf.constant(images[chosen])
+  rebuilt = tokenizer.model.decode(tokenizer.model.encode(some))
+  return {
+    'psnr': figures.pop('mean_psnr'),
+    'kmeans_psnr': kmeans_psnr,
+    **figures,
+    'parameters': tokenizer.model.count_params(),
+    'steps': tokenizer.step,
+    'codebook_size': config.model.codebook_size,
+    'train_images': len(train_images),
+    'held_out_images': len(images),
+  }, {
+    'tokenizer': pictures.pairs(some, rebuilt),
+    'kmeans': pictures.pairs(some, kmeans_images[chosen]),
+  }
+
+
+def measure_vim(
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  train: sources.Source,
+  held_out: sources.Source,
+  config: Stage2Config,
+) -> dict:
+  """VIM beside order-0 and order-1 models of the same codes, in bits.
+
+  The n-gram models learn from the codes of several augmented passes over the
+  training images, drawn as VIM's own were.
+  """
+  figures = stage2.figures(
+    vim.model,
+    tokenizer.model,
+    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
+  )
+  encode = tf.function(tokenizer.model.encode, autograph=False)
+  images, _ = pipeline.evaluation_arrays(held_out, config.data)
+  batch = config.run.batch_size
+  passes = pipeline.training_batches(
+    train, config.data, batch_size=batch, seed=config.run.seed
+  ).take(_CODE_EPOCHS * train.num_examples // batch)
+  baselines = ngram.reference_bits_per_code(
+    np.concatenate([encode(part['images']) for part in passes]),
+    np.concatenate(
+      [encode(images[i : i + 64]) for i in range(0, len(images), 64)]
+    ),
+    config.model.codebook_size,
+  )
+  return {
+    'bits_per_code': figures['bits_per_code'],
+    **baselines,
+    'share_of_order1': figures['bits_per_code']
+    / baselines['order1_bits_per_code'],
+    'parameters': vim.model.count_params(),
+    'steps': vim.step,
+    'sampling': {**vars(SAMPLING), 'seed': _SAMPLE_SEED},
+  }
+
+
+def draw_samples(
+  tokenizer: restore.Restored, vim: restore.Restored, count: int
+) -> dict[str, np.ndarray]:
+  """`count` images of every class, uint8, by class name."""
+  names = vim.record['class_names']
+  ids = np.repeat(np.arange(len(names)), count)
+  seeds = _SAMPLE_SEED + np.arange(len(ids))
+  _, images = generation.draw(
+    tokenizer.model, vim.model, ids, seeds, SAMPLING, len(ids)
+  )
+  return {name: images[ids == i] for i, name in enumerate(names)}
+
+
+def machine(precision: str) -> dict:
+  """What the figures were measured on."""
+  cpu = platform.processor() or platform.machine()
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        cpu = line.partition(':')[2].strip()
+        break
+  return {
+    'cpu': cpu,
+    'cores': len(os.sched_getaffinity(0)),
+    'tensorflow': tf.__version__,
+    'precision': precision,
+  }
+
+
+class Clock:
+  """Seconds of each part, over all the times that a run was started.
+
+  Args:
+    folder: Where `seconds.json` is kept.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self._file = folder / 'seconds.json'
+    self._start = time.monotonic()
+
+  @contextlib.contextmanager
+  def part(self, name: str):
+    """Counts what runs inside to one part."""
+    started = time.monotonic()
+    try:
+      yield
+    finally:
+      parts = self.seconds()
+      parts[name] = round(parts.get(name, 0.0) + time.monotonic() - started, 1)
+      if self._file.parent.exists():
+        workdir_lib.write_json(self._file, parts)
+
+  def seconds(self) -> dict[str, float]:
+    """Seconds by part, and their 'total'."""
+    parts = {}
+    if self._file.exists():
+      parts = workdir_lib.read_json(self._file)
+    parts.pop('total', None)
+    return {**parts, 'total': round(sum(parts.values()), 1)}
+
+
+if __name__ == '__main__':
+  cli.run(main)

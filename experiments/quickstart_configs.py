@@ -1,0 +1,202 @@
+"""What the quickstart trains, by budget."""
+
+import dataclasses
+import pathlib
+
+from vim_tf.config import (
+  AdversarialConfig,
+  CodebookConfig,
+  DataConfig,
+  LossConfig,
+  OptimizerConfig,
+  RunConfig,
+  Stage1Config,
+  Stage2Config,
+  TransformerConfig,
+  VIMConfig,
+  ViTVQGANConfig,
+)
+
+_OPENMOJI_CLASSES = 9
+_NO_DISCRIMINATOR = OptimizerConfig()
+
+
+def _falling(learning_rate: float, steps: int, **kwargs) -> OptimizerConfig:
+  """A short warm-up, then a cosine to a hundredth."""
+  warmup = min(100, steps // 5)
+  return OptimizerConfig(
+    learning_rate=learning_rate,
+    warmup_steps=warmup,
+    decay='cosine',
+    decay_start=warmup,
+    decay_end=steps,
+    final_learning_rate=learning_rate / 100,
+    ema_decay=0.998,
+    **kwargs,
+  )
+
+
+def _run(steps: int, precision: str) -> RunConfig:
+  every = max(10, min(500, steps // 4))
+  return RunConfig(
+    num_steps=steps,
+    batch_size=32,
+    precision=precision,
+    steps_per_loop=50,
+    log_every=min(50, every),
+    eval_every=every,
+    picture_every=every,
+    checkpoint_every=min(200, every),
+    eval_examples=512,
+  )
+
+
+def _data(folder: str, image_size: int) -> DataConfig:
+  return DataConfig(
+    name='openmoji',
+    image_size=image_size,
+    data_dir=folder,
+    crop='shift',
+    max_shift=image_size // 10,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """Sizes and steps of both stages.
+
+  Attributes:
+    image_size: Height and width of the pictures, in pixels.
+    codebook_size: Number of codes.
+    width: Width of the tokenizer.
+    encoder_blocks: Blocks of its encoder.
+    decoder_blocks: Blocks of its decoder.
+    tokenizer_steps: Its training steps.
+    vim_width: Width of the VIM.
+    vim_blocks: Its blocks.
+    vim_dropout: Its dropout rate.
+    vim_steps: Its training steps.
+    samples_per_class: Images of each class in the report.
+  """
+
+  image_size: int
+  codebook_size: int
+  width: int
+  encoder_blocks: int
+  decoder_blocks: int
+  tokenizer_steps: int
+  vim_width: int
+  vim_blocks: int
+  vim_dropout: float
+  vim_steps: int
+  samples_per_class: int = 8
+
+  def stage1(self, data_dir: str, precision: str) -> Stage1Config:
+    """The tokenizer's run: 8x8 patches, no discriminator yet."""
+
+    def transformer(blocks):
+      width = self.width
+      return TransformerConfig(blocks, max(2, width // 64), width, 4 * width)
+
+    steps = self.tokenizer_steps
+    return Stage1Config(
+      model=ViTVQGANConfig(
+        encoder=transformer(self.encoder_blocks),
+        decoder=transformer(self.decoder_blocks),
+        image_size=self.image_size,
+        patch_size=8,
+        codebook_size=self.codebook_size,
+        code_dim=16,
+        logit_laplace=False,
+      ),
+      data=_data(data_dir, self.image_size),
+      losses=LossConfig(
+        l1=1.0, logit_laplace=0.0, perceptual=0.0, adversarial=0.0
+      ),
+      adversarial=AdversarialConfig(),
+      codebook=CodebookConfig(
+        init_from_data=True,
+        init_step=min(100, steps // 10),
+        revival_interval=50,
+        revival_steps=steps * 2 // 3,
+      ),
+      optimizer=_falling(2e-3, steps),
+      discriminator_optimizer=_NO_DISCRIMINATOR,
+      run=_run(steps, precision),
+    )
+
+  def stage2(self, stage1: Stage1Config, tokenizer: str) -> Stage2Config:
+    """The VIM's run on the codes of that tokenizer."""
+    width = self.vim_width
+    return Stage2Config(
+      model=VIMConfig(
+        transformer=TransformerConfig(
+          self.vim_blocks,
+          max(2, width // 64),
+          width,
+          4 * width,
+          dropout=self.vim_dropout,
+        ),
+        grid_size=stage1.model.grid_size,
+        codebook_size=self.codebook_size,
+        num_classes=_OPENMOJI_CLASSES,
+      ),
+      data=stage1.data,
+      optimizer=_falling(
+        1e-3, self.vim_steps, beta_2=0.96, weight_decay=0.05, clip_norm=1.0
+      ),
+      run=_run(self.vim_steps, stage1.run.precision),
+      tokenizer=tokenizer,
+      label_drop=0.1,
+    )
+
+
+BUDGETS = {
+  'tiny': Budget(
+    image_size=32,
+    codebook_size=64,
+    width=32,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    tokenizer_steps=20,
+    vim_width=32,
+    vim_blocks=1,
+    vim_dropout=0.1,
+    vim_steps=20,
+    samples_per_class=2,
+  ),
+  'short': Budget(
+    image_size=64,
+    codebook_size=1024,
+    width=192,
+    encoder_blocks=2,
+    decoder_blocks=3,
+    tokenizer_steps=1400,
+    vim_width=256,
+    vim_blocks=6,
+    vim_dropout=0.1,
+    vim_steps=800,
+  ),
+  'long': Budget(
+    image_size=64,
+    codebook_size=1024,
+    width=192,
+    encoder_blocks=3,
+    decoder_blocks=4,
+    tokenizer_steps=5500,
+    vim_width=256,
+    vim_blocks=6,
+    vim_dropout=0.15,
+    vim_steps=4000,
+  ),
+}
+
+
+def precision() -> str:
+  """bfloat16 where the CPU multiplies it natively, else float32."""
+  try:
+    flags = pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return 'float32'
+  native = 'avx512_bf16' in flags or 'amx_bf16' in flags
+  return 'bfloat16' if native else 'float32'

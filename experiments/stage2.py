@@ -1,0 +1,168 @@
+"""Trains a VIM on the codes of a tokenizer: a config in, a directory out."""
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from experiments import pictures
+from vim_tf import restore
+from vim_tf.config import Stage2Config, check_stages_match
+from vim_tf.data import pipeline, sources
+from vim_tf.training import loop, optimizers
+from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vim import decoding, sampling
+from vim_tf.vim import model as model_lib
+from vim_tf.vim import step as step_lib
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+_PICTURES = 18
+_EVAL_BATCH = 64
+_BITS_PER_NAT = 1.4426950408889634
+
+
+def train(
+  config: Stage2Config,
+  path: str,
+  strategy: tf.distribute.Strategy,
+  title: str = 'VIM',
+):
+  """Trains to the last step, or goes on from where a run stopped.
+
+  Args:
+    config: Every setting; `config.tokenizer` names the stage-1 run.
+    path: The working directory.
+    strategy: Where replicas run.
+    title: What the progress bar says.
+
+  Raises:
+    UserError: Bad data, a tokenizer of other sizes, a directory of another
+      run, a non-finite loss.
+  """
+  logging.info(strategy_lib.describe(strategy, config.run.batch_size))
+  with strategy.scope():
+    tokenizer = restore.tokenizer(config.tokenizer)
+  check_stages_match(tokenizer.config.model, config)
+  source = sources.load(config.data, config.data.train_split)
+  held_out = sources.load(config.data, config.data.eval_split)
+  _check_classes(config, source)
+  facts = {
+    'class_names': list(source.class_names),
+    'data_fingerprint': source.fingerprint,
+    'data_licence': source.licence,
+    'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
+  }
+  workdir = workdir_lib.Workdir(path, 'vim', config, facts)
+  tf.keras.utils.set_random_seed(config.run.seed)
+  if config.run.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  with strategy.scope():
+    step, model = _build(config, tokenizer.model.encode)
+  decoder = decoding.Decoder(model)
+
+  def evaluate():
+    return figures(
+      model,
+      tokenizer.model,
+      pipeline.evaluation_batches(
+        held_out,
+        config.data,
+        batch_size=_EVAL_BATCH,
+        max_examples=config.run.eval_examples,
+      ),
+    )
+
+  def draw():
+    classes = np.arange(_PICTURES) % max(1, config.model.num_classes)
+    codes = decoder(classes, np.arange(_PICTURES), sampling.SamplingConfig())
+    images = tokenizer.model.decode(tf.constant(codes))
+    return {'samples': pictures.grid(images, columns=6)}
+
+  loop.train(
+    step,
+    config.run,
+    workdir,
+    lambda first: pipeline.training_batches(
+      source,
+      config.data,
+      batch_size=config.run.batch_size,
+      seed=config.run.seed,
+      start_step=first,
+    ),
+    strategy,
+    evaluate,
+    draw,
+    title,
+  )
+
+
+def _build(config: Stage2Config, encode):
+  """The training step, and the model that is evaluated."""
+  dtype = restore.policy(config.run.precision)
+
+  def new_model():
+    model = model_lib.VIM(
+      config.model, recompute=config.run.recompute, dtype=dtype
+    )
+    model.build()
+    return model
+
+  model, average = new_model(), None
+  if config.optimizer.ema_decay:
+    average = new_model()
+    average.set_weights(model.get_weights())
+  optimizer = optimizers.Optimizer(
+    config.optimizer,
+    model.trainable_variables,
+    average.trainable_variables if average else None,
+  )
+  step = step_lib.VIMStep(config, model, optimizer, encode, average)
+  return step, average or model
+
+
+def _check_classes(config: Stage2Config, source: sources.Source):
+  classes = len(source.class_names)
+  if config.model.num_classes not in (0, classes):
+    raise workdir_lib.WorkdirError(
+      f'model.num_classes is {config.model.num_classes}, but {source.name} '
+      f'has {classes} classes: set it to {classes}, or to 0 for an '
+      'unconditional model.'
+    )
+
+
+def figures(
+  model: model_lib.VIM,
+  tokenizer: vit_vqgan_model.ViTVQGAN,
+  batches: tf.data.Dataset,
+) -> dict:
+  """Negative log-likelihood of held-out images' codes.
+
+  Args:
+    model: The VIM.
+    tokenizer: Makes the codes.
+    batches: 'images', 'labels' and 'mask'.
+
+  Returns:
+    'nats_per_code', 'bits_per_code' and 'images'.
+  """
+
+  @tf.function
+  def nats(images, labels):
+    codes = tokenizer.encode(images)
+    logits = model(codes, labels)
+    return tf.reduce_mean(
+      model_lib.negative_log_likelihood(logits, codes), axis=1
+    )
+
+  values = np.concatenate(
+    [
+      nats(batch['images'], batch['labels']).numpy()[batch['mask'].numpy() > 0]
+      for batch in batches
+    ]
+  )
+  mean = float(values.mean())
+  return {
+    'nats_per_code': mean,
+    'bits_per_code': mean * _BITS_PER_NAT,
+    'images': len(values),
+  }

@@ -1,0 +1,65 @@
+"""Trains VIM on the codes of a trained tokenizer (paper 4 and 5.2).
+
+  ./bazelw run //experiments:train_vim -- \
+    --workdir=runs/vim --tokenizer=runs/tokenizer --preset=vim_base
+
+A run that was stopped goes on when it is started again.
+"""
+
+from absl import flags
+
+from experiments import cli, stage2
+from vim_tf import presets
+
+SETTINGS = (
+  *cli.RUN,
+  *cli.DATA,
+  *cli.OPTIMIZER,
+  cli.Setting(
+    'tokenizer',
+    ('tokenizer',),
+    '[model] Working directory of the stage-1 run that makes the codes.',
+  ),
+  cli.Setting(
+    'image_size',
+    ('data.image_size',),
+    '[data] Height and width of images, in pixels; as the tokenizer takes.',
+  ),
+  cli.Setting(
+    'grid_size', ('model.grid_size',), '[model] Codes along one side (4.1).'
+  ),
+  cli.Setting(
+    'codebook_size', ('model.codebook_size',), '[model] Codes (3.2).'
+  ),
+  cli.Setting(
+    'num_classes',
+    ('model.num_classes',),
+    '[model] Classes; 0: unconditional (4.1).',
+  ),
+  cli.Setting(
+    'dropout',
+    ('model.transformer.dropout',),
+    '[model] Dropout rate; 0 for linear probes with VIM-Large (Table 7).',
+  ),
+  cli.Setting(
+    'label_drop',
+    ('label_drop',),
+    '[loss] Share of labels dropped, for classifier-free guidance.',
+  ),
+)
+
+cli.define_run_flags(presets.STAGE2, 'vim_base')
+for setting in SETTINGS:
+  setting.define()
+flags.mark_flag_as_required('workdir')
+flags.mark_flag_as_required('tokenizer')
+
+
+def main():
+  """Trains with the settings of the flags."""
+  config = cli.config_from_flags(presets.stage2, SETTINGS)
+  stage2.train(config, flags.FLAGS.workdir, cli.strategy())
+
+
+if __name__ == '__main__':
+  cli.run(main)
