@@ -1,0 +1,230 @@
+"""Tests of the sampler's loop: exact, batch-invariant, traced once."""
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from tests import testing
+from vim_tf import config as config_lib
+from vim_tf.nn import randomness
+from vim_tf.vim import decoding, sampling
+from vim_tf.vim import model as model_lib
+
+_CODES = 9
+_NO_CLASS = 5
+_SEEDS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 2**32 - 1])
+_PLAIN = sampling.SamplingConfig()
+_GREEDY = sampling.SamplingConfig(temperature=0.0)
+_MIXED = [
+  sampling.SamplingConfig(),
+  sampling.SamplingConfig(temperature=0.8, top_k=4),
+  sampling.SamplingConfig(top_p=0.7, guidance_scale=2.0),
+  sampling.SamplingConfig(temperature=0.0, guidance_scale=0.5),
+] * 4
+
+
+def _model(**sizes) -> model_lib.VIM:
+  model = model_lib.VIM(testing.vim_config(**sizes))
+  model.build()
+  testing.randomize(model, scale=0.25)
+  return model
+
+
+class DecoderTest(tf.test.TestCase, parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.model = _model()
+    cls.decoder = decoding.Decoder(cls.model)
+    cls.class_ids = np.arange(16) % 6
+    cls.mixed = cls.decoder(cls.class_ids, _SEEDS, _MIXED)
+
+  def test_equals_drawing_from_the_full_pass(self):
+    # No cache and no loop: the whole sequence anew for each code.
+    codes = np.zeros([16, _CODES], np.int32)
+    seeds = tf.constant(_SEEDS, tf.uint32)
+    uniforms = randomness.uniform(seeds, (_CODES,), 0)
+    for i in range(_CODES):
+      logits = self.model(codes, self.class_ids)[:, i]
+      codes[:, i] = sampling.draw(
+        logits,
+        uniforms[:, i],
+        tf.ones([16]),
+        tf.zeros([16], tf.int32),
+        tf.ones([16]),
+      )
+    found = self.decoder(self.class_ids, _SEEDS, _PLAIN)
+    self.assertEqual(found.dtype, np.int32)
+    self.assertAllEqual(found, codes)
+    self.assertGreater(len(np.unique(found, axis=0)), 8)
+
+  def test_guidance_equals_two_full_passes(self):
+    codes = np.zeros([2, _CODES], np.int32)
+    no_class = np.full([2], _NO_CLASS)
+    for i in range(_CODES):
+      conditional = self.model(codes, np.array([1, 2]))[:, i].numpy()
+      unconditional = self.model(codes, no_class)[:, i].numpy()
+      guided = unconditional + 3.0 * (conditional - unconditional)
+      codes[:, i] = np.argmax(guided, axis=-1)
+    settings = sampling.SamplingConfig(temperature=0.0, guidance_scale=3.0)
+    self.assertAllEqual(self.decoder([1, 2], [0, 0], settings), codes)
+    self.assertNotAllEqual(self.decoder([1, 2], [0, 0], _GREEDY), codes)
+
+  @parameterized.parameters(0, 6, 15)
+  def test_same_codes_at_batch_1(self, index):
+    alone = self.decoder(
+      self.class_ids[index : index + 1],
+      _SEEDS[index : index + 1],
+      _MIXED[index],
+    )
+    self.assertAllEqual(alone[0], self.mixed[index])
+
+  def test_same_codes_in_another_order(self):
+    order = np.random.default_rng(0).permutation(16)
+    found = self.decoder(
+      self.class_ids[order], _SEEDS[order], [_MIXED[i] for i in order]
+    )
+    self.assertAllEqual(found, self.mixed[order])
+
+  def test_same_codes_compiled_by_xla(self):
+    decoder = decoding.Decoder(self.model, jit_compile=True)
+    found = decoder(self.class_ids, _SEEDS, _MIXED)
+    self.assertAllEqual(found, self.mixed)
+    alone = decoder(self.class_ids[2:3], _SEEDS[2:3], _MIXED[2])
+    self.assertAllEqual(alone[0], self.mixed[2])
+
+  def test_same_codes_eagerly(self):
+    class_ids = tf.constant(self.class_ids[:4], tf.int32)
+    found = decoding.decode(
+      self.model,
+      class_ids=class_ids,
+      seeds=tf.constant(_SEEDS[:4], tf.uint32),
+      temperature=tf.constant([c.temperature for c in _MIXED[:4]]),
+      top_k=tf.constant([c.top_k for c in _MIXED[:4]]),
+      top_p=tf.constant([c.top_p for c in _MIXED[:4]]),
+      guidance_scale=tf.constant([c.guidance_scale for c in _MIXED[:4]]),
+      prefix=tf.zeros([4, _CODES], tf.int32),
+      prefix_length=tf.zeros([4], tf.int32),
+      guided=True,
+    )
+    self.assertAllEqual(found, self.mixed[:4])
+
+  def test_seeds_and_classes_count(self):
+    codes = self.decoder([0, 0, 0, 1], [1, 1, 2, 1], _PLAIN)
+    self.assertAllEqual(codes[0], codes[1])
+    self.assertNotAllEqual(codes[0], codes[2])
+    self.assertNotAllEqual(codes[0], codes[3])
+
+  def test_guidance_1_is_none_also_beside_guided_examples(self):
+    plain = self.decoder(self.class_ids[:4], _SEEDS[:4], _PLAIN)
+    settings = [_PLAIN] * 3 + [sampling.SamplingConfig(guidance_scale=2.0)]
+    beside = self.decoder(self.class_ids[:4], _SEEDS[:4], settings)
+    self.assertAllEqual(beside[:3], plain[:3])
+
+  def test_guidance_0_is_unconditional(self):
+    settings = sampling.SamplingConfig(guidance_scale=0.0)
+    found = self.decoder(self.class_ids[:4], _SEEDS[:4], settings)
+    expected = self.decoder([_NO_CLASS] * 4, _SEEDS[:4], _PLAIN)
+    self.assertAllEqual(found, expected)
+
+  def test_prefix_is_kept_to_the_letter(self):
+    rng = np.random.default_rng(0)
+    prefix = rng.integers(0, 11, [16, _CODES])
+    lengths = np.arange(16) % (_CODES + 1)
+    free = self.decoder(self.class_ids, _SEEDS, _PLAIN)
+    codes = self.decoder(self.class_ids, _SEEDS, _PLAIN, prefix, lengths)
+    for found, kept, length in zip(codes, prefix, lengths):
+      self.assertAllEqual(found[:length], kept[:length])
+    self.assertAllEqual(codes[lengths == 0], free[lengths == 0])
+    # What follows hangs on the prefix, and is what a full pass would draw.
+    settings = _GREEDY
+    codes = self.decoder(self.class_ids, _SEEDS, settings, prefix, 4)
+    logits = self.model(codes, self.class_ids).numpy()
+    self.assertAllEqual(codes[:, 4:], np.argmax(logits, axis=-1)[:, 4:])
+
+  def test_unconditional_model(self):
+    decoder = decoding.Decoder(_model(num_classes=0))
+    codes = decoder([0, 7], [1, 1], _PLAIN)
+    self.assertAllEqual(codes[0], codes[1])
+    guided = sampling.SamplingConfig(guidance_scale=4.0)
+    self.assertAllEqual(decoder([0, 0], [1, 1], guided), codes)
+
+  def test_bfloat16(self):
+    model = model_lib.VIM(testing.vim_config(), dtype='mixed_bfloat16')
+    model.build()
+    codes = decoding.Decoder(model)([0, 1], [1, 2], _PLAIN)
+    self.assertEqual(codes.shape, (2, _CODES))
+    self.assertAllInRange(codes, 0, 10)
+
+  @parameterized.parameters(False, True)
+  def test_20_calls_trace_once(self, guided):
+    model = _model()
+    traces = []
+    start = model.start
+    model.start = lambda ids: traces.append(1) or start(ids)
+    decoder = decoding.Decoder(model)
+    rng = np.random.default_rng(0)
+    for i in range(20):
+      settings = [
+        sampling.SamplingConfig(
+          temperature=0.1 * i,
+          top_k=i % 4,
+          top_p=1.0 - 0.02 * i,
+          guidance_scale=1.5 + i if guided else 1.0,
+        )
+        for _ in range(2)
+      ]
+      with_prefix = [rng.integers(0, 11, [2, _CODES]), i % 9] if i % 2 else []
+      decoder(
+        rng.integers(0, 6, [2]),
+        rng.integers(0, 2**32, [2]),
+        settings if i % 3 else settings[0],
+        *with_prefix,
+      )
+    self.assertLen(traces, 1)
+
+
+class RefusalTest(tf.test.TestCase, parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.decoder = decoding.Decoder(_model())
+
+  @parameterized.named_parameters(
+    ('class_id', {'class_ids': [0, 6]}, 'class id 6 .*0 to 5'),
+    ('negative_class', {'class_ids': [-1, 0]}, 'class id -1 '),
+    ('seed', {'seeds': [0, 2**32]}, 'seed 4294967296 .*0 to 4294967295'),
+    ('negative_seed', {'seeds': [0, -1]}, 'seed -1 '),
+    ('number_of_seeds', {'seeds': [0]}, r'seeds .*\[1\].*\[2\]'),
+    ('number_of_configs', {'config': [_PLAIN]}, r'config .*\[1\].*\[2\]'),
+    (
+      'long_prefix',
+      {'prefix': np.zeros([2, 9]), 'prefix_length': 10},
+      'prefix_length 10 .*0 to 9',
+    ),
+    (
+      'wide_prefix',
+      {'prefix': np.zeros([2, 10]), 'prefix_length': 1},
+      r'prefix .*\[2, 10\].*\[2, 9\]',
+    ),
+    (
+      'code_of_prefix',
+      {'prefix': np.full([2, 9], 11), 'prefix_length': 1},
+      'code 11 .*0 to 10',
+    ),
+    ('no_prefix', {'prefix_length': 3}, 'prefix_length without a prefix'),
+    (
+      'number_of_lengths',
+      {'prefix': np.zeros([2, 9]), 'prefix_length': [1, 2, 3]},
+      r'prefix_length .*\[3\].*\[2\]',
+    ),
+  )
+  def test_refuses(self, change, pattern):
+    arguments = {'class_ids': [0, 1], 'seeds': [0, 1], 'config': _PLAIN}
+    with self.assertRaisesRegex(config_lib.ConfigError, pattern) as context:
+      self.decoder(**{**arguments, **change})
+    self.assertNotIn('\n', str(context.exception))
+
+
+if __name__ == '__main__':
+  tf.test.main()

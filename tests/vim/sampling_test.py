@@ -1,0 +1,194 @@
+"""Tests of the draw of one code: frequencies, filters and guidance."""
+
+from absl.testing import parameterized
+import numpy as np
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+
+from vim_tf import config as config_lib
+from vim_tf.nn import randomness
+from vim_tf.vim import sampling
+
+_SIZE = 12
+_DRAWS = 20_000
+
+
+def _logits(seed: int = 0) -> np.ndarray:
+  rng = np.random.default_rng(seed)
+  return rng.normal(0, 1.5, [_SIZE]).astype(np.float32)
+
+
+def _draw(logits, uniforms, temperature=1.0, top_k=0, top_p=1.0) -> np.ndarray:
+  """Draws once for each uniform number, all with the same settings."""
+  count = len(uniforms)
+  return sampling.draw(
+    tf.tile(tf.constant(logits)[None], [count, 1]),
+    tf.constant(uniforms, tf.float32),
+    tf.fill([count], temperature),
+    tf.fill([count], top_k),
+    tf.fill([count], top_p),
+  ).numpy()
+
+
+def _uniforms(count: int = _DRAWS) -> np.ndarray:
+  """What the sampler would use: one number for each seed."""
+  seeds = tf.cast(tf.range(count), tf.uint32)
+  return randomness.uniform(seeds, (1,), 0)[:, 0].numpy()
+
+
+def _reference(logits, temperature=1.0, top_k=0, top_p=1.0) -> np.ndarray:
+  """The filtered distribution, code by code."""
+  probabilities = scipy.special.softmax(np.float64(logits) / temperature)
+  order = sorted(range(_SIZE), key=lambda code: -probabilities[code])
+  kept = order[: top_k or _SIZE]
+  total = sum(probabilities[code] for code in kept)
+  result, held = np.zeros([_SIZE]), 0.0
+  for code in kept:
+    if held >= top_p * total:
+      break
+    result[code] = probabilities[code]
+    held += probabilities[code]
+  return result / result.sum()
+
+
+class DrawTest(tf.test.TestCase, parameterized.TestCase):
+  def _check_frequencies(self, codes, expected):
+    counts = np.bincount(codes, minlength=_SIZE)
+    self.assertEqual(counts[expected == 0].sum(), 0)
+    found, expected = counts[expected > 0], expected[expected > 0]
+    if len(found) > 1:
+      result = scipy.stats.chisquare(found, expected * len(codes))
+      self.assertGreater(result.pvalue, 1e-3)
+
+  @parameterized.parameters(
+    (1.0, 0, 1.0),
+    (0.5, 0, 1.0),
+    (2.0, 0, 1.0),
+    (1.0, 1, 1.0),
+    (1.0, 3, 1.0),
+    (1.0, 0, 0.1),
+    (1.0, 0, 0.6),
+    (1.0, 0, 0.95),
+    (0.7, 6, 0.8),
+    (1.3, 50, 0.9),
+  )
+  def test_frequencies_match_the_reference(self, temperature, top_k, top_p):
+    for seed in range(3):
+      logits = _logits(seed)
+      codes = _draw(logits, _uniforms(), temperature, top_k, top_p)
+      self.assertEqual(codes.dtype, np.int32)
+      self._check_frequencies(
+        codes, _reference(logits, temperature, top_k, top_p)
+      )
+
+  def test_the_check_of_frequencies_can_fail(self):
+    codes = _draw(_logits(), _uniforms(), temperature=1.05)
+    with self.assertRaises(AssertionError):
+      self._check_frequencies(codes, _reference(_logits()))
+
+  def test_support_is_exactly_that_of_the_reference(self):
+    # A fine comb of numbers meets every code that can be drawn at all.
+    comb = np.linspace(0, 1, 4096, endpoint=False)
+    for seed in range(5):
+      for top_k in (0, 2, 7):
+        for top_p in (0.05, 0.3, 0.5, 0.9, 0.99):
+          codes = _draw(_logits(seed), comb, top_k=top_k, top_p=top_p)
+          expected = _reference(_logits(seed), top_k=top_k, top_p=top_p)
+          drawn = np.bincount(codes, minlength=_SIZE) / len(comb)
+          self.assertAllClose(drawn, expected, atol=1e-3)
+
+  def test_temperature_0_is_argmax(self):
+    for seed in range(5):
+      logits = _logits(seed)
+      codes = _draw(logits, _uniforms(100), temperature=0.0)
+      self.assertAllEqual(codes, [np.argmax(logits)] * 100)
+
+  def test_temperature_0_takes_the_first_of_equals(self):
+    logits = np.float32([0.0, 2.0, 1.0, 2.0])
+    codes = _draw(logits, np.float32([0.0, 0.999]), temperature=0.0)
+    self.assertAllEqual(codes, [1, 1])
+
+  def test_extreme_numbers_stay_within_the_support(self):
+    uniforms = np.float32([0.0, 1 - 2.0**-24])
+    for top_k, top_p in ((0, 1.0), (3, 1.0), (0, 0.5), (1, 0.01)):
+      codes = _draw(_logits(), uniforms, top_k=top_k, top_p=top_p)
+      expected = _reference(_logits(), top_k=top_k, top_p=top_p)
+      self.assertAllGreater(expected[codes], 0.0)
+
+  def test_settings_are_of_each_example(self):
+    logits = np.stack([_logits(seed) for seed in range(4)])
+    settings = [(1.0, 0, 1.0), (0.5, 3, 1.0), (0.0, 0, 1.0), (1.5, 0, 0.4)]
+    uniforms = _uniforms(4)
+    temperature, top_k, top_p = zip(*settings)
+    together = sampling.draw(
+      tf.constant(logits),
+      tf.constant(uniforms),
+      tf.constant(temperature),
+      tf.constant(top_k),
+      tf.constant(top_p),
+    )
+    for i, values in enumerate(settings):
+      alone = _draw(logits[i], uniforms[i : i + 1], *values)
+      self.assertEqual(together[i], alone[0])
+
+  def test_under_xla(self):
+    logits = tf.tile(tf.constant(_logits())[None], [500, 1])
+    args = (
+      logits,
+      tf.constant(_uniforms(500)),
+      tf.fill([500], 0.9),
+      tf.fill([500], 8),
+      tf.fill([500], 0.9),
+    )
+    compiled = tf.function(sampling.draw, jit_compile=True)
+    self.assertAllEqual(compiled(*args), sampling.draw(*args))
+
+
+class GuideTest(tf.test.TestCase):
+  def _guide(self, scale):
+    conditional, unconditional = _logits(1)[None], _logits(2)[None]
+    return sampling.guide(
+      tf.constant(conditional), tf.constant(unconditional), tf.constant([scale])
+    )[0].numpy()
+
+  def test_1_is_none_exactly(self):
+    self.assertAllEqual(self._guide(1.0), _logits(1))
+
+  def test_0_is_unconditional(self):
+    self.assertAllClose(self._guide(0.0), _logits(2), atol=1e-6)
+
+  def test_above_1_goes_on_beyond(self):
+    expected = 3.0 * _logits(1) - 2.0 * _logits(2)
+    self.assertAllClose(self._guide(3.0), expected, atol=1e-5)
+
+  def test_scale_is_of_each_example(self):
+    found = sampling.guide(
+      tf.ones([2, 3]), tf.zeros([2, 3]), tf.constant([2.0, 0.5])
+    )
+    self.assertAllClose(found, [[2.0] * 3, [0.5] * 3])
+
+
+class SamplingConfigTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.parameters(
+    ('temperature', -0.1),
+    ('temperature', float('nan')),
+    ('top_k', -1),
+    ('top_p', 0.0),
+    ('top_p', 1.1),
+    ('top_p', -0.5),
+    ('guidance_scale', -1.0),
+  )
+  def test_refuses(self, name, value):
+    with self.assertRaises(config_lib.ConfigError) as context:
+      sampling.SamplingConfig(**{name: value})
+    message = str(context.exception)
+    self.assertIn(f'{name} is {value}', message)
+    self.assertNotIn('\n', message)
+
+  def test_takes_what_is_at_the_edge(self):
+    sampling.SamplingConfig(temperature=0.0, top_p=1.0, guidance_scale=0.0)
+
+
+if __name__ == '__main__':
+  tf.test.main()
