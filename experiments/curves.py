@@ -1,0 +1,289 @@
+"""Curves of a run's `metrics.jsonl`, drawn with matplotlib for a report.
+
+A stage has a few panels, each with its own axes and unit: the training loss,
+and what was measured on held-out images. A panel can carry dashed lines at the
+figures of baselines.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+import math
+
+from matplotlib import rc_context, ticker
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+HELD_OUT = 'eval/'
+"""Prefix of what was measured on held-out images."""
+
+_ON_HELD_OUT = 'held-out images'
+_ON_TRAINING = 'training batches'
+_PANEL_INCHES = (4.2, 2.7)
+_DPI = 110
+_STYLE = {
+  'font.size': 9,
+  'axes.titlesize': 10,
+  'axes.titlelocation': 'left',
+  'axes.titleweight': 'bold',
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.axisbelow': True,
+  'axes.grid': True,
+  'grid.linewidth': 0.6,
+  'lines.linewidth': 1.8,
+  'legend.frameon': False,
+  'legend.fontsize': 8,
+  'svg.fonttype': 'none',  # Text stays text: smaller, and in the page's font.
+  'svg.hashsalt': 'vim_tf',  # The same rows give the same file.
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Palette:
+  """Colours of a drawing, as matplotlib and CSS both read them."""
+
+  paper: str
+  ink: str
+  grid: str
+  accent: str
+  second: str
+
+
+LIGHT = Palette('#ffffff', '#3a424d', '#e3e6ea', '#0f766e', '#8a94a3')
+DARK = Palette('#1b2129', '#c3cad4', '#313a45', '#4fc3b5', '#7d8896')
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One curve: steps, values, and what the legend calls it."""
+
+  name: str
+  steps: Sequence[float]
+  values: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """One pair of axes.
+
+  Attributes:
+    title: What is shown.
+    unit: Label of the vertical axis.
+    lines: The curves; the last is the one that matters.
+    references: Figures of baselines by name, drawn as dashed lines.
+  """
+
+  title: str
+  unit: str
+  lines: Sequence[Line]
+  references: Mapping[str, float]
+
+  def describe(self) -> str:
+    """The panel in one sentence, for those who cannot see it."""
+    parts = [
+      f'{line.name} from {line.values[0]:.4g} at step {line.steps[0]:,} to '
+      f'{line.values[-1]:.4g} at step {line.steps[-1]:,}'
+      for line in self.lines
+    ]
+    parts += [f'{name} at {at:.4g}' for name, at in self.references.items()]
+    return f'{self.title}, {self.unit}: {"; ".join(parts)}.'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+  """A panel that is known by the key of its metric."""
+
+  key: str
+  title: str
+  unit: str
+  scale: float = 1.0
+  also: str = ''  # The same quantity on training batches.
+
+
+_KNOWN = (
+  _Kind('eval/mean_psnr', 'PSNR', 'PSNR in dB'),
+  _Kind('eval/ssim', 'SSIM', 'SSIM, 1 is equal'),
+  _Kind('eval/usage', 'Codebook usage', 'codes in use, %', 100.0),
+  _Kind(
+    'eval/bits_per_code', 'Bits per code', 'bits per code', 1.0, 'bits_per_code'
+  ),
+  _Kind('eval/accuracy', 'Next code guessed right', '%', 100.0, 'accuracy'),
+)
+
+
+def panels(
+  rows: Sequence[Mapping], references: Mapping[str, Mapping] | None = None
+) -> list[Panel]:
+  """What there is to draw of one run.
+
+  Args:
+    rows: Rows of `metrics.jsonl`: 'step' and any metrics; values that are no
+      finite number are left out.
+    references: From a metric's key to figures of baselines by name.
+
+  Returns:
+    The training loss and the known held-out metrics; if there is none of
+    those, every held-out metric. Metrics without a value have no panel.
+  """
+  references = references or {}
+  kinds = [_Kind('loss', 'Training loss', _loss_unit(rows))]
+  known = [kind for kind in _KNOWN if _line(rows, kind.key, '')]
+  kinds += known or [
+    _Kind(key, _readable(key), _readable(key))
+    for key in sorted({key for row in rows for key in row})
+    if key.startswith(HELD_OUT)
+  ]
+  result = []
+  for kind in kinds:
+    held_out = kind.key.startswith(HELD_OUT)
+    name = _ON_HELD_OUT if held_out else _ON_TRAINING
+    lines = [
+      _line(rows, kind.also, _ON_TRAINING, kind.scale),
+      _line(rows, kind.key, name, kind.scale),
+    ]
+    if lines[-1]:
+      baselines = {
+        name: value * kind.scale
+        for name, value in references.get(kind.key, {}).items()
+        if _is_number(value)
+      }
+      lines = [line for line in lines if line]
+      result.append(Panel(kind.title, kind.unit, lines, baselines))
+  return result
+
+
+def svg(panel: Panel, palette: Palette = LIGHT) -> bytes:
+  """One panel as an SVG picture without any outside reference."""
+  return _render(
+    [[panel]],
+    palette,
+    format='svg',
+    metadata={'Date': None, 'Creator': None},
+  )
+
+
+def png(stages: Mapping[str, Sequence[Panel]]) -> bytes:
+  """The panels of all stages as one PNG picture, a row each."""
+  stages = {title: panels for title, panels in stages.items() if panels}
+  return _render(
+    list(stages.values()),
+    LIGHT,
+    list(stages),
+    format='png',
+    dpi=_DPI,
+    metadata={'Software': None},
+  )
+
+
+def _render(
+  rows: Sequence[Sequence[Panel]],
+  palette: Palette,
+  titles: Sequence[str] = (),
+  **kwargs,
+) -> bytes:
+  """Draws rows of panels; the keyword arguments are those of `savefig`."""
+  colours = {
+    'figure.facecolor': palette.paper,
+    'axes.facecolor': palette.paper,
+    'text.color': palette.ink,
+    'axes.labelcolor': palette.ink,
+    'axes.edgecolor': palette.ink,
+    'xtick.color': palette.ink,
+    'ytick.color': palette.ink,
+    'grid.color': palette.grid,
+  }
+  out = io.BytesIO()
+  with rc_context({**_STYLE, **colours}):
+    width, height = _PANEL_INCHES
+    columns = max((len(row) for row in rows), default=1)
+    # Not through pyplot, which would keep the figure and look for a display.
+    figure = Figure(
+      figsize=(columns * width, max(1, len(rows)) * height),
+      layout='constrained',
+    )
+    FigureCanvasAgg(figure)
+    if not rows:
+      figure.text(0.5, 0.5, 'no metrics', ha='center')
+    for i, row in enumerate(rows):
+      for j, panel in enumerate(row):
+        axes = figure.add_subplot(len(rows), columns, i * columns + j + 1)
+        _draw(axes, panel, palette)
+        if titles and not j:
+          axes.set_title(_plain(f'{titles[i]}: {panel.title}'))
+    figure.savefig(out, **kwargs)
+  return out.getvalue()
+
+
+def _draw(axes: Axes, panel: Panel, palette: Palette):
+  last = len(panel.lines) - 1
+  for i, line in enumerate(panel.lines):
+    few = line.name == _ON_HELD_OUT and len(line.steps) < 20
+    axes.plot(
+      line.steps,
+      line.values,
+      color=palette.accent if i == last else palette.second,
+      linewidth=None if i == last else 1.0,
+      marker='o' if few or len(line.steps) == 1 else None,
+      markersize=3.5,
+      label=line.name,
+    )
+  for name, value in panel.references.items():
+    axes.axhline(value, color=palette.ink, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.annotate(
+      _plain(name),
+      (1.0, value),
+      xycoords=('axes fraction', 'data'),
+      xytext=(0, 2),
+      textcoords='offset points',
+      ha='right',
+      fontsize=8,
+    )
+  if len(panel.lines) > 1:
+    axes.legend()
+  axes.set_title(_plain(panel.title))
+  axes.set_xlabel('training steps')
+  axes.set_ylabel(_plain(panel.unit))
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+  axes.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
+  axes.margins(y=0.12)
+  axes.set_xlim(left=0)
+
+
+def _line(
+  rows: Sequence[Mapping], key: str, name: str, scale: float = 1.0
+) -> Line | None:
+  """The finite values of one metric in order of steps; None if none is."""
+  points = {
+    row['step']: row[key] * scale
+    for row in rows
+    if _is_number(row.get('step')) and _is_number(row.get(key))
+  }
+  if not points:
+    return None
+  steps = sorted(points)
+  return Line(name, steps, [points[step] for step in steps])
+
+
+def _loss_unit(rows: Sequence[Mapping]) -> str:
+  """Stage 2 alone has a loss with a unit."""
+  is_vim = any('bits_per_code' in row for row in rows)
+  return 'nats per code' if is_vim else 'sum of the loss terms'
+
+
+def _is_number(value) -> bool:
+  return (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
+
+
+def _readable(key: str) -> str:
+  return key.removeprefix(HELD_OUT).replace('_', ' ')
+
+
+def _plain(text: str) -> str:
+  """Text that matplotlib does not take for a formula."""
+  return text.replace('$', r'\$')
