@@ -181,8 +181,8 @@ def comparison(parts: Mapping[str, Mapping]) -> str:
   if is_number(share := vim.get('share_of_order1')):
     text.append(
       f'VIM describes a held-out code in {100 * share:.0f} % of the bits that '
-      'the better of two counting models needs: order-0 knows how often each '
-      'code occurs, order-1 also which code came before.'
+      'an order-1 model needs, which counts how often each code follows each '
+      'other; order-0 counts single codes.'
     )
   return ' '.join(text)
 
@@ -256,8 +256,8 @@ def _tokenizer(parts) -> dict[str, _Known]:
       key: _Known(
         'Usage in a window',
         _percent,
-        f'The same of the codes that {key.split("_")[2]} images in a row use; '
-        'with fewer held-out images, of those.',
+        f'The share that {key.split("_")[2]} images use, as the paper counts; '
+        'all held-out images if there are fewer.',
       )
       for key in figures
       if re.fullmatch(r'usage_per_[0-9]+_images', str(key))

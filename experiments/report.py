@@ -43,7 +43,8 @@ class Report:
     reconstructions: uint8 `[height, width, 3]`: rows of held-out originals,
       each above its reconstructions.
     kmeans: The same of the k-means codebook.
-    samples: uint8 `[count, height, width, 3]` by class name.
+    samples: uint8 `[count, height, width, 3]` by class name: the first that
+      were drawn, as the page calls them unselected.
     curves: Rows of `metrics.jsonl` by title of the stage.
     licence: Licence and source of the data; '' if unknown.
   """
