@@ -5,6 +5,7 @@ renamed. If the newest one cannot be read, that is said, and the one before it
 is used.
 """
 
+from collections.abc import Callable
 import os
 import pathlib
 import re
@@ -73,29 +74,10 @@ class Checkpoints:
     """
     for leftover in self._folder.glob(f'{_TEMPORARY}*'):
       shutil.rmtree(leftover, ignore_errors=True)
-    found = steps(self._folder)
-    for step in reversed(found):
-      path = _path(self._folder, step)
-      try:
-        status = self._checkpoint.read(str(path / 'checkpoint'))
-        status.assert_consumed()
-      except AssertionError as error:
-        raise _mismatch(path, error) from error
-      except (OSError, ValueError, tf.errors.OpError) as error:
-        if 'shape' in str(error).lower():
-          raise _mismatch(path, error) from error
-        logging.error(
-          'The checkpoint %s cannot be read (%s); trying the one before.',
-          path,
-          _first_line(error),
-        )
-        continue
-      return step
-    if found:
-      raise CheckpointError(
-        f'None of the {len(found)} checkpoints in {self._folder} can be read.'
-      )
-    return 0
+    return _read_newest(
+      self._folder,
+      lambda path: self._checkpoint.read(path).assert_consumed(),
+    )
 
 
 def steps(folder: os.PathLike) -> list[int]:
@@ -106,7 +88,7 @@ def steps(folder: os.PathLike) -> list[int]:
 
 
 def load(folder: os.PathLike, **parts: tf.Module) -> int:
-  """Restores parts of the newest checkpoint of a finished or running run.
+  """Restores parts of the newest readable checkpoint of a run.
 
   Args:
     folder: A run's folder of checkpoints.
@@ -118,26 +100,47 @@ def load(folder: os.PathLike, **parts: tf.Module) -> int:
   Raises:
     CheckpointError: If there is none, or a part does not fit.
   """
-  found = steps(folder)
-  if not found:
-    raise CheckpointError(f'There is no checkpoint in {folder}.')
-  path = _path(pathlib.Path(folder), found[-1])
-  try:
-    status = tf.train.Checkpoint(**parts).read(str(path / 'checkpoint'))
+  checkpoint = tf.train.Checkpoint(**parts)
+
+  def read(path):
+    status = checkpoint.read(path)
     status.assert_existing_objects_matched().expect_partial()
-  except (AssertionError, OSError, ValueError, tf.errors.OpError) as error:
-    raise _mismatch(path, error) from error
-  return found[-1]
+
+  step = _read_newest(pathlib.Path(folder), read)
+  if not step:
+    raise CheckpointError(f'There is no checkpoint in {folder}.')
+  return step
+
+
+def _read_newest(folder: pathlib.Path, read: Callable[[str], None]) -> int:
+  """Reads the newest readable checkpoint; returns its step, or 0 if none is."""
+  found = steps(folder)
+  for step in reversed(found):
+    path = _path(folder, step)
+    try:
+      read(str(path / 'checkpoint'))
+    except (AssertionError, ValueError) as error:  # Names or shapes differ.
+      raise CheckpointError(
+        f'The checkpoint {path} does not fit this config: {_first_line(error)}'
+      ) from error
+    except (OSError, IndexError, RuntimeError, tf.errors.OpError) as error:
+      # TensorFlow's reader raises Python's own errors for some of the damage.
+      logging.error(
+        'The checkpoint %s cannot be read (%s); trying the one before.',
+        path,
+        _first_line(error),
+      )
+    else:
+      return step
+  if found:
+    raise CheckpointError(
+      f'None of the {len(found)} checkpoints in {folder} can be read.'
+    )
+  return 0
 
 
 def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
   return folder / f'step-{step:09d}'
-
-
-def _mismatch(path, error):
-  return CheckpointError(
-    f'The checkpoint {path} does not fit this config: {_first_line(error)}'
-  )
 
 
 def _first_line(error: Exception) -> str:

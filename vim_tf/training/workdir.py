@@ -109,13 +109,16 @@ def read(path: str | os.PathLike) -> dict:
   """
   file = pathlib.Path(path) / 'config.json'
   try:
-    return json.loads(file.read_text())
-  except FileNotFoundError as error:
+    record = json.loads(file.read_text())
+  except (FileNotFoundError, NotADirectoryError) as error:
     raise WorkdirError(
       f'{path} is not a working directory of a run: it has no config.json.'
     ) from error
-  except (json.JSONDecodeError, OSError) as error:
+  except (ValueError, OSError) as error:  # Not JSON, or not even text.
     raise WorkdirError(f'Cannot read {file}: {error}.') from error
+  if not isinstance(record, dict) or not isinstance(record.get('config'), dict):
+    raise WorkdirError(f'{file} is damaged: it holds no config of a run.')
+  return record
 
 
 def read_config(path: str | os.PathLike, kind: str, cls):

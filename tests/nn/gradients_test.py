@@ -1,0 +1,106 @@
+"""Tests of accumulation: parts of a batch add up to the whole."""
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from vim_tf.nn import gradients
+
+
+class GradientsTest(parameterized.TestCase, tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    self._x = rng.normal(size=[8, 3])
+    self._y = rng.normal(size=[8])
+    self._w = tf.Variable(rng.normal(size=[3]))
+    self._b = tf.Variable(rng.normal(size=[]))
+    self._unused = tf.Variable([1.0, 2.0])
+    self._batch = {'x': tf.constant(self._x), 'y': tf.constant(self._y)}
+
+  def _error(self, part):
+    return tf.linalg.matvec(part['x'], self._w) + self._b - part['y']
+
+  def _one(self, part):
+    loss = tf.reduce_sum(tf.square(self._error(part))) / 8.0
+    return [loss], {'loss': loss, 'count': tf.constant([1.0, 2.0])}
+
+  def _two(self, part):
+    """Both losses depend on both variables, which have one loss each."""
+    error = self._error(part)
+    square = tf.reduce_sum(tf.square(error)) / 8.0
+    fourth = tf.reduce_sum(error**4) / 8.0
+    return [square, fourth], {'square': square, 'fourth': fourth}
+
+  def _expected(self):
+    """By hand: of the square by w and b, of the fourth power by w and b."""
+    error = self._x @ self._w.numpy() + self._b.numpy() - self._y
+    return (
+      (2 * error) @ self._x / 8,
+      (2 * error).sum() / 8,
+      (4 * error**3) @ self._x / 8,
+      (4 * error**3).sum() / 8,
+      error,
+    )
+
+  @parameterized.parameters(1, 2, 4, 8)
+  def test_one_loss(self, micro_batches):
+    run = tf.function(
+      lambda: gradients.accumulated(
+        self._one,
+        self._batch,
+        [[self._w, self._b, self._unused]],
+        micro_batches,
+      )
+    )
+    (found,), metrics = run()
+    by_w, by_b, _, _, error = self._expected()
+    self.assertAllClose(found[0], by_w)
+    self.assertAllClose(found[1], by_b)
+    self.assertAllEqual(found[2], [0.0, 0.0])
+    self.assertAllClose(metrics['loss'], np.mean(error**2))
+    self.assertAllClose(metrics['count'], [micro_batches, 2.0 * micro_batches])
+
+  @parameterized.parameters(1, 4)
+  def test_two_losses(self, micro_batches):
+    run = tf.function(
+      lambda: gradients.accumulated(
+        self._two, self._batch, [[self._w], [self._b]], micro_batches
+      )
+    )
+    (first, second), metrics = run()
+    by_w, _, _, by_b, error = self._expected()
+    self.assertLen(first, 1)
+    self.assertAllClose(first[0], by_w)
+    self.assertLen(second, 1)
+    self.assertAllClose(second[0], by_b)
+    self.assertAllClose(metrics['square'], np.mean(error**2))
+    self.assertAllClose(metrics['fourth'], np.mean(error**4))
+
+  def test_four_parts_equal_four_examples_at_once(self):
+    batch = {key: value[:4] for key, value in self._batch.items()}
+    groups = [[self._w, self._b]]
+    whole, _ = gradients.accumulated(self._one, batch, groups)
+    parts, _ = gradients.accumulated(self._one, batch, groups, 4)
+    self.assertAllClose(parts[0], whole[0], rtol=1e-12, atol=1e-12)
+
+  def test_gradients_of_gathers_are_dense(self):
+    table = tf.Variable(tf.ones([5, 2]))
+    batch = {'i': tf.constant([0, 3, 3, 1])}
+
+    def loss(part):
+      return [tf.reduce_sum(tf.gather(table, part['i']))], {}
+
+    for micro_batches in (1, 2):
+      ((found,),), _ = gradients.accumulated(
+        loss, batch, [[table]], micro_batches
+      )
+      self.assertAllEqual(found[:, 0], [1, 1, 0, 2, 0])
+
+  def test_does_not_divide(self):
+    with self.assertRaisesRegex(ValueError, '8 examples.*3 micro-batches'):
+      gradients.accumulated(self._one, self._batch, [[self._w]], 3)
+
+
+if __name__ == '__main__':
+  tf.test.main()

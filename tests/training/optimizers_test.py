@@ -1,0 +1,188 @@
+"""Tests of the optimizer: what decays, AdamW by NumPy, clipping, averages."""
+
+import collections
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from vim_tf import presets
+from vim_tf.config import OptimizerConfig
+from vim_tf.training import optimizers
+from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+_SHAPES = {'kernel': [3, 2], 'bias': [2]}
+
+
+def _variables(seed=0):
+  rng = np.random.default_rng(seed)
+  return [
+    tf.Variable(rng.normal(size=shape).astype(np.float32), name=name)
+    for name, shape in _SHAPES.items()
+  ]
+
+
+def _gradients(count, seed=1):
+  """Gradients of quite different sizes, `count` times one a variable."""
+  rng = np.random.default_rng(seed)
+  return [
+    [
+      (10.0 ** rng.uniform(-2, 2) * rng.normal(size=s)).astype(np.float32)
+      for s in _SHAPES.values()
+    ]
+    for _ in range(count)
+  ]
+
+
+def _apply(optimizer, gradients):
+  """Applies one update as a graph, as the loop does."""
+  strategy = tf.distribute.get_strategy()
+  run = tf.function(
+    lambda values: strategy.run(optimizer.apply, args=(values,))
+  )
+  return run([tf.constant(g) for g in gradients])
+
+
+def _adamw(config, rates, weights, gradients):
+  """AdamW (Loshchilov and Hutter, 2019) in float64; yields the weights."""
+  weights = [w.astype(np.float64) for w in weights]
+  m = [np.zeros_like(w) for w in weights]
+  v = [np.zeros_like(w) for w in weights]
+  for t, (rate, step) in enumerate(zip(rates, gradients, strict=True), 1):
+    for i, (name, g) in enumerate(zip(_SHAPES, step, strict=True)):
+      m[i] = config.beta_1 * m[i] + (1 - config.beta_1) * g
+      v[i] = config.beta_2 * v[i] + (1 - config.beta_2) * g.astype(float) ** 2
+      m_hat = m[i] / (1 - config.beta_1**t)
+      v_hat = v[i] / (1 - config.beta_2**t)
+      decay = config.weight_decay if name == 'kernel' else 0.0
+      weights[i] = weights[i] - rate * (
+        m_hat / (np.sqrt(v_hat) + 1e-7) + decay * weights[i]
+      )
+    yield [w.copy() for w in weights]
+
+
+class DecaysTest(tf.test.TestCase):
+  def _split(self, model):
+    """How many variables of each name decay, and how many do not."""
+    yes, no = collections.Counter(), collections.Counter()
+    for variable in model.trainable_variables:
+      name = variable.name.split(':')[0].rsplit('/', 1)[-1]
+      (yes if optimizers.decays(variable) else no)[name] += 1
+    return yes, no
+
+  def test_tokenizer(self):
+    model = vit_vqgan_model.ViTVQGAN(presets.stage1('tiny').model)
+    model.build()
+    yes, no = self._split(model)
+    # Two blocks a stack, each with qkv, output and two of the MLP; a stack's
+    # MLP of two; patches in and out; to and from the codes.
+    self.assertEqual(yes, {'kernel': 2 * (2 * 4 + 2) + 2 + 2})
+    self.assertEqual(
+      set(no), {'bias', 'gamma', 'beta', 'embedding', 'codebook'}
+    )
+    self.assertEqual((no['embedding'], no['codebook']), (2, 1))
+    self.assertFalse(optimizers.decays(model.quantizer.codebook))
+    self.assertTrue(optimizers.decays(model.to_code.kernel))
+    self.assertTrue(optimizers.decays(model.decoder.last_layer))
+
+  def test_vim(self):
+    model = vim_model.VIM(presets.stage2('tiny').model)
+    model.build()
+    yes, no = self._split(model)
+    self.assertEqual(yes, {'kernel': 2 * 4 + 1})
+    self.assertEqual(
+      set(no),
+      {
+        'bias',
+        'gamma',
+        'beta',
+        'embeddings',
+        'row_embedding',
+        'column_embedding',
+      },
+    )
+    self.assertEqual(no['embeddings'], 2)
+    self.assertFalse(optimizers.decays(model.code_embedding.embeddings))
+    self.assertTrue(optimizers.decays(model.head.kernel))
+
+
+class OptimizerTest(parameterized.TestCase, tf.test.TestCase):
+  def test_equals_adamw_by_numpy(self):
+    config = OptimizerConfig(
+      learning_rate=0.1,
+      beta_2=0.96,
+      weight_decay=0.5,
+      warmup_steps=2,
+      decay='cosine',
+      decay_start=2,
+      decay_end=6,
+      final_learning_rate=0.01,
+    )
+    falls = [0.01 + 0.09 * (1 + np.cos(np.pi * i / 4)) / 2 for i in range(4)]
+    rates = [0.05, 0.1, *falls]
+    variables, gradients = _variables(), _gradients(6)
+    expected = _adamw(config, rates, [v.numpy() for v in variables], gradients)
+    optimizer = optimizers.Optimizer(config, variables)
+    for step, weights in enumerate(expected):
+      figures = _apply(optimizer, gradients[step])
+      for variable, weight in zip(variables, weights, strict=True):
+        self.assertAllClose(variable, weight, rtol=1e-4, atol=1e-5)
+      self.assertAllClose(figures['learning_rate'], rates[step], rtol=1e-5)
+    self.assertEqual(int(optimizer.iterations), 6)
+
+  def test_decay_does_not_pass_through_the_moments(self):
+    """Without gradients a matrix shrinks by 1 - rate * decay, a bias stays."""
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5)
+    variables = _variables()
+    kernel, bias = (v.numpy() for v in variables)
+    optimizer = optimizers.Optimizer(config, variables)
+    for _ in range(3):
+      _apply(optimizer, [np.zeros_like(kernel), np.zeros_like(bias)])
+    self.assertAllClose(variables[0], kernel * 0.95**3, rtol=1e-5)
+    self.assertAllEqual(variables[1], bias)
+
+  def test_clip_norm(self):
+    """Equals a run without clipping that is given clipped gradients."""
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.0)
+    clipping = OptimizerConfig(
+      learning_rate=0.1, weight_decay=0.0, clip_norm=1.0
+    )
+    one, other = _variables(), _variables()
+    clips = optimizers.Optimizer(clipping, one)
+    plain = optimizers.Optimizer(config, other)
+    norms = []
+    for gradients in _gradients(6):
+      norm = np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradients))
+      norms.append(norm)
+      found = _apply(clips, gradients)['gradient_norm']
+      self.assertAllClose(found, norm, rtol=1e-5)
+      _apply(
+        plain, [(g / max(1.0, norm)).astype(np.float32) for g in gradients]
+      )
+    self.assertLess(min(norms), 1.0)  # Both cases occurred.
+    self.assertGreater(max(norms), 1.0)
+    for a, b in zip(one, other, strict=True):
+      self.assertAllClose(a, b, rtol=1e-4, atol=1e-5)
+
+  @parameterized.parameters(0.3, 0.9)
+  def test_average(self, decay):
+    """The average of update n keeps min(decay, n / (n + 9)) of the last."""
+    config = OptimizerConfig(learning_rate=0.1, ema_decay=decay)
+    variables, averages = _variables(0), _variables(5)
+    expected = [a.numpy().astype(float) for a in averages]
+    optimizer = optimizers.Optimizer(config, variables, averages)
+    for n, gradients in enumerate(_gradients(6), 1):
+      _apply(optimizer, gradients)
+      keep = min(decay, n / (n + 9))
+      for i, variable in enumerate(variables):
+        expected[i] = keep * expected[i] + (1 - keep) * variable.numpy()
+        self.assertAllClose(averages[i], expected[i], rtol=1e-5, atol=1e-5)
+
+  def test_needs_averages(self):
+    with self.assertRaisesRegex(ValueError, 'no averages'):
+      optimizers.Optimizer(OptimizerConfig(ema_decay=0.9), _variables())
+
+
+if __name__ == '__main__':
+  tf.test.main()
