@@ -108,6 +108,7 @@ class Budget:
         codebook_size=self.codebook_size,
         code_dim=16,
         logit_laplace=False,
+        output_mlp=False,
       ),
       data=_data(data_dir, self.image_size),
       losses=LossConfig(
@@ -116,11 +117,11 @@ class Budget:
       adversarial=AdversarialConfig(),
       codebook=CodebookConfig(
         init_from_data=True,
-        init_step=min(100, steps // 10),
+        init_step=min(200, steps // 7),
         revival_interval=50,
         revival_steps=steps * 2 // 3,
       ),
-      optimizer=_falling(2e-3, steps),
+      optimizer=_falling(1.5e-3, steps, clip_norm=1.0),
       discriminator_optimizer=_NO_DISCRIMINATOR,
       run=_run(steps, precision),
     )
@@ -182,12 +183,12 @@ BUDGETS = {
     codebook_size=1024,
     width=192,
     encoder_blocks=3,
-    decoder_blocks=4,
-    tokenizer_steps=5500,
+    decoder_blocks=3,
+    tokenizer_steps=4500,
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.15,
-    vim_steps=4000,
+    vim_steps=3500,
   ),
 }
 

@@ -293,7 +293,8 @@ class CodebookConfig:
   """Help for the codebook on small data; the paper uses none of it.
 
   Attributes:
-    init_from_data: Whether the codes start as encoder outputs of one batch.
+    init_from_data: Whether the codes start as encoder outputs of one batch,
+      and the decoder from its mean colour.
     init_step: Step at which they do; until then nothing is quantised, so that
       the codes meet an encoder that already tells patches apart.
     revival_interval: Steps between two revivals, in which codes that a batch

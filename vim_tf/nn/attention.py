@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from vim_tf.nn import layers
+
 
 class KVCache(tf.experimental.ExtensionType):
   """Keys and values of the positions that a causal layer has seen.
@@ -42,22 +44,10 @@ class MultiHeadAttention(tf.keras.layers.Layer):
   def build(self, input_shape):
     width = input_shape[-1]
     inner = self.num_heads * self.head_width
-    initializer = tf.keras.initializers.TruncatedNormal
-    self.qkv = tf.keras.layers.Dense(
-      3 * inner,
-      use_bias=self.qkv_bias,
-      kernel_initializer=initializer(stddev=width**-0.5),
-      dtype=self.dtype_policy,
-      name='qkv',
+    self.qkv = layers.dense(
+      3 * inner, width, self.dtype_policy, 'qkv', use_bias=self.qkv_bias
     )
-    self.qkv.build([None, width])
-    self.out = tf.keras.layers.Dense(
-      width,
-      kernel_initializer=initializer(stddev=inner**-0.5),
-      dtype=self.dtype_policy,
-      name='out',
-    )
-    self.out.build([None, inner])
+    self.out = layers.dense(width, inner, self.dtype_policy, 'out')
     super().build(input_shape)
 
   def call(self, x: tf.Tensor) -> tf.Tensor:

@@ -4,10 +4,9 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import attention, randomness
+from vim_tf.nn import attention, layers, randomness
 
 _DROPOUTS_PER_BLOCK = 3
-_NORM_EPSILON = 1e-6
 
 ACTIVATIONS = {
   'gelu': lambda x: tf.nn.gelu(x, approximate=False),
@@ -43,8 +42,10 @@ class MLP(tf.keras.layers.Layer):
 
   def build(self, input_shape):
     width = input_shape[-1]
-    self.hidden = dense(self.hidden_width, width, self.dtype_policy, 'hidden')
-    self.out = dense(
+    self.hidden = layers.dense(
+      self.hidden_width, width, self.dtype_policy, 'hidden'
+    )
+    self.out = layers.dense(
       self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
     )
     super().build(input_shape)
@@ -101,7 +102,7 @@ class Block(tf.keras.layers.Layer):
     self.causal = causal
 
   def build(self, input_shape):
-    self.attention_norm = layer_norm(self.dtype_policy, 'attention_norm')
+    self.attention_norm = layers.layer_norm(self.dtype_policy, 'attention_norm')
     self.attention = attention.MultiHeadAttention(
       self.num_heads,
       self.head_width,
@@ -110,7 +111,7 @@ class Block(tf.keras.layers.Layer):
       dtype=self.dtype_policy,
       name='attention',
     )
-    self.mlp_norm = layer_norm(self.dtype_policy, 'mlp_norm')
+    self.mlp_norm = layers.layer_norm(self.dtype_policy, 'mlp_norm')
     self.mlp = MLP(
       self.mlp_width,
       self.activation,
@@ -198,7 +199,7 @@ class Transformer(tf.keras.layers.Layer):
       )
       for i in range(config.num_blocks)
     ]
-    self.norm = layer_norm(self.dtype_policy, 'norm')
+    self.norm = layers.layer_norm(self.dtype_policy, 'norm')
     for layer in (*self.blocks, self.norm):
       layer.build(input_shape)
     super().build(input_shape)
@@ -270,24 +271,3 @@ def with_sizes(config: dict) -> dict:
   """
   sizes = config_lib.from_dict(TransformerConfig, config['config'])
   return {**config, 'config': sizes}
-
-
-def dense(out_width: int, in_width: int, dtype, name: str):
-  """A built Dense layer with weights of variance 1 / fan-in."""
-  layer = tf.keras.layers.Dense(
-    out_width,
-    kernel_initializer=tf.keras.initializers.TruncatedNormal(
-      stddev=in_width**-0.5
-    ),
-    dtype=dtype,
-    name=name,
-  )
-  layer.build([None, in_width])
-  return layer
-
-
-def layer_norm(dtype, name: str):
-  """A LayerNorm; Keras computes its statistics in float32."""
-  return tf.keras.layers.LayerNormalization(
-    epsilon=_NORM_EPSILON, dtype=dtype, name=name
-  )

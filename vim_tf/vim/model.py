@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.nn import attention, positions, randomness, transformer
+from vim_tf.nn import attention, layers, positions, randomness, transformer
 
 _EMBEDDING_DROPOUT_STREAM = 1_000_000  # Above any block's streams.
 
@@ -54,7 +54,7 @@ class VIM(tf.keras.Model):
       dtype=dtype,
       name='transformer',
     )
-    self.head = transformer.dense(
+    self.head = layers.dense(
       config.codebook_size, config.transformer.width, dtype, 'head'
     )
 

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.nn import transformer
+from vim_tf.nn import layers
 from vim_tf.vit_vqgan import losses, quantizer, vit
 
 
@@ -58,10 +58,16 @@ class ViTVQGAN(tf.keras.Model):
       self.decoder = vit.ViTDecoder(
         config.decoder, **common, channels=channels, name='decoder'
       )
-    self.to_code = transformer.dense(
-      config.code_dim, self.encoder.width, dtype, 'to_code'
+    # Long vectors at the start: where they are normalised, the steps of short
+    # ones would turn them too far.
+    self.to_code = layers.dense(
+      config.code_dim,
+      self.encoder.width,
+      dtype,
+      'to_code',
+      stddev=self.encoder.width**-0.5,
     )
-    self.from_code = transformer.dense(
+    self.from_code = layers.dense(
       self.decoder.width, config.code_dim, dtype, 'from_code'
     )
     self.quantizer = quantizer.Quantizer(
@@ -124,6 +130,14 @@ class ViTVQGAN(tf.keras.Model):
     features = self.features(images)
     out = self.quantizer(features, quantize)
     return {**out, 'features': features, **self._pixels(out['quantized'])}
+
+  def start_from(self, color: tf.Tensor):
+    """Makes an untrained model answer with one colour, `[3]` in [0, 1]."""
+    if self.config.logit_laplace:
+      squeezed = losses.squeeze(color)
+      mu = tf.math.log(squeezed) - tf.math.log1p(-squeezed)
+      color = tf.concat([mu, tf.zeros([3])], axis=0)
+    self.decoder.start_from(color)
 
   def _pixels(self, vectors):
     outputs = self.decoder(self.from_code(vectors))

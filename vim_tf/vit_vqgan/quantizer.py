@@ -59,9 +59,7 @@ class Quantizer(tf.keras.layers.Layer):
     """Code vectors of indices: `[...]` to `[..., code_dim]`, float32."""
     return tf.gather(self.vectors(), codes)
 
-  def call(
-    self, z: tf.Tensor, quantize: bool = True
-  ) -> dict[str, tf.Tensor]:
+  def call(self, z: tf.Tensor, quantize: bool = True) -> dict[str, tf.Tensor]:
     """Quantises encoder outputs.
 
     Args:
@@ -87,6 +85,7 @@ class Quantizer(tf.keras.layers.Layer):
         'quantized': z,
         'commitment': zeros,
         'codebook': zeros,
+        'distance': tf.zeros_like(z[..., 0]),
       }
     return {
       'codes': codes,

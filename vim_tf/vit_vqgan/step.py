@@ -21,7 +21,8 @@ class Optimizer(Protocol):
 class TokenizerStep:
   """The updates of ViT-VQGAN and its discriminator (paper 3.3, 5.1).
 
-  Kinds of steps, each compiled on its own: 'unquantized' passes by the
+  Kinds of steps, each compiled on its own: 'center' makes the decoder start
+  from the mean colour of the first batch, 'unquantized' passes by the
   codebook, 'initialize' sets the codes to
   encoder outputs first, 'revive' replaces unused codes first, 'adversarial'
   trains against the discriminator, 'r1' adds its lazy gradient penalty.
@@ -76,6 +77,8 @@ class TokenizerStep:
     """Which variant a step needs: names joined by '+', or 'plain'."""
     codebook, adversarial = self._config.codebook, self._config.adversarial
     parts = []
+    if step == 0 and codebook.init_from_data:
+      parts.append('center')
     if step < codebook.init_step:
       parts.append('unquantized')
     elif step == codebook.init_step and codebook.init_from_data:
@@ -112,6 +115,8 @@ class TokenizerStep:
     replicas = tf.distribute.get_replica_context().num_replicas_in_sync
     global_batch = batch['images'].shape[0] * replicas
     metrics = {}
+    if 'center' in parts:
+      self._center(batch['images'], global_batch)
     if 'initialize' in parts or 'revive' in parts:
       metrics['codes_replaced'] = (
         self._wake(batch, everything='initialize' in parts) / replicas
@@ -134,6 +139,13 @@ class TokenizerStep:
     metrics['usage'] = self._usage.add(counts) / replicas
     metrics.update({name: x / replicas for name, x in figures.items()})
     return {**metrics, **terms}
+
+  def _center(self, images, global_batch: int):
+    total = tf.reduce_sum(tf.reduce_mean(images, axis=[1, 2]), axis=0)  # [3]
+    total = tf.distribute.get_replica_context().all_reduce(
+      tf.distribute.ReduceOp.SUM, total
+    )
+    self._model.start_from(total / global_batch)
 
   def _wake(self, batch, everything: bool):
     quantizer = self._model.quantizer

@@ -4,7 +4,9 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import positions, transformer
+from vim_tf.nn import layers, positions, transformer
+
+_PIXEL_STDDEV = 0.02 * layers.INIT_STDDEV
 
 
 class ViTEncoder(tf.keras.layers.Layer):
@@ -41,7 +43,7 @@ class ViTEncoder(tf.keras.layers.Layer):
     self.output_mlp = output_mlp
     self.recompute = recompute
     self.width = config.width
-    self.embed = transformer.dense(
+    self.embed = layers.dense(
       config.width, 3 * patch_size**2, self.dtype_policy, 'patch_embedding'
     )
     self.trunk = _Trunk(
@@ -124,8 +126,15 @@ class ViTDecoder(tf.keras.layers.Layer):
       dtype=self.dtype_policy,
       name='trunk',
     )
-    self.to_pixels = transformer.dense(
-      channels * patch_size**2, config.width, self.dtype_policy, 'to_pixels'
+    # Starts as plain gray (0.5, or sigmoid(0) with logit-laplace): the noise of
+    # untrained features would be the larger part of the first errors.
+    self.to_pixels = layers.dense(
+      channels * patch_size**2,
+      config.width,
+      self.dtype_policy,
+      'to_pixels',
+      stddev=_PIXEL_STDDEV,
+      bias=0.5 if channels == 3 else 0.0,
     )
 
   def build(self, input_shape=None):
@@ -138,6 +147,14 @@ class ViTDecoder(tf.keras.layers.Layer):
     x = self.to_pixels(self.trunk(x))
     x = tf.reshape(x, [-1, grid, grid, x.shape[-1]])
     return tf.cast(tf.nn.depth_to_space(x, self.patch_size), tf.float32)
+
+  def start_from(self, color: tf.Tensor):
+    """Makes an untrained decoder answer with one colour everywhere.
+
+    Args:
+      color: Outputs of a pixel's channels, `[channels]`.
+    """
+    self.to_pixels.bias.assign(tf.tile(color, [self.patch_size**2]))
 
   @property
   def last_layer(self) -> tf.Variable:
