@@ -112,7 +112,7 @@ class Budget:
       ),
       data=_data(data_dir, self.image_size),
       losses=LossConfig(
-        l1=1.0, logit_laplace=0.0, perceptual=0.0, adversarial=0.0
+        l1=0.1, logit_laplace=0.0, perceptual=0.0, adversarial=0.0
       ),
       adversarial=AdversarialConfig(),
       codebook=CodebookConfig(
@@ -168,7 +168,7 @@ BUDGETS = {
   ),
   'short': Budget(
     image_size=64,
-    codebook_size=1024,
+    codebook_size=256,
     width=192,
     encoder_blocks=2,
     decoder_blocks=3,
@@ -180,7 +180,7 @@ BUDGETS = {
   ),
   'long': Budget(
     image_size=64,
-    codebook_size=1024,
+    codebook_size=256,
     width=192,
     encoder_blocks=3,
     decoder_blocks=3,

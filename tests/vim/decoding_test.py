@@ -43,12 +43,11 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
     # No cache and no loop: the whole sequence anew for each code.
     codes = np.zeros([16, _CODES], np.int32)
     seeds = tf.constant(_SEEDS, tf.uint32)
-    uniforms = randomness.uniform(seeds, (_CODES,), 0)
     for i in range(_CODES):
       logits = self.model(codes, self.class_ids)[:, i]
       codes[:, i] = sampling.draw(
         logits,
-        uniforms[:, i],
+        randomness.uniform(seeds, (logits.shape[-1],), i),
         tf.ones([16]),
         tf.zeros([16], tf.int32),
         tf.ones([16]),

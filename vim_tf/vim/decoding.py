@@ -10,8 +10,6 @@ from vim_tf.nn import randomness
 from vim_tf.vim import model as model_lib
 from vim_tf.vim import sampling
 
-_STREAM = 0
-
 
 class Decoder:
   """Samples codes from a VIM, traced once for each batch size.
@@ -139,7 +137,6 @@ def decode(
   """
   length = model.config.num_codes
   batch = tf.shape(class_ids)[0]
-  uniforms = randomness.uniform(seeds, (length,), _STREAM)
   if guided:
     no_class = tf.fill([batch], model.config.num_classes)
     x = model.start(tf.concat([class_ids, no_class], axis=0))
@@ -150,9 +147,10 @@ def decode(
     logits, caches = model.decode_step(x, caches, position)
     if guided:
       logits = sampling.guide(*tf.split(logits, 2), guidance_scale)
-    code = sampling.draw(
-      logits, uniforms[:, position], temperature, top_k, top_p
+    uniforms = randomness.uniform(
+      seeds, (model.config.codebook_size,), position
     )
+    code = sampling.draw(logits, uniforms, temperature, top_k, top_p)
     code = tf.where(position < prefix_length, prefix[:, position], code)
     codes = codes.write(position, code)
     x = model.embed_one(code, position)

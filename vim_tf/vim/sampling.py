@@ -1,11 +1,12 @@
 """From logits to one code an example: temperature, top-k, top-p, guidance.
 
 Every setting is one value an EXAMPLE, and each example brings its own
-uniform number, so that what it draws does not depend on who shares its batch.
+uniform numbers, so that what it draws does not depend on who shares its batch.
 """
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import ConfigError
@@ -58,6 +59,34 @@ def guide(
   return conditional + (scale[:, None] - 1.0) * (conditional - unconditional)
 
 
+def restrict(
+  logits: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor
+) -> tf.Tensor:
+  """Leaves only the likeliest codes of each example.
+
+  Args:
+    logits: float32 `[batch, codebook_size]`.
+    top_k: int32 `[batch]`: how many codes stay; 0: no limit.
+    top_p: float32 `[batch]`: of these, the fewest that hold this share of
+      their probability.
+
+  Returns:
+    The logits, minus infinity where a code is left out. Codes that tie with
+    the last one to stay do stay.
+  """
+  size = logits.shape[-1]
+  ordered = tf.math.top_k(logits, k=size).values
+  k = tf.where(top_k > 0, tf.minimum(top_k, size), size)[:, None]
+  within_k = tf.range(size)[None] < k
+  probabilities = tf.nn.softmax(tf.where(within_k, ordered, -np.inf))
+  # A code stays if those before it hold less than top_p.
+  held_before = tf.cumsum(probabilities, axis=-1, exclusive=True)
+  stays = (held_before < top_p[:, None]) & within_k
+  last = tf.reduce_sum(tf.cast(stays, tf.int32), axis=-1, keepdims=True) - 1
+  lowest = tf.gather(ordered, last, batch_dims=1)
+  return tf.where(logits >= lowest, logits, -np.inf)
+
+
 def draw(
   logits: tf.Tensor,
   uniforms: tf.Tensor,
@@ -65,34 +94,29 @@ def draw(
   top_k: tf.Tensor,
   top_p: tf.Tensor,
 ) -> tf.Tensor:
-  """Draws one code an example by inverting the cumulative distribution.
+  """Draws one code an example: the largest of logits plus Gumbel noise.
+
+  Rounding errors of the logits, as another batch size or a compiler makes
+  them, move a draw only where two codes are as good as tied. (Inverting the
+  cumulative distribution has such a place at each of its boundaries.)
 
   Args:
     logits: float32 `[batch, codebook_size]`.
-    uniforms: float32 `[batch]` in [0, 1).
+    uniforms: float32 `[batch, codebook_size]` in [0, 1).
     temperature: float32 `[batch]`.
-    top_k: int32 `[batch]`; 0: no limit.
+    top_k: int32 `[batch]`.
     top_p: float32 `[batch]`.
 
   Returns:
     int32 `[batch]`.
   """
-  size = logits.shape[-1]
   logits = logits / tf.maximum(temperature, 1e-6)[:, None]
-  ordered, order = tf.math.top_k(logits, k=size)
-  ranks = tf.range(size)[None]
-  k = tf.where(top_k > 0, top_k, size)[:, None]
-  probabilities = tf.where(ranks < k, tf.nn.softmax(ordered), 0.0)
-  cumulative = tf.cumsum(probabilities, axis=-1)
-  # A code stays if those before it hold less than top_p of what top_k left.
-  held_before = cumulative - probabilities
-  total = cumulative[:, -1:]
-  stays = (held_before < top_p[:, None] * total) & (ranks < k)
-  probabilities = tf.where(stays, probabilities, 0.0)
-  cumulative = tf.cumsum(probabilities, axis=-1)
-  target = uniforms[:, None] * cumulative[:, -1:]
-  rank = tf.reduce_sum(tf.cast(cumulative <= target, tf.int32), axis=-1)
-  # Rounding may push a target past the last code that stays.
-  rank = tf.minimum(rank, tf.reduce_sum(tf.cast(stays, tf.int32), -1) - 1)
-  rank = tf.where(temperature > 0, rank, 0)
-  return tf.gather(order, rank, batch_dims=1)
+  logits = tf.cond(
+    tf.reduce_any((top_k > 0) | (top_p < 1.0)),
+    lambda: restrict(logits, top_k, top_p),  # It sorts: not without need.
+    lambda: logits,
+  )
+  # Half a step of the uniform numbers keeps 0 away.
+  gumbel = -tf.math.log(-tf.math.log(uniforms + 2.0**-25))
+  noisy = logits + tf.where(temperature > 0, 1.0, 0.0)[:, None] * gumbel
+  return tf.argmax(noisy, axis=-1, output_type=tf.int32)
