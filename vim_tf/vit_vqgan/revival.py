@@ -90,9 +90,11 @@ def replace_codes(
   if context.num_replicas_in_sync > 1:
     keys = context.all_gather(keys, axis=0)
     vectors = context.all_gather(vectors, axis=0)
-  keys = tf.reshape(keys, [-1])
-  vectors = tf.reshape(vectors, [-1, quantizer.code_dim])
-  candidates = min(keys.shape[0], quantizer.codebook_size)
+  # What was gathered has lost its static size.
+  size = features.shape[0] * features.shape[1] * context.num_replicas_in_sync
+  keys = tf.reshape(keys, [size])
+  vectors = tf.reshape(vectors, [size, quantizer.code_dim])
+  candidates = min(size, quantizer.codebook_size)
   best = tf.gather(vectors, tf.math.top_k(keys, k=candidates).indices)
   rank = tf.cumsum(tf.cast(dead, tf.int32)) - 1
   new = tf.gather(best, tf.maximum(rank, 0) % candidates)

@@ -242,7 +242,8 @@ class TokenizerStep:
 
   def _adaptive(self, tape, total, adversarial):
     last = self._model.decoder.last_layer
+    weight = tf.fill(total.shape, 1.0 / total.shape[0])  # Of the mean.
     return losses.adaptive_weight(
-      tape.gradient(tf.reduce_mean(total), last),
-      tape.gradient(tf.reduce_mean(adversarial), last),
+      tape.gradient(total, last, weight),
+      tape.gradient(adversarial, last, weight),
     )
