@@ -122,8 +122,7 @@ def measure_tokenizer(
     Figures on the held-out images, and pictures of some of them with their
     reconstructions by 'tokenizer' and 'kmeans'.
   """
-  figures = stage1.figures(
-    tokenizer.model,
+  figures = stage1.Figures(tokenizer.model)(
     pipeline.evaluation_batches(held_out, config.data, batch_size=64),
   )
   train_images, _ = pipeline.evaluation_arrays(train, config.data)
@@ -166,9 +165,7 @@ def measure_vim(
   The n-gram models learn from the codes of several augmented passes over the
   training images, drawn as VIM's own were.
   """
-  figures = stage2.figures(
-    vim.model,
-    tokenizer.model,
+  figures = stage2.Figures(vim.model, tokenizer.model)(
     pipeline.evaluation_batches(held_out, config.data, batch_size=64),
   )
   encode = tf.function(tokenizer.model.encode, autograph=False)

@@ -176,7 +176,7 @@ BUDGETS = {
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.1,
-    vim_steps=800,
+    vim_steps=1000,
   ),
   'long': Budget(
     image_size=64,
@@ -184,11 +184,11 @@ BUDGETS = {
     width=192,
     encoder_blocks=3,
     decoder_blocks=3,
-    tokenizer_steps=4500,
+    tokenizer_steps=8000,
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.15,
-    vim_steps=3500,
+    vim_steps=5000,
   ),
 }
 

@@ -52,9 +52,10 @@ def train(
   with strategy.scope():
     step, model = _build(config)
 
+  figures = Figures(model)
+
   def evaluate():
     return figures(
-      model,
       pipeline.evaluation_batches(
         held_out,
         config.data,
@@ -139,25 +140,38 @@ def _build(config: Stage1Config):
   return step, average or model
 
 
-def figures(model: model_lib.ViTVQGAN, batches: tf.data.Dataset) -> dict:
+class Figures:
   """Reconstruction and codebook figures over held-out batches.
 
   Args:
     model: The tokenizer.
-    batches: 'images' and 'mask', as `pipeline.evaluation_batches` gives them.
-
-  Returns:
-    What `reconstruction.summarize` and `codebook.CodebookMeter` give.
   """
-  meter = codebook_metrics.CodebookMeter(model.config.codebook_size)
-  means = reconstruction.MeanAccumulator()
-  measure = tf.function(lambda images: _measure(model, images), autograph=False)
-  for batch in batches:
-    keep = batch['mask'].numpy() > 0
-    codes, values = measure(batch['images'])
-    meter.update(codes.numpy()[keep])
-    means.update({name: x.numpy()[keep] for name, x in values.items()})
-  return {**reconstruction.summarize(means.result()), **meter.result()}
+
+  def __init__(self, model: model_lib.ViTVQGAN):
+    self._codebook_size = model.config.codebook_size
+    # Kept, so that every evaluation of a run uses the same trace.
+    self._measure = tf.function(
+      lambda images: _measure(model, images), autograph=False
+    )
+
+  def __call__(self, batches: tf.data.Dataset) -> dict[str, float]:
+    """Measures.
+
+    Args:
+      batches: 'images' and 'mask', as `pipeline.evaluation_batches` gives
+        them.
+
+    Returns:
+      What `reconstruction.summarize` and `codebook.CodebookMeter` give.
+    """
+    meter = codebook_metrics.CodebookMeter(self._codebook_size)
+    means = reconstruction.MeanAccumulator()
+    for batch in batches:
+      keep = batch['mask'].numpy() > 0
+      codes, values = self._measure(batch['images'])
+      meter.update(codes.numpy()[keep])
+      means.update({name: x.numpy()[keep] for name, x in values.items()})
+    return {**reconstruction.summarize(means.result()), **meter.result()}
 
 
 def _measure(model, images):

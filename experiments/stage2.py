@@ -60,10 +60,10 @@ def train(
     step, model = _build(config, tokenizer.model.encode)
   decoder = decoding.Decoder(model)
 
+  figures = Figures(model, tokenizer.model)
+
   def evaluate():
     return figures(
-      model,
-      tokenizer.model,
       pipeline.evaluation_batches(
         held_out,
         config.data,
@@ -130,39 +130,43 @@ def _check_classes(config: Stage2Config, source: sources.Source):
     )
 
 
-def figures(
-  model: model_lib.VIM,
-  tokenizer: vit_vqgan_model.ViTVQGAN,
-  batches: tf.data.Dataset,
-) -> dict:
+class Figures:
   """Negative log-likelihood of held-out images' codes.
 
   Args:
     model: The VIM.
     tokenizer: Makes the codes.
-    batches: 'images', 'labels' and 'mask'.
-
-  Returns:
-    'nats_per_code', 'bits_per_code' and 'images'.
   """
 
-  @tf.function
-  def nats(images, labels):
-    codes = tokenizer.encode(images)
-    logits = model(codes, labels)
-    return tf.reduce_mean(
-      model_lib.negative_log_likelihood(logits, codes), axis=1
-    )
+  def __init__(self, model: model_lib.VIM, tokenizer: vit_vqgan_model.ViTVQGAN):
+    def nats(images, labels):
+      codes = tokenizer.encode(images)
+      found = model_lib.negative_log_likelihood(model(codes, labels), codes)
+      return tf.reduce_mean(found, axis=1)
 
-  values = np.concatenate(
-    [
-      nats(batch['images'], batch['labels']).numpy()[batch['mask'].numpy() > 0]
-      for batch in batches
-    ]
-  )
-  mean = float(values.mean())
-  return {
-    'nats_per_code': mean,
-    'bits_per_code': mean * _BITS_PER_NAT,
-    'images': len(values),
-  }
+    # Kept, so that every evaluation of a run uses the same trace.
+    self._nats = tf.function(nats, autograph=False)
+
+  def __call__(self, batches: tf.data.Dataset) -> dict[str, float]:
+    """Measures.
+
+    Args:
+      batches: 'images', 'labels' and 'mask'.
+
+    Returns:
+      'nats_per_code', 'bits_per_code' and 'images'.
+    """
+    values = np.concatenate(
+      [
+        self._nats(batch['images'], batch['labels']).numpy()[
+          batch['mask'].numpy() > 0
+        ]
+        for batch in batches
+      ]
+    )
+    mean = float(values.mean())
+    return {
+      'nats_per_code': mean,
+      'bits_per_code': mean * _BITS_PER_NAT,
+      'images': len(values),
+    }

@@ -7,6 +7,7 @@ The loop knows no model: a `Trainer` brings that.
 
 import collections
 from collections.abc import Callable
+import functools
 import time
 from typing import Protocol
 
@@ -125,12 +126,14 @@ class _Chunk:
     self._trainer = trainer
     self._strategy = strategy
     self._names = {}
-    self._run = tf.function(self._steps)
+    self._functions = {}
 
   def __call__(self, kind, iterator, step, count) -> dict[str, np.ndarray]:
     """Runs `count` steps; returns each metric's values `[count]`."""
-    table = self._run(
-      kind, iterator, tf.constant(step, tf.int64), tf.constant(count)
+    if kind not in self._functions:
+      self._functions[kind] = tf.function(functools.partial(self._steps, kind))
+    table = self._functions[kind](
+      iterator, tf.constant(step, tf.int64), tf.constant(count)
     ).numpy()
     return dict(zip(self._names[kind], table.T, strict=True))
 
