@@ -345,7 +345,9 @@ class ReplaceTest(ConfigTestCase):
   )
   def test_refuses(self, path, text, names):
     config = presets.stage1('tiny')
-    self.assert_refused(lambda: config_lib.replace(config, {path: text}), *names)
+    self.assert_refused(
+      lambda: config_lib.replace(config, {path: text}), *names
+    )
 
 
 if __name__ == '__main__':

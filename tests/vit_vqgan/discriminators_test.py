@@ -6,7 +6,7 @@ import scipy.signal
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.vit_vqgan import discriminators, losses
+from vim_tf.vit_vqgan import discriminators, gan_losses
 
 _MODELS = {
   'stylegan2': (
@@ -246,7 +246,7 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
 
     def penalty(images):
       with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(losses.r1_penalty(model, images))
+        loss = tf.reduce_sum(gan_losses.r1_penalty(model, images))
       logits = model(images)
       gradients = tape.gradient(loss, model.trainable_variables)
       return logits, loss, [g for g in gradients if g is not None]
@@ -287,7 +287,7 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     )
     gradient = differences.mean(axis=1) / 6e-3
     self.assertAllClose(
-      losses.r1_penalty(model, image), [np.sum(gradient**2)], rtol=0.01
+      gan_losses.r1_penalty(model, image), [np.sum(gradient**2)], rtol=0.01
     )
 
   def test_r1_gradient_obeys_euler(self):
@@ -305,7 +305,7 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
       [model.logit.kernel],
     ]
     with tf.GradientTape() as tape:
-      loss = tf.reduce_sum(losses.r1_penalty(model, images))
+      loss = tf.reduce_sum(gan_losses.r1_penalty(model, images))
     for kernels, gradients in zip(stages, tape.gradient(loss, stages)):
       total = sum(tf.reduce_sum(k * g) for k, g in zip(kernels, gradients))
       self.assertAllClose(total, 2 * loss, rtol=1e-4)
@@ -314,7 +314,7 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     model = _make('stylegan2', image_size=8)
     real, fake = _images(model, 8), 1 - 0.5 * _images(model, 8, seed=1)
     optimizer = tf.keras.optimizers.Adam(3e-3, beta_1=0.0)
-    _, loss_fn = losses.GAN_LOSSES['non_saturating']
+    _, loss_fn = gan_losses.GAN_LOSSES['non_saturating']
 
     @tf.function
     def step():

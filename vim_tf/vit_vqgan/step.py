@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vim_tf.config import Stage1Config
 from vim_tf.nn import gradients
-from vim_tf.vit_vqgan import augment, losses, revival
+from vim_tf.vit_vqgan import augment, gan_losses, losses, revival
 from vim_tf.vit_vqgan import model as model_lib
 
 
@@ -59,7 +59,7 @@ class TokenizerStep:
     self._discriminator_optimizer = discriminator_optimizer
     self._trained = list(trained or model.trainable_variables)
     self._usage = revival.UsageCounter(config.model.codebook_size)
-    self._gan_losses = losses.GAN_LOSSES[config.adversarial.loss]
+    self._gan_losses = gan_losses.GAN_LOSSES[config.adversarial.loss]
 
   def checkpoint_contents(self) -> dict[str, object]:
     """Everything that a resumed run needs, by name."""
@@ -219,7 +219,7 @@ class TokenizerStep:
     loss = self._gan_losses[1](real_logits, fake_logits)
     terms = {}
     if with_r1:
-      penalty = losses.r1_penalty(lambda x: self._judge(x, seeds), images)
+      penalty = gan_losses.r1_penalty(lambda x: self._judge(x, seeds), images)
       terms['discriminator/r1'] = penalty
       loss += 0.5 * settings.r1_gamma * settings.r1_interval * penalty
     axes = list(range(1, real_logits.shape.rank))
@@ -243,7 +243,7 @@ class TokenizerStep:
   def _adaptive(self, tape, total, adversarial):
     last = self._model.decoder.last_layer
     weight = tf.fill(total.shape, 1.0 / total.shape[0])  # Of the mean.
-    return losses.adaptive_weight(
+    return gan_losses.adaptive_weight(
       tape.gradient(total, last, weight),
       tape.gradient(adversarial, last, weight),
     )

@@ -1,0 +1,152 @@
+"""Losses of the game with the discriminator (paper 3.3), through TF-GAN.
+
+Like those of `losses.py` they compute in float32 and give one value an
+example; they are apart, because only training needs TF-GAN.
+"""
+
+import tensorflow as tf
+import tensorflow_gan as tfgan
+
+from vim_tf.vit_vqgan import losses
+
+_NONE = tf.compat.v1.losses.Reduction.NONE
+
+
+def non_saturating_generator(fake_logits: tf.Tensor) -> tf.Tensor:
+  """softplus(-D(fake)), the generator's loss of Goodfellow et al. (2014).
+
+  Args:
+    fake_logits: `[batch]`, or `[batch, height, width]` of a patch map.
+
+  Returns:
+    float32 `[batch]`, a mean over the patches.
+  """
+  return losses.per_example(
+    tfgan.losses.wargs.modified_generator_loss(
+      tf.cast(fake_logits, tf.float32),
+      loss_collection=None,
+      reduction=_NONE,
+    )
+  )
+
+
+def non_saturating_discriminator(
+  real_logits: tf.Tensor, fake_logits: tf.Tensor
+) -> tf.Tensor:
+  """softplus(-D(real)) + softplus(D(fake)), without label smoothing.
+
+  Args:
+    real_logits: `[batch]`, or `[batch, height, width]` of a patch map.
+    fake_logits: Shaped like `real_logits`.
+
+  Returns:
+    float32 `[batch]`, a mean over the patches.
+  """
+  return losses.per_example(
+    tfgan.losses.wargs.modified_discriminator_loss(
+      *losses.float32(real_logits, fake_logits),
+      label_smoothing=0.0,  # TF-GAN's default is 0.25.
+      loss_collection=None,
+      reduction=_NONE,
+    )
+  )
+
+
+def hinge_generator(fake_logits: tf.Tensor) -> tf.Tensor:
+  """-D(fake), the generator's side of the hinge loss; may be negative.
+
+  Args:
+    fake_logits: `[batch]`, or `[batch, height, width]` of a patch map.
+
+  Returns:
+    float32 `[batch]`, a mean over the patches.
+  """
+  return losses.per_example(
+    tfgan.losses.wargs.wasserstein_hinge_generator_loss(
+      tf.cast(fake_logits, tf.float32),
+      loss_collection=None,
+      reduction=_NONE,
+    )
+  )
+
+
+def hinge_discriminator(
+  real_logits: tf.Tensor, fake_logits: tf.Tensor
+) -> tf.Tensor:
+  """relu(1 - D(real)) + relu(1 + D(fake)) (Miyato et al., 2018).
+
+  Args:
+    real_logits: `[batch]`, or `[batch, height, width]` of a patch map.
+    fake_logits: Shaped like `real_logits`.
+
+  Returns:
+    float32 `[batch]`, a mean over the patches.
+  """
+  return losses.per_example(
+    tfgan.losses.wargs.wasserstein_hinge_discriminator_loss(
+      *losses.float32(real_logits, fake_logits),
+      loss_collection=None,
+      reduction=_NONE,
+    )
+  )
+
+
+# Name to (generator's loss of fake, discriminator's loss of (real, fake)).
+GAN_LOSSES = {
+  'non_saturating': (non_saturating_generator, non_saturating_discriminator),
+  'hinge': (hinge_generator, hinge_discriminator),
+}
+
+
+def r1_penalty(discriminator_fn, images: tf.Tensor) -> tf.Tensor:
+  """Squared norm of the discriminator's gradient at real images.
+
+  R1 of Mescheder et al. (2018), without its factor gamma / 2. Lazily computed
+  every k steps (StyleGAN2), it is multiplied by k, too.
+
+  Args:
+    discriminator_fn: Maps images to logits `[batch]` or a map of them,
+      `[batch, height, width]`, whose mean then counts.
+    images: Real images `[batch, height, width, 3]`.
+
+  Returns:
+    float32 `[batch]`: the square summed over pixels and channels. It can be
+    differentiated with respect to the discriminator's variables.
+  """
+  with tf.GradientTape(watch_accessed_variables=False) as tape:
+    tape.watch(images)
+    # The sum's gradient is that of each image's own logit, but for the little
+    # that minibatch statistics mix: as in StyleGAN2.
+    (logits,) = losses.float32(discriminator_fn(images))
+    total = tf.reduce_sum(losses.per_example(logits))
+  gradient = tf.cast(tape.gradient(total, images), tf.float32)
+  axes = list(range(1, images.shape.rank))
+  return tf.reduce_sum(tf.square(gradient), axis=axes)
+
+
+def adaptive_weight(
+  reconstruction_gradient,
+  adversarial_gradient,
+  *,
+  max_weight: float = 1e4,
+  epsilon: float = 1e-4,
+) -> tf.Tensor:
+  """VQGAN's weight of the adversarial term (Esser et al., 2021, eq. 7).
+
+  Args:
+    reconstruction_gradient: Gradient of the reconstruction loss (perceptual
+      loss included) with respect to the decoder's last layer: a tensor, or a
+      list of them (kernel and bias), summed over replicas.
+    adversarial_gradient: The same of the generator's adversarial loss.
+    max_weight: Cap, for the moment when the discriminator says nothing.
+    epsilon: Added to the denominator.
+
+  Returns:
+    float32 scalar in [0, max_weight], without a gradient.
+  """
+  reconstruction, adversarial = (
+    tf.linalg.global_norm(losses.float32(*tf.nest.flatten(gradient)))
+    for gradient in (reconstruction_gradient, adversarial_gradient)
+  )
+  weight = reconstruction / (adversarial + epsilon)
+  return tf.stop_gradient(tf.minimum(weight, max_weight))
