@@ -169,6 +169,16 @@ def strategy() -> tf.distribute.Strategy:
   return strategy_lib.make(flags.FLAGS.strategy, flags.FLAGS.tpu)
 
 
+def changes_from_flags(settings: Sequence[Setting]) -> dict[str, str]:
+  """The settings that flags were given for, as `config.replace` takes them."""
+  changes = {}
+  for setting in settings:
+    value = flags.FLAGS[setting.flag].value
+    if value is not None:
+      changes.update(dict.fromkeys(setting.paths, value))
+  return changes
+
+
 def config_from_flags(preset: Callable, settings: Sequence[Setting]):
   """The config of a run: its preset, or --config, with the flags on top.
 
@@ -188,11 +198,7 @@ def config_from_flags(preset: Callable, settings: Sequence[Setting]):
       raise config_lib.ConfigError(
         f'Cannot read --config={flags.FLAGS.config}: {error.strerror}.'
       ) from error
-  changes = {}
-  for setting in settings:
-    value = flags.FLAGS[setting.flag].value
-    if value is not None:
-      changes.update(dict.fromkeys(setting.paths, value))
+  changes = changes_from_flags(settings)
   for text in flags.FLAGS.set:
     path, equals, value = text.partition('=')
     if not equals:
