@@ -57,7 +57,9 @@ _SHOWN = 16  # Held-out images in the report.
 def main():
   """Trains, measures, draws and reports."""
   budget = quickstart_configs.BUDGETS[BUDGET.value]
-  folder = pathlib.Path(WORKDIR.value or f'runs/quickstart-{BUDGET.value}')
+  folder = workdir_lib.make_folder(
+    WORKDIR.value or f'runs/quickstart-{BUDGET.value}'
+  )
   clock = Clock(folder)
   strategy = strategy_lib.make('one_device')
 

@@ -37,6 +37,7 @@ def train(
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
+  workdir_lib.make_folder(path)  # Told before any data are read.
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   source = sources.load(config.data, config.data.train_split)
   held_out = sources.load(config.data, config.data.eval_split)

@@ -39,6 +39,7 @@ def train(
     UserError: Bad data, a tokenizer of other sizes, a directory of another
       run, a non-finite loss.
   """
+  workdir_lib.make_folder(path)  # Told before any data are read.
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   with strategy.scope():
     tokenizer = restore.tokenizer(config.tokenizer)

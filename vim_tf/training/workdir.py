@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import tempfile
 
 from vim_tf import config as config_lib
 from vim_tf.config import UserError
@@ -36,17 +37,10 @@ class Workdir:
   """
 
   def __init__(self, path: str, kind: str, config, facts: dict | None = None):
-    if not path:
-      raise WorkdirError('No working directory was given: set --workdir.')
-    self.path = pathlib.Path(path)
-    try:
-      for name in ('checkpoints', 'events', 'samples'):
-        (self.path / name).mkdir(parents=True, exist_ok=True)
-      self._lock = open(self.path / 'lock', 'a')
-    except OSError as error:
-      raise WorkdirError(
-        f'Cannot write to the working directory {path}: {error.strerror}.'
-      ) from error
+    self.path = make_folder(path)
+    for part in (self.checkpoints, self.events, self.samples):
+      make_folder(part)
+    self._lock = open(self.path / 'lock', 'a')
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -93,6 +87,26 @@ class Workdir:
     temporary = self.path / 'metrics.jsonl.tmp'
     temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
     os.replace(temporary, self.path / 'metrics.jsonl')
+
+
+def make_folder(path: str | os.PathLike) -> pathlib.Path:
+  """Makes a folder that a run writes to, if it is not there.
+
+  Raises:
+    WorkdirError: If the folder cannot be made or written to.
+  """
+  if not str(path):
+    raise WorkdirError('No working directory was given: set --workdir.')
+  folder = pathlib.Path(path)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise WorkdirError(
+      f'Cannot write to the working directory {path}: {error.strerror}.'
+    ) from error
+  return folder
 
 
 def read(path: str | os.PathLike) -> dict:
