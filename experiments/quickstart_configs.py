@@ -172,11 +172,11 @@ BUDGETS = {
     width=192,
     encoder_blocks=2,
     decoder_blocks=3,
-    tokenizer_steps=1900,
+    tokenizer_steps=2400,
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.1,
-    vim_steps=750,
+    vim_steps=1100,
   ),
   'long': Budget(
     image_size=64,
