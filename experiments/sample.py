@@ -55,7 +55,7 @@ GUIDANCE = flags.DEFINE_float(
 
 
 def main():
-  """Draws, then writes everything at once."""
+  """Draws everything, then writes it."""
   config = sampling.SamplingConfig(
     temperature=TEMPERATURE.value,
     top_k=TOP_K.value,
@@ -68,13 +68,16 @@ def main():
   tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
   names = vim.record['class_names']
   classes = parse_classes(CLASSES.value, names, vim.config.model.num_classes)
+  try:  # Now, rather than after hours of drawing.
+    out.mkdir(parents=True)
+  except OSError as error:
+    raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
   ids = np.repeat(classes, COUNT.value)
   seeds = SEED.value + np.arange(len(ids))
   codes, images = generation.draw(
     tokenizer.model, vim.model, ids, seeds, config, BATCH.value
   )
 
-  out.mkdir(parents=True)
   rows = []
   for i, image in enumerate(images):
     file = f'{ids[i]:04d}-{seeds[i]}.png'

@@ -10,7 +10,7 @@ from tests import testing
 from vim_tf import presets
 from vim_tf.config import CodebookConfig, OptimizerConfig, Stage1Config, replace
 from vim_tf.training import optimizers
-from vim_tf.vit_vqgan import discriminators, losses
+from vim_tf.vit_vqgan import discriminators, gan_losses
 from vim_tf.vit_vqgan import model as model_lib
 from vim_tf.vit_vqgan import step as step_lib
 
@@ -201,7 +201,7 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
     batch = _batch(16)
     images = batch['images']
     model, judge = parts.model, parts.discriminator
-    generator_loss, discriminator_loss = losses.GAN_LOSSES['non_saturating']
+    generator_loss, discriminator_loss = gan_losses.GAN_LOSSES['non_saturating']
     with tf.GradientTape() as tape:
       out = model(images)
       error = images - out['reconstruction']
@@ -270,7 +270,9 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
         out['codebook'] + 0.25 * out['commitment']
       ) + tf.reduce_mean(error**2)
       logits = parts.discriminator(out['reconstruction'], training=True)
-      judged = tf.reduce_mean(losses.GAN_LOSSES['non_saturating'][0](logits))
+      judged = tf.reduce_mean(
+        gan_losses.GAN_LOSSES['non_saturating'][0](logits)
+      )
     ratio = tf.norm(tape.gradient(plain, last)) / (
       tf.norm(tape.gradient(judged, last)) + 1e-4
     )

@@ -1,0 +1,99 @@
+"""Runs the binaries in a test's own process: one import of TensorFlow.
+
+Binaries define their flags when they are imported, and several define the same
+names. Hence a binary's flags are there only while it runs, at their defaults.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import io
+import os
+import pathlib
+import sys
+from unittest import mock
+
+from absl import flags
+
+from experiments import cli
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How a run ended.
+
+  Attributes:
+    status: The exit status.
+    error: What was printed to stderr, log messages included.
+  """
+
+  status: int
+  error: str
+
+  @property
+  def error_lines(self) -> list[str]:
+    """Lines from the first one on that tells of an error."""
+    lines = self.error.splitlines()
+    wrong = ('error: ', 'FATAL ', 'Traceback ')
+    starts = [i for i, line in enumerate(lines) if line.startswith(wrong)]
+    return lines[starts[0] :] if starts else []
+
+
+class Binary:
+  """One binary of `experiments`.
+
+  Args:
+    name: Name of its module.
+  """
+
+  def __init__(self, name: str):
+    before = set(flags.FLAGS)
+    self._module = importlib.import_module(f'experiments.{name}')
+    self._flags = {
+      flag: flags.FLAGS[flag] for flag in set(flags.FLAGS) - before
+    }
+    self._forget()
+
+  def run(self, *arguments: str, folder: str = '') -> Result:
+    """Runs it.
+
+    Args:
+      *arguments: The command line.
+      folder: Where `bazel run` was typed; by default where the test runs.
+    """
+    for name, flag in self._flags.items():
+      flag.unparse()
+      flags.FLAGS[name] = flag
+    error, status = io.StringIO(), 0
+    here = os.getcwd()
+    environment = {'BUILD_WORKING_DIRECTORY': folder or here}
+    try:
+      with (
+        mock.patch.object(sys, 'argv', ['binary', *arguments]),
+        mock.patch.dict(os.environ, environment),
+        contextlib.redirect_stderr(error),
+      ):
+        cli.run(self._module.main)
+    except SystemExit as end:
+      status = end.code or 0
+    finally:
+      os.chdir(here)
+      self._forget()
+    return Result(status, error.getvalue())
+
+  def _forget(self):
+    for name in self._flags:
+      delattr(flags.FLAGS, name)
+
+
+def snapshot(folder: str | os.PathLike) -> dict[str, str]:
+  """Hashes of a folder's files but `lock`, and '' for folders, by path."""
+  folder = pathlib.Path(folder)
+  return {
+    str(path.relative_to(folder)): (
+      hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
+    )
+    for path in folder.rglob('*')
+    if path.name != 'lock'
+  }
