@@ -7,8 +7,9 @@ _NORM_EPSILON = 1e-6
 INIT_STDDEV = 0.02
 """Standard deviation of new weights, as in ViT and GPT-2.
 
-Weights of variance 1 / fan-in leave more noise in the residual stream: with
-them the tokenizer was 12 dB where with these it was 16, after 150 steps.
+Tried once each on an unquantised tokenizer (150 steps, one seed): this and an
+output layer that starts near the data's colour gave 16.1 dB together, but
+either alone 11.8 and 12.5 dB, and weights of variance 1 / fan-in 11.9 dB.
 """
 
 

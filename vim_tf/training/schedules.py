@@ -18,7 +18,7 @@ class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     self.config = config
 
   def __call__(self, step: tf.Tensor) -> tf.Tensor:
-    """The learning rate of a step, float32; the first step is 0."""
+    """The learning rate of a step, float32; steps count from 0."""
     config = self.config
     step = tf.cast(step, tf.float32)
     peak = config.learning_rate
