@@ -9,6 +9,7 @@ from vim_tf.config import (
   DataConfig,
   LossConfig,
   OptimizerConfig,
+  PerceptualConfig,
   RunConfig,
   Stage1Config,
   Stage2Config,
@@ -114,6 +115,7 @@ class Budget:
       losses=LossConfig(
         l1=0.1, logit_laplace=0.0, perceptual=0.0, adversarial=0.0
       ),
+      perceptual=PerceptualConfig(),
       adversarial=AdversarialConfig(),
       codebook=CodebookConfig(
         init_from_data=True,

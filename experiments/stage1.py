@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from experiments import pictures
 from vim_tf import restore
-from vim_tf.config import Stage1Config
+from vim_tf.config import Stage1Config, UserError, to_dict
 from vim_tf.data import pipeline, sources
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
@@ -105,19 +105,30 @@ def _build(config: Stage1Config):
     model.build()
     return model
 
+  def trained(model):
+    if config.finetune_decoder_of:
+      return model.decoder_variables
+    return model.trainable_variables
+
   model, average = new_model(), None
+  if config.finetune_decoder_of:
+    start = restore.tokenizer(config.finetune_decoder_of)
+    _check_same_model(config, start.config)
+    model.set_weights(start.model.get_weights())
   if config.optimizer.ema_decay:
     average = new_model()
     average.set_weights(model.get_weights())
   optimizer = optimizers.Optimizer(
     config.optimizer,
-    model.trainable_variables,
-    average.trainable_variables if average else None,
+    trained(model),
+    trained(average) if average else None,
   )
   perceptual = None
   if config.losses.perceptual:
     perceptual = lpips.LPIPS(
-      dtype='bfloat16' if config.run.precision == 'bfloat16' else 'float32'
+      config.perceptual.weights_file,
+      sha256=config.perceptual.weights_sha256,
+      dtype='bfloat16' if config.run.precision == 'bfloat16' else 'float32',
     )
   discriminator = discriminator_optimizer = None
   if config.losses.adversarial:
@@ -137,8 +148,21 @@ def _build(config: Stage1Config):
     perceptual,
     discriminator,
     discriminator_optimizer,
+    trained(model),
   )
   return step, average or model
+
+
+def _check_same_model(config: Stage1Config, start: Stage1Config):
+  """Refuses to fine-tune the decoder of a tokenizer of other sizes."""
+  ours, theirs = to_dict(config.model), to_dict(start.model)
+  for name, value in ours.items():
+    if value != theirs[name]:
+      raise UserError(
+        f'model.{name} is {value}, but {theirs[name]} in '
+        f'{config.finetune_decoder_of}: start from its config with '
+        f'--config={config.finetune_decoder_of}/config.json.'
+      )
 
 
 class Figures:

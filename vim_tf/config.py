@@ -254,6 +254,30 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PerceptualConfig:
+  """LPIPS as a loss; unused at `losses.perceptual` 0.
+
+  Attributes:
+    start_step: First step with the perceptual term.
+    weights_file: File of the weights; '': the one that comes with the
+      dependencies.
+    weights_sha256: Hash that the file must have, in hexadecimal.
+  """
+
+  start_step: int = 0
+  weights_file: str = ''
+  weights_sha256: str = ''
+
+  def __post_init__(self):
+    _check_least(self, 0, 'start_step')
+    _check(
+      bool(self.weights_file) == bool(self.weights_sha256),
+      'perceptual.weights_file and perceptual.weights_sha256 go together: '
+      'give both, or neither for the weights that come with the dependencies.',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class AdversarialConfig:
   """The discriminator and its game; unused at `losses.adversarial` 0.
 
@@ -438,18 +462,41 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Stage1Config:
-  """A whole run of `train_vit_vqgan`."""
+  """A whole run of `train_vit_vqgan`.
+
+  Attributes:
+    model: Sizes of the tokenizer.
+    data: The images.
+    losses: Weights of the terms of the loss.
+    perceptual: LPIPS.
+    adversarial: The discriminator.
+    codebook: Help for the codebook on small data.
+    optimizer: Optimizer and schedule of the tokenizer.
+    discriminator_optimizer: The same of the discriminator.
+    run: Length, seed and outputs.
+    finetune_decoder_of: Working directory of a stage-1 run to start from,
+      whose codes stay as they are because the decoder alone is trained; '':
+      a new tokenizer, trained whole.
+  """
 
   model: ViTVQGANConfig
   data: DataConfig
   losses: LossConfig
+  perceptual: PerceptualConfig
   adversarial: AdversarialConfig
   codebook: CodebookConfig
   optimizer: OptimizerConfig
   discriminator_optimizer: OptimizerConfig
   run: RunConfig
+  finetune_decoder_of: str = ''
 
   def __post_init__(self):
+    _check(
+      not self.finetune_decoder_of
+      or not (self.codebook.init_from_data or self.codebook.revival_interval),
+      'finetune_decoder_of keeps the codes: set codebook.init_from_data to '
+      'false and codebook.revival_interval to 0.',
+    )
     _check(
       self.data.image_size == self.model.image_size,
       f'data.image_size is {self.data.image_size}, but the model takes '

@@ -183,7 +183,7 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
       }
     )
     parts = _Parts(config, descent=True)
-    metrics = parts.run(_batch(16), kind='adversarial')
+    metrics = parts.run(_batch(16), kind='perceptual+adversarial')
     weights = dataclasses.asdict(config.losses)
     for name in weights:
       self.assertNotAlmostEqual(metrics[name], 0.0, msg=name)

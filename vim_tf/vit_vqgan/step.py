@@ -23,9 +23,10 @@ class TokenizerStep:
 
   Kinds of steps, each compiled on its own: 'center' makes the decoder start
   from the mean colour of the first batch, 'unquantized' passes by the
-  codebook, 'initialize' sets the codes to
-  encoder outputs first, 'revive' replaces unused codes first, 'adversarial'
-  trains against the discriminator, 'r1' adds its lazy gradient penalty.
+  codebook, 'initialize' sets the codes to encoder outputs first, 'revive'
+  replaces unused codes first, 'perceptual' adds LPIPS to the loss,
+  'adversarial' trains against the discriminator, 'r1' adds its lazy gradient
+  penalty.
 
   Args:
     config: The run's settings.
@@ -89,6 +90,8 @@ class TokenizerStep:
       and step % codebook.revival_interval == 0
     ):
       parts.append('revive')
+    if self._perceptual and step >= self._config.perceptual.start_step:
+      parts.append('perceptual')
     if self._discriminator is not None and step >= adversarial.start_step:
       parts.append('adversarial')
       if adversarial.r1_gamma and step % adversarial.r1_interval == 0:
@@ -182,7 +185,7 @@ class TokenizerStep:
         terms['logit_laplace'] = losses.logit_laplace_nll(
           images, out['mu'], out['log_scale']
         )
-      if weights.perceptual:
+      if 'perceptual' in parts:
         terms['perceptual'] = self._perceptual(images, reconstruction)
       total = sum(getattr(weights, name) * x for name, x in terms.items())
       if adversarial:
