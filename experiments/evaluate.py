@@ -1,18 +1,23 @@
-"""Measures a trained model on held-out images.
+"""Measures a trained model: one job a call.
 
   ./bazelw run //experiments:evaluate -- --job=reconstruction \
     --workdir=runs/tokenizer --out=evaluation
 
 It prints a table, and writes `figures.json` (one line, with the whole
-protocol) and `reconstructions.png` (best, median and worst). The distances
-are over the named network's features: with EfficientNet-Lite0 they are not the
-FID of the papers, and are not called so.
+protocol) and the job's pictures: for reconstructions, the best, the median and
+the worst. The distances are over the named network's features: with
+EfficientNet-Lite0 they are not the FID of the papers, and are not called so.
+
+`JOBS` is the table of jobs. Each has its flags, and refuses those of others.
 """
 
+from collections.abc import Callable
+import dataclasses
 import json
 import pathlib
 
 from absl import flags
+import numpy as np
 from PIL import Image
 
 from experiments import cli, reconstruction_job
@@ -20,50 +25,68 @@ from vim_tf import config as config_lib
 from vim_tf import restore
 from vim_tf.metrics import feature_networks
 
-JOB = flags.DEFINE_enum(
-  'job', 'reconstruction', ['reconstruction'], '[what] What to measure.'
+# --------------------------------------------------------- flags of every job
+
+OUT = flags.DEFINE_string(
+  'out', None, '[output] Folder for the results; must not exist.', required=True
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of the run.', required=True
 )
-OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the results; must not exist.', required=True
+BATCH = flags.DEFINE_integer(
+  'batch_size', 32, '[run] Images at once; changes no figure.', lower_bound=1
 )
 MAX_IMAGES = flags.DEFINE_integer(
-  'max_images', 50_000, '[data] Held-out images at most.', lower_bound=1
+  'max_images', 50_000, '[data] Real images of a split at most.', lower_bound=1
 )
-BATCH = flags.DEFINE_integer(
-  'batch_size', 32, '[run] Images at once.', lower_bound=1
-)
-NETWORK = flags.DEFINE_string(
-  'network',
-  feature_networks.DEFAULT,
-  '[metrics] Feature network: efficientnet_lite0, inception, inception:PATH or '
-  'file:PATH; empty: no distances.',
-)
-PERCEPTUAL = flags.DEFINE_bool(
-  'perceptual', True, '[metrics] Measure LPIPS (VGG16).'
-)
-SETTINGS = tuple(
+DATA = tuple(
   setting
   for setting in cli.DATA
   if setting.flag in ('data', 'data_dir', 'eval_split')
 )
-for setting in SETTINGS:
-  setting.define()
+for _setting in DATA:
+  _setting.define()
+
+_COMMON = (
+  'job',
+  'out',
+  'workdir',
+  'batch_size',
+  'max_images',
+  *(setting.flag for setting in DATA),
+)
+
+# ----------------------------------------------------------- flags of some jobs
+
+NETWORK = flags.DEFINE_string(
+  'network',
+  feature_networks.DEFAULT,
+  '[reconstruction] Feature network: efficientnet_lite0, inception, '
+  'inception:PATH or file:PATH; empty: no distances.',
+)
+PERCEPTUAL = flags.DEFINE_bool(
+  'perceptual', True, '[reconstruction] Measure LPIPS (VGG16).'
+)
 
 
-def main():
-  """Measures, prints and writes."""
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise config_lib.ConfigError(
-      f'--out={out} exists already; name a new folder.'
-    )
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One thing that can be measured.
+
+  Attributes:
+    run: Measures. Gives the result, a JSON object with 'job', 'figures' and
+      'protocol', and uint8 pictures by file name.
+    flags: Names of the flags that it takes beside those of every job.
+  """
+
+  run: Callable[[], tuple[dict, dict[str, np.ndarray]]]
+  flags: tuple[str, ...]
+
+
+def _reconstruction():
+  """How well a tokenizer reconstructs held-out images (paper Table 3)."""
   tokenizer = restore.tokenizer(WORKDIR.value)
-  config = config_lib.replace(
-    tokenizer.config, cli.changes_from_flags(SETTINGS)
-  )
+  config = config_lib.replace(tokenizer.config, cli.changes_from_flags(DATA))
   result, picture = reconstruction_job.evaluate(
     tokenizer,
     reconstruction_job.Protocol(
@@ -74,14 +97,57 @@ def main():
       perceptual=PERCEPTUAL.value,
     ),
   )
+  return result, {'reconstructions.png': picture}
+
+
+JOBS = {
+  'reconstruction': Job(_reconstruction, ('network', 'perceptual')),
+}
+JOB = flags.DEFINE_enum(
+  'job', 'reconstruction', list(JOBS), '[what] What to measure.'
+)
+
+
+def main():
+  """Measures, prints and writes."""
+  job = JOBS[JOB.value]
+  _refuse_flags_of_others(JOB.value)
+  out = pathlib.Path(OUT.value)
+  if out.exists():
+    raise config_lib.ConfigError(
+      f'--out={out} exists already; name a new folder.'
+    )
+  result, pictures = job.run()
   for part in ('protocol', 'figures'):
     print(f'\n{part}')
-    for name, value in result[part].items():
-      text = f'{value:.5g}' if isinstance(value, float) else value
-      print(f'  {name:32} {text}')
+    _print(result[part])
   out.mkdir(parents=True)
   (out / 'figures.json').write_text(json.dumps(result) + '\n')
-  Image.fromarray(picture).save(out / 'reconstructions.png')
+  for name, picture in pictures.items():
+    Image.fromarray(picture).save(out / name)
+
+
+def _refuse_flags_of_others(name: str):
+  """Raises a `ConfigError` for a flag that says nothing to this job."""
+  own = {*_COMMON, *JOBS[name].flags}
+  for other, job in JOBS.items():
+    for flag in job.flags:
+      if flag not in own and flags.FLAGS[flag].present:
+        raise config_lib.ConfigError(
+          f'--{flag} belongs to --job={other}, not to --job={name}: leave it '
+          'out, or choose another job.'
+        )
+
+
+def _print(values: dict, indent: int = 2):
+  """Prints a table; a dictionary in it is a table of its own, further in."""
+  for name, value in values.items():
+    if isinstance(value, dict):
+      print(f'{" " * indent}{name}')
+      _print(value, indent + 2)
+    else:
+      text = f'{value:.5g}' if isinstance(value, float) else value
+      print(f'{" " * indent}{name:{34 - indent}} {text}')
 
 
 if __name__ == '__main__':
