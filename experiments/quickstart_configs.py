@@ -19,11 +19,12 @@ from vim_tf.config import (
 )
 
 _OPENMOJI_CLASSES = 9
-_NO_DISCRIMINATOR = OptimizerConfig()
 
 
-def _falling(learning_rate: float, steps: int, **kwargs) -> OptimizerConfig:
-  """A short warm-up, then a cosine to a hundredth."""
+def _falling(
+  learning_rate: float, steps: int, final: float, **kwargs
+) -> OptimizerConfig:
+  """A short warm-up, then a cosine to `final` of the learning rate."""
   warmup = min(100, steps // 5)
   return OptimizerConfig(
     learning_rate=learning_rate,
@@ -31,17 +32,17 @@ def _falling(learning_rate: float, steps: int, **kwargs) -> OptimizerConfig:
     decay='cosine',
     decay_start=warmup,
     decay_end=steps,
-    final_learning_rate=learning_rate / 100,
+    final_learning_rate=learning_rate * final,
     ema_decay=0.998,
     **kwargs,
   )
 
 
-def _run(steps: int, precision: str) -> RunConfig:
-  every = max(10, min(500, steps // 4))
+def _run(steps: int, batch_size: int, precision: str) -> RunConfig:
+  every = max(10, min(1000, steps // 4))
   return RunConfig(
     num_steps=steps,
-    batch_size=32,
+    batch_size=batch_size,
     precision=precision,
     steps_per_loop=50,
     log_every=min(50, every),
@@ -72,10 +73,15 @@ class Budget:
     width: Width of the tokenizer.
     encoder_blocks: Blocks of its encoder.
     decoder_blocks: Blocks of its decoder.
+    tokenizer_batch: Images of one of its training steps.
     tokenizer_steps: Its training steps.
+    full_loss_steps: The last of them, with the perceptual and the adversarial
+      term: they cost several times the rest of a step, and refine what the
+      other terms have settled.
     vim_width: Width of the VIM.
     vim_blocks: Its blocks.
     vim_dropout: Its dropout rate.
+    vim_batch: Images of one of its training steps.
     vim_steps: Its training steps.
     samples_per_class: Images of each class in the report.
   """
@@ -85,21 +91,25 @@ class Budget:
   width: int
   encoder_blocks: int
   decoder_blocks: int
+  tokenizer_batch: int
   tokenizer_steps: int
+  full_loss_steps: int
   vim_width: int
   vim_blocks: int
   vim_dropout: float
+  vim_batch: int
   vim_steps: int
   samples_per_class: int = 8
 
   def stage1(self, data_dir: str, precision: str) -> Stage1Config:
-    """The tokenizer's run: 8x8 patches, no discriminator yet."""
+    """The tokenizer's run: 8x8 patches, the full loss at its end."""
 
     def transformer(blocks):
       width = self.width
       return TransformerConfig(blocks, max(2, width // 64), width, 4 * width)
 
     steps = self.tokenizer_steps
+    full_loss = steps - self.full_loss_steps
     return Stage1Config(
       model=ViTVQGANConfig(
         encoder=transformer(self.encoder_blocks),
@@ -112,20 +122,20 @@ class Budget:
         output_mlp=False,
       ),
       data=_data(data_dir, self.image_size),
-      losses=LossConfig(
-        l1=0.1, logit_laplace=0.0, perceptual=0.0, adversarial=0.0
+      losses=LossConfig(l1=0.1, logit_laplace=0.0),
+      perceptual=PerceptualConfig(start_step=full_loss),
+      adversarial=AdversarialConfig(
+        start_step=full_loss, channel_multiplier=1 / 64, augment=True
       ),
-      perceptual=PerceptualConfig(),
-      adversarial=AdversarialConfig(),
       codebook=CodebookConfig(
         init_from_data=True,
         init_step=min(200, steps // 7),
         revival_interval=50,
         revival_steps=steps * 2 // 3,
       ),
-      optimizer=_falling(1.5e-3, steps, clip_norm=1.0),
-      discriminator_optimizer=_NO_DISCRIMINATOR,
-      run=_run(steps, precision),
+      optimizer=_falling(1.2e-3, steps, final=0.05, clip_norm=1.0),
+      discriminator_optimizer=OptimizerConfig(learning_rate=1e-3),
+      run=_run(steps, self.tokenizer_batch, precision),
     )
 
   def stage2(self, stage1: Stage1Config, tokenizer: str) -> Stage2Config:
@@ -146,9 +156,14 @@ class Budget:
       ),
       data=stage1.data,
       optimizer=_falling(
-        1e-3, self.vim_steps, beta_2=0.96, weight_decay=0.05, clip_norm=1.0
+        1e-3,
+        self.vim_steps,
+        final=0.01,
+        beta_2=0.96,
+        weight_decay=0.05,
+        clip_norm=1.0,
       ),
-      run=_run(self.vim_steps, stage1.run.precision),
+      run=_run(self.vim_steps, self.vim_batch, stage1.run.precision),
       tokenizer=tokenizer,
       label_drop=0.1,
     )
@@ -161,36 +176,45 @@ BUDGETS = {
     width=32,
     encoder_blocks=1,
     decoder_blocks=1,
+    tokenizer_batch=8,
     tokenizer_steps=20,
+    full_loss_steps=5,
     vim_width=32,
     vim_blocks=1,
     vim_dropout=0.1,
+    vim_batch=16,
     vim_steps=20,
     samples_per_class=2,
   ),
   'short': Budget(
     image_size=64,
-    codebook_size=256,
+    codebook_size=128,
     width=192,
     encoder_blocks=2,
     decoder_blocks=3,
-    tokenizer_steps=2400,
+    tokenizer_batch=16,
+    tokenizer_steps=3600,
+    full_loss_steps=200,
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.1,
-    vim_steps=1100,
+    vim_batch=16,
+    vim_steps=2000,
   ),
   'long': Budget(
     image_size=64,
-    codebook_size=256,
+    codebook_size=128,
     width=192,
     encoder_blocks=3,
     decoder_blocks=3,
-    tokenizer_steps=8000,
+    tokenizer_batch=16,
+    tokenizer_steps=16000,
+    full_loss_steps=800,
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.15,
-    vim_steps=5000,
+    vim_batch=16,
+    vim_steps=8000,
   ),
 }
 
