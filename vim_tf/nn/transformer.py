@@ -204,15 +204,23 @@ class Transformer(tf.keras.layers.Layer):
       layer.build(input_shape)
     super().build(input_shape)
 
-  def call(self, x, seeds=None, out: dict | None = None):
+  def call(
+    self,
+    x,
+    seeds=None,
+    out: dict | None = None,
+    num_blocks: int | None = None,
+  ):
     """`[batch, length, width]` to the same.
 
     Args:
       x: `[batch, length, width]`.
       seeds: uint32 `[batch]` of the examples for dropout; None: no dropout.
       out: If given, receives each block's output under 'block_<index>'.
+      num_blocks: If given, only the first so many blocks are run, and the
+        LayerNorm after the last one is not.
     """
-    for i, block in enumerate(self.blocks):
+    for i, block in enumerate(self.blocks[:num_blocks]):
       stream = i * _DROPOUTS_PER_BLOCK
       if self.recompute and seeds is not None:
         x = tf.recompute_grad(
@@ -224,7 +232,7 @@ class Transformer(tf.keras.layers.Layer):
         x = block(x, seeds, stream)
       if out is not None:
         out[f'block_{i}'] = x
-    return self.norm(x)
+    return self.norm(x) if num_blocks is None else x
 
   def new_cache(self, batch, length: int) -> list[attention.KVCache]:
     """Empty caches of all blocks, for sequences of `length` positions."""

@@ -112,6 +112,43 @@ class VIM(tf.keras.Model):
       out['final'] = x
     return self.logits(x)
 
+  def intermediates(
+    self,
+    codes: tf.Tensor,
+    class_ids: tf.Tensor,
+    last_block: int | None = None,
+  ) -> dict[str, tf.Tensor]:
+    """What the blocks make of a whole image, for probes (paper 4.2).
+
+    A pass that predicts never takes in the last code, because none follows
+    it. This one takes in all codes, as the paper's probe does.
+
+    Args:
+      codes: int32 `[batch, num_codes]`.
+      class_ids: int32 `[batch]`; `num_classes` means 'no class'.
+      last_block: Index of the last block to run; None runs all.
+
+    Returns:
+      'embedded', 'block_<index>' of every block run and, after all of them,
+      'final', each `[batch, num_codes, width]`: the elements of the codes,
+      without the start, which is the same for every image.
+
+    Raises:
+      UserError: If there is no such block.
+    """
+    last = self.config.transformer.num_blocks - 1
+    if last_block is not None and not 0 <= last_block <= last:
+      raise config_lib.UserError(
+        f'There is no block {last_block}: the VIM has the blocks 0 to {last}.'
+      )
+    x = tf.concat([self.start(class_ids), self.embed(codes)], axis=1)
+    out = {'embedded': x}
+    num_blocks = None if last_block is None else last_block + 1
+    x = self.transformer(x, None, out, num_blocks)
+    if last_block is None:
+      out['final'] = x
+    return {name: value[:, 1:] for name, value in out.items()}
+
   def logits(self, x: tf.Tensor) -> tf.Tensor:
     """`[..., width]` to float32 `[..., codebook_size]`."""
     return tf.cast(self.head(x), tf.float32)
