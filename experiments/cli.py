@@ -73,7 +73,7 @@ DATA = (
   Setting(
     'data',
     ('data.name',),
-    '[data] openmoji, openmoji_variants, a TFDS name, or folder:PATH.',
+    '[data] openmoji, openmoji_variants, digits, a TFDS name, or folder:PATH.',
   ),
   Setting('data_dir', ('data.data_dir',), '[data] Where TFDS keeps data.'),
   Setting('train_split', ('data.train_split',), '[data] Split to train on.'),

@@ -17,8 +17,8 @@ class DataConfig:
   """Where images come from and how they are augmented for training.
 
   Attributes:
-    name: 'openmoji', 'openmoji_variants' (with skin tones), any TFDS name, or
-      'folder:PATH' with one subfolder a class.
+    name: 'openmoji', 'openmoji_variants' (with skin tones), 'digits', any TFDS
+      name, or 'folder:PATH' with one subfolder a class.
     image_size: Height and width of the images given out, in pixels.
     data_dir: Where TFDS keeps prepared data; '' is TFDS's own default.
     train_split: Split to train on.

@@ -96,6 +96,18 @@ class BuilderTest(absltest.TestCase):
       self.assertEqual(seen['base', split], seen['variants', split])
     self.assertLen(seen['base', 'train'] | seen['base', 'validation'], 1898)
 
+  def test_bases_of_examples(self):
+    found = openmoji.read_bases(self.builder, 'validation')
+    shown = [
+      example['codepoints'].decode()
+      for example in self.data['variants', 'validation']
+    ]
+    self.assertLen(found, len(shown))
+    self.assertEqual(set(found), openmoji.held_out_bases())
+    for codepoints, base in zip(shown, found):
+      # A tone is a code point more, in place of or beside a selector.
+      self.assertEqual(codepoints.split('-')[0], base.split('-')[0])
+
   def test_examples(self):
     example = next(
       example

@@ -144,6 +144,18 @@ def held_out_bases() -> frozenset[str]:
   return frozenset(held_out)
 
 
+def read_bases(builder: 'OpenMoji', split: str) -> list[str]:
+  """Code points of each example's base glyph, in the order of the split."""
+  glyphs = list_glyphs(builder.builder_config.variant)
+  bases = {glyph.codepoints: glyph.base for glyph in glyphs}
+  data = builder.as_dataset(
+    split=split,
+    shuffle_files=False,
+    decoders=tfds.decode.PartialDecoding({'codepoints': True}),
+  )
+  return [bases[e['codepoints'].decode()] for e in data.as_numpy_iterator()]
+
+
 def render(path: str, size: int) -> bytes:
   """A drawing as PNG on white, `size` pixels high and wide."""
   return resvg_py.svg_to_bytes(

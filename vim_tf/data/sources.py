@@ -1,4 +1,4 @@
-"""Where images come from: OpenMoji, TFDS data sets, folders.
+"""Where images come from: OpenMoji, digits, TFDS data sets, folders.
 
 `load` gives a `Source`. Small ones are random-access: their encoded images
 are in memory, or their paths are. Large TFDS data sets are streamed from
@@ -27,6 +27,7 @@ DIRECTED = (
   'binarized_mnist',
   'binary_alpha_digits',
   'cmaterdb',
+  'digits',
   'emnist',
   'kmnist',
   'mnist',
@@ -53,6 +54,8 @@ class Source:
     flippable: For each class whether its images may be mirrored.
     licence: Licence and origin, '' if unknown.
     labels: Class of each image, int32 `[num_examples]`; None if streamed.
+    groups: Which images belong together, for instance as variants of one
+      glyph, int `[num_examples]`; None where every image stands for itself.
     records: Encoded images, or paths, of a random-access source.
     records_are_paths: Which of both `records` holds.
     stream: Makes the stream of a source that is not random-access; see
@@ -68,6 +71,7 @@ class Source:
   flippable: tuple[bool, ...]
   licence: str = ''
   labels: np.ndarray | None = None
+  groups: np.ndarray | None = None
   records: list | None = None
   records_are_paths: bool = False
   stream: Callable[..., tf.data.Dataset] | None = None
@@ -144,6 +148,8 @@ def load(config: DataConfig, split: str) -> Source:
     return _load_folder(config.name, split)
   if config.name in ('openmoji', 'openmoji_variants'):
     return _load_openmoji(config, split)
+  if config.name == 'digits':
+    return _load_digits(config, split)
   return _load_tfds(config, split)
 
 
@@ -173,12 +179,27 @@ def _load_openmoji(config: DataConfig, split: str) -> Source:
     config=openmoji.make_config(variant, config.image_size),
     data_dir=_data_dir(config),
   )
+  source = _from_builder(builder, config.name, split)
   return dataclasses.replace(
-    _from_builder(builder, config.name, split),
+    source,
     flippable=tuple(
       name not in openmoji.UNFLIPPABLE for name in openmoji.CLASS_NAMES
     ),
     licence=openmoji.LICENCE,
+    groups=np.unique(openmoji.read_bases(builder, split), return_inverse=True)[
+      1
+    ],
+  )
+
+
+def _load_digits(config: DataConfig, split: str) -> Source:
+  from vim_tf.data import digits  # Its package is needed only here.
+
+  builder = digits.Digits(
+    config=digits.make_config(config.image_size), data_dir=_data_dir(config)
+  )
+  return dataclasses.replace(
+    _from_builder(builder, config.name, split), licence=digits.LICENCE
   )
 
 
@@ -188,7 +209,7 @@ def _load_tfds(config: DataConfig, split: str) -> Source:
   except tfds.core.DatasetNotFoundError as error:
     raise DataError(
       f'There is no data set {config.name!r}: name openmoji, '
-      'openmoji_variants, folder:PATH or a data set of TFDS.'
+      'openmoji_variants, digits, folder:PATH or a data set of TFDS.'
     ) from error
   except Exception as error:
     raise DataError(
