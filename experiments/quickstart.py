@@ -51,6 +51,7 @@ SAMPLING = sampling.SamplingConfig(
   temperature=1.0, top_p=0.95, guidance_scale=2.0
 )
 _SAMPLE_SEED = 0
+_SAMPLES_PER_CLASS = 8
 _CODE_EPOCHS = 7  # Augmented passes that the n-gram models learn from.
 _SHOWN = 16  # Held-out images in the report.
 
@@ -83,7 +84,7 @@ def main():
     )
     vim_figures = measure_vim(tokenizer, vim, train, held_out, second)
   with clock.part('samples'):
-    samples = draw_samples(tokenizer, vim, budget.samples_per_class)
+    samples = draw_samples(tokenizer, vim, _SAMPLES_PER_CLASS)
 
   # ------------------------------------------------------------------ report
   report.write(

@@ -17,6 +17,8 @@ from vim_tf.config import (
   VIMConfig,
   ViTVQGANConfig,
 )
+from vim_tf.config_probe import ProbeConfig
+from vim_tf.small_presets import SMALL, falling
 
 # Paper Table 2. Head width 64 makes Large 602M parameters against the
 # published 599M; 1280 / 16 heads would make it 644M.
@@ -80,20 +82,6 @@ def _paper_stage2(
   )
 
 
-def _falling(learning_rate: float, steps: int, **kwargs) -> OptimizerConfig:
-  """Short warm-up, then a cosine to a twentieth, over a short run."""
-  warmup = min(100, steps // 10)
-  return OptimizerConfig(
-    learning_rate=learning_rate,
-    warmup_steps=warmup,
-    decay='cosine',
-    decay_start=warmup,
-    decay_end=steps,
-    final_learning_rate=learning_rate / 20,
-    **kwargs,
-  )
-
-
 def _short_run(steps: int, batch_size: int, every: int, **kwargs) -> RunConfig:
   return RunConfig(
     num_steps=steps,
@@ -125,8 +113,8 @@ def _tiny_stage1() -> Stage1Config:
     perceptual=PerceptualConfig(),
     adversarial=AdversarialConfig(channel_multiplier=1 / 32, r1_interval=4),
     codebook=CodebookConfig(init_from_data=True),
-    optimizer=_falling(1e-3, 20),
-    discriminator_optimizer=_falling(1e-3, 20),
+    optimizer=falling(1e-3, 20, final=0.05),
+    discriminator_optimizer=falling(1e-3, 20, final=0.05),
     run=_short_run(steps=20, batch_size=8, every=10),
   )
 
@@ -141,9 +129,36 @@ def _tiny_stage2() -> Stage2Config:
       num_classes=9,
     ),
     data=DataConfig(image_size=16, crop='shift', max_shift=2),
-    optimizer=_falling(1e-3, 20, beta_2=0.96),
+    optimizer=falling(1e-3, 20, final=0.05, beta_2=0.96),
     run=_short_run(steps=20, batch_size=8, every=10),
     label_drop=0.1,
+  )
+
+
+def _probe(
+  vim: Stage2Config, steps: int, batch_size: int, passes: int, **kwargs
+) -> ProbeConfig:
+  """Softmax layers by Adam, its learning rate falling to zero."""
+  return ProbeConfig(
+    data=vim.data,
+    optimizer=OptimizerConfig(
+      learning_rate=0.1,
+      beta_2=0.999,
+      weight_decay=0.0,
+      decay='cosine',
+      decay_end=steps,
+    ),
+    run=RunConfig(
+      num_steps=steps,
+      batch_size=batch_size,
+      steps_per_loop=min(steps, 100),
+      log_every=min(steps, 100),
+      eval_every=0,
+      picture_every=0,
+      checkpoint_every=steps,
+    ),
+    passes=passes,
+    **kwargs,
   )
 
 
@@ -154,6 +169,7 @@ STAGE1 = {
   'vit_vqgan_ss_16x16': lambda: _paper_stage1(_SMALL, _SMALL, 16),
   'vit_vqgan_bb_16x16': lambda: _paper_stage1(_BASE, _BASE, 16),
   'vit_vqgan_sl_16x16': lambda: _paper_stage1(_SMALL, _LARGE, 16),
+  'small': lambda: SMALL.stage1(),
   'tiny': _tiny_stage1,
 }
 
@@ -167,7 +183,17 @@ STAGE2 = {
   'vim_large_probe': lambda: _paper_stage2(
     dataclasses.replace(_VIM_LARGE, dropout=0.0), num_classes=0
   ),
+  'small': lambda: SMALL.stage2(SMALL.stage1()),
   'tiny': _tiny_stage2,
+}
+
+# The paper says nothing about how its probes were trained.
+PROBE = {
+  'small': lambda vim: _probe(vim, steps=600, batch_size=256, passes=4),
+  'imagenet': lambda vim: _probe(
+    vim, steps=10_000, batch_size=4096, passes=0, baselines=False
+  ),
+  'tiny': lambda vim: _probe(vim, steps=10, batch_size=8, passes=1, num_l2=2),
 }
 
 
@@ -181,9 +207,14 @@ def stage2(name: str) -> Stage2Config:
   return _preset(STAGE2, name)
 
 
-def _preset(presets, name):
+def probe(name: str, vim: Stage2Config) -> ProbeConfig:
+  """The config of a probe of a VIM, on its data; see `PROBE` for the names."""
+  return _preset(PROBE, name, vim)
+
+
+def _preset(presets, name, *arguments):
   if name not in presets:
     raise ConfigError(
       f'There is no preset {name!r}; there are {", ".join(presets)}.'
     )
-  return presets[name]()
+  return presets[name](*arguments)
