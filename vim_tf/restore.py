@@ -68,7 +68,9 @@ def vim(workdir: str | os.PathLike, dtype: str | None = None) -> Restored:
 
 
 def both(
-  workdir: str | os.PathLike, tokenizer_workdir: str = ''
+  workdir: str | os.PathLike,
+  tokenizer_workdir: str = '',
+  dtype: str | None = None,
 ) -> tuple[Restored, Restored]:
   """A VIM and the tokenizer whose codes it learned.
 
@@ -76,6 +78,7 @@ def both(
     workdir: The stage-2 run.
     tokenizer_workdir: Where its stage-1 run lies now; by default where it lay
       when the VIM was trained.
+    dtype: Policy to compute in; by default those of the runs.
 
   Returns:
     The tokenizer and the VIM.
@@ -86,8 +89,8 @@ def both(
     CheckpointError: If there is no checkpoint that fits.
     ConfigError: If sizes differ.
   """
-  second = vim(workdir)
-  first = tokenizer(tokenizer_workdir or second.config.tokenizer)
+  second = vim(workdir, dtype)
+  first = tokenizer(tokenizer_workdir or second.config.tokenizer, dtype)
   check_stages_match(first.config.model, second.config)
   expected = second.record.get('tokenizer_fingerprint')
   found = fingerprint(first.model)
