@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.data import errors
+from vim_tf.training import preemption
 from vim_tf.training import strategy as strategy_lib
 
 
@@ -231,6 +232,9 @@ def run(main: Callable[[], None]):
           f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
         )
       main()
+    except preemption.Preempted as error:
+      print(error, file=sys.stderr)
+      sys.exit(preemption.EXIT_STATUS)
     except config_lib.UserError as error:
       _fail(error)
     except Exception as error:

@@ -2,13 +2,15 @@
 
 import collections
 import dataclasses
+import os
 import pathlib
+import signal
 
 import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig, RunConfig, UserError
-from vim_tf.training import checkpoints, loop, optimizers
+from vim_tf.training import checkpoints, loop, optimizers, preemption
 from vim_tf.training import workdir as workdir_lib
 
 _RUN = RunConfig(
@@ -221,6 +223,26 @@ class LoopTest(tf.test.TestCase):
       ]
 
     self.assertEqual(timeless(rows), timeless(expected))
+
+  def test_sigterm_saves_at_the_end_of_the_chunk(self):
+    path, toy = self._path(), _Toy()
+    run = dataclasses.replace(_RUN, checkpoint_every=10)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop():  # Called at step 5, which no checkpoint was due at.
+      os.kill(os.getpid(), signal.SIGTERM)
+      return {}
+
+    with self.assertRaisesRegex(preemption.Preempted, 'step 5 of 10: .*same'):
+      self._train(toy, path, run, evaluate=stop)
+    self.assertIs(signal.getsignal(signal.SIGTERM), before)
+    self.assertEqual(checkpoints.steps(pathlib.Path(path) / 'checkpoints'), [5])
+    resumed, whole = _Toy(), _Toy()
+    self._train(resumed, path, run)
+    self._train(whole, self._path(), run)
+    self.assertEqual(resumed.state().keys(), whole.state().keys())
+    for name, value in whole.state().items():
+      self.assertAllEqual(resumed.state()[name], value, name)
 
   def test_a_damaged_checkpoint_costs_its_steps_alone(self):
     whole = _Toy()

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import RunConfig, UserError
-from vim_tf.training import checkpoints, progress, summaries
+from vim_tf.training import checkpoints, preemption, progress, summaries
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -68,6 +68,7 @@ def train(
   Raises:
     NonFiniteError: If a loss term is not finite, naming the term and step.
     CheckpointError: If checkpoints cannot be read or written.
+    Preempted: If SIGTERM came; everything up to the end of that chunk is saved.
   """
   # ---------------------------------------------------------------- restore
   contents = trainer.checkpoint_contents()
@@ -89,7 +90,10 @@ def train(
   seconds = 0.0
 
   # ----------------------------------------------------------------- chunks
-  with progress.Bar(title, step, run.num_steps) as bar:
+  with (
+    progress.Bar(title, step, run.num_steps) as bar,
+    preemption.Watch() as watch,
+  ):
     while step < run.num_steps:
       end = _chunk_end(step, run)
       started = time.monotonic()
@@ -114,9 +118,14 @@ def train(
         writer.scalars(step, evaluate(), 'eval/')
       if _due(step, run.picture_every, run.num_steps):
         writer.images(step, draw())
-      if _due(step, run.checkpoint_every, run.num_steps):
+      if watch.asked or _due(step, run.checkpoint_every, run.num_steps):
         writer.flush()
         saver.save(step)
+      if watch.asked and step < run.num_steps:
+        raise preemption.Preempted(
+          f'{title} was asked to stop (SIGTERM) and is saved at step {step} of '
+          f'{run.num_steps}: the same command goes on from there.'
+        )
 
 
 class _Chunk:
