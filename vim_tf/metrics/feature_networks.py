@@ -5,6 +5,8 @@ a `name` that goes into the names of its scores and a `source` that goes into
 the protocol:
 
 - `efficientnet_lite0` (the default): comes with a package, needs no download;
+- `efficientnet_lite1` and `efficientnet_lite2`: its larger sisters, likewise,
+  for what must not see the scoring network, such as rejection sampling;
 - `inception`: the Inception of the papers' FID and IS as TF-GAN publishes it,
   from TF Hub, or `inception:PATH` from a folder that it was unpacked to;
 - `file:PATH`: a SavedModel or Keras model that takes images in [0, 1] and gives
@@ -26,6 +28,11 @@ from vim_tf import config as config_lib
 from vim_tf.metrics import efficientnet_lite
 
 DEFAULT = 'efficientnet_lite0'
+
+_EFFICIENTNETS = tuple(
+  f'efficientnet_lite{variant}'
+  for variant in range(len(efficientnet_lite.VARIANTS))
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +68,8 @@ def load(name: str = DEFAULT) -> FeatureNetwork:
   """Loads a network by name.
 
   Args:
-    name: 'efficientnet_lite0', 'inception', 'inception:PATH' or 'file:PATH'.
+    name: 'efficientnet_lite0' (or 1, 2), 'inception', 'inception:PATH' or
+      'file:PATH'.
 
   Returns:
     The network.
@@ -70,15 +78,15 @@ def load(name: str = DEFAULT) -> FeatureNetwork:
     ValueError: There is no such network, or it cannot be read or reached.
   """
   kind, _, path = name.partition(':')
-  if name == DEFAULT:
-    return _load_efficientnet_lite0()
+  if name in _EFFICIENTNETS:
+    return _load_efficientnet_lite(name)
   if kind == 'inception' and (path or name == kind):
     return _load_inception(path)
   if kind == 'file' and path:
     return _load_file(path)
   raise config_lib.UserError(
-    f'There is no feature network {name!r}: choose {DEFAULT}, inception, '
-    'inception:PATH or file:PATH.'
+    f'There is no feature network {name!r}: choose '
+    f'{", ".join(_EFFICIENTNETS)}, inception, inception:PATH or file:PATH.'
   )
 
 
@@ -111,16 +119,18 @@ def run(
   return np.concatenate(features), np.concatenate(logits) if logits else None
 
 
-def _load_efficientnet_lite0() -> FeatureNetwork:
-  model = efficientnet_lite.build()
+def _load_efficientnet_lite(name: str) -> FeatureNetwork:
+  variant = _EFFICIENTNETS.index(name)
+  model = efficientnet_lite.build(variant=variant)
 
   @tf.function(reduce_retracing=True)
   def function(images):
-    return model(efficientnet_lite.preprocess(images), training=False)
+    images = efficientnet_lite.preprocess(images, variant)
+    return model(images, training=False)
 
   return FeatureNetwork(
-    name=DEFAULT,
-    source=f'sha256:{efficientnet_lite.SHA256}',
+    name=name,
+    source=f'sha256:{efficientnet_lite.VARIANTS[variant].sha256}',
     function=function,
   )
 
