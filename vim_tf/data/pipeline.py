@@ -7,6 +7,8 @@ epoch, example). A run that starts at step k computes where it stands and gets
 the batches that it would have got.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -57,30 +59,26 @@ def training_batches(
     DataError: If classes shall be balanced, but the source is streamed.
     ValueError: If the batch does not divide among the input pipelines.
   """
-  num_pipelines = input_context.num_input_pipelines if input_context else 1
-  if batch_size % num_pipelines:
-    raise ValueError(
-      f'batch_size {batch_size} does not divide among {num_pipelines} input '
-      'pipelines.'
-    )
+  local_size, share = own_share(batch_size, input_context)
   if config.balance_classes and not source.random_access:
     raise DataError(
       f'Data set {source.name!r} is streamed, so that its classes cannot be '
       'balanced: set balance_classes to false.'
     )
-  make = _draw_examples if source.random_access else _stream_examples
   start = start_step * batch_size
-  data = make(source, config, seed, start // source.num_examples)
-  data = data.skip(start % source.num_examples)
-  local_size = batch_size // num_pipelines
-  if num_pipelines > 1:
-    first = input_context.input_pipeline_id * local_size
-    data = data.batch(batch_size, drop_remainder=True).map(
-      lambda batch: {
-        name: x[first : first + local_size] for name, x in batch.items()
-      }
+  epoch = start // source.num_examples
+  if source.random_access:
+    data = draw_examples(
+      source.num_examples,
+      source.labels if config.balance_classes else None,
+      seed=seed,
+      epoch=epoch,
     )
-    data = data.unbatch()
+  else:
+    data = _stream_examples(source, seed, epoch)
+  data = data.skip(start % source.num_examples)
+  if local_size < batch_size:
+    data = data.batch(batch_size, drop_remainder=True).map(share).unbatch()
   read = _reader(source, config)
   flippable = tf.constant(source.flippable)
 
@@ -93,7 +91,7 @@ def training_batches(
 
   data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
   data = data.batch(local_size, drop_remainder=True).prefetch(2)
-  return data.with_options(_options())
+  return data.with_options(options())
 
 
 def evaluation_batches(
@@ -114,7 +112,8 @@ def evaluation_batches(
 
   Returns:
     Dictionaries: `images`, float32 `[batch_size, image_size, image_size, 3]`
-    in [0, 1]; `labels`, int32 `[batch_size]`; `mask`, float32 `[batch_size]`:
+    in [0, 1]; `labels`, int32 `[batch_size]`; `indices`, int64
+    `[batch_size]`, each example's identity; `mask`, float32 `[batch_size]`:
     1, or 0 for the zeros that fill up the last batch.
   """
   count = min(source.num_examples, max_examples or source.num_examples)
@@ -127,19 +126,56 @@ def evaluation_batches(
 
   def finish(example):
     image, label = read(example)
-    return dict(images=image, labels=label, mask=tf.ones([]))
-
-  def fill(batch):
-    missing = batch_size - tf.shape(batch['mask'])[0]
-
-    def pad(x):
-      x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-      return tf.ensure_shape(x, [batch_size, *x.shape[1:]])
-
-    return {name: pad(x) for name, x in batch.items()}
+    return dict(
+      images=image, labels=label, indices=example['index'], mask=tf.ones([])
+    )
 
   data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
-  return data.batch(batch_size).map(fill).prefetch(1).with_options(_options())
+  return full_batches(data, batch_size).prefetch(1).with_options(options())
+
+
+def epoch_batches(
+  source: Source,
+  config: DataConfig,
+  *,
+  batch_size: int,
+  seed: int,
+  epoch: int,
+) -> tf.data.Dataset:
+  """One pass in the source's own order, augmented as training augments.
+
+  Args:
+    source: The training images.
+    config: Image size and augmentation.
+    batch_size: Images of a batch.
+    seed: The seed of the augmentation, at least 0.
+    epoch: Which of its crops an image is given: that with which a run of this
+      seed draws it after so many earlier draws.
+
+  Returns:
+    Dictionaries as `evaluation_batches` gives them.
+  """
+  if source.random_access:
+    data = tf.data.Dataset.range(source.num_examples).map(
+      lambda index: dict(index=index)
+    )
+  else:
+    data = source.examples()
+  read = _reader(source, config)
+  flippable = tf.constant(source.flippable)
+
+  def finish(example):
+    image, label = read(example)
+    seeds = example_seeds(seed, tf.constant(epoch, tf.int64), example['index'])
+    image = augmentation.augment(
+      image, seeds, tf.gather(flippable, label), config
+    )
+    return dict(
+      images=image, labels=label, indices=example['index'], mask=tf.ones([])
+    )
+
+  data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
+  return full_batches(data, batch_size).prefetch(1).with_options(options())
 
 
 def evaluation_arrays(
@@ -161,43 +197,115 @@ def evaluation_arrays(
   return np.concatenate(all_images), np.concatenate(labels)
 
 
-def _draw_examples(source: Source, config: DataConfig, seed: int, epoch: int):
-  """Endless `index` and `seed` (scalars) of a random-access source."""
+def draw_examples(
+  num_examples: int, labels: np.ndarray | None, *, seed: int, epoch: int
+) -> tf.data.Dataset:
+  """Endless draws of examples, in an order that is a function of the seed.
+
+  Args:
+    num_examples: How many there are.
+    labels: Class of each, int `[num_examples]`, to draw every class equally
+      often; None to draw every example equally often.
+    seed: The run's seed, at least 0.
+    epoch: The first epoch.
+
+  Returns:
+    Dictionaries of scalars: `index`, int64; `round`, int64, how often the
+    example was drawn before; `seed`, uint32, a hash of (seed, round, index).
+  """
 
   def draw(number):
-    if config.balance_classes:
-      return order.balanced_order(seed, int(number), source.labels)
-    return order.epoch_order(seed, int(number), source.num_examples)
+    if labels is not None:
+      return order.balanced_order(seed, int(number), labels)
+    return order.epoch_order(seed, int(number), num_examples)
 
   def make_epoch(number):
     indices, rounds = tf.numpy_function(draw, [number], [tf.int64, tf.int64])
-    indices.set_shape([source.num_examples])
-    rounds.set_shape([source.num_examples])
+    indices.set_shape([num_examples])
+    rounds.set_shape([num_examples])
+    seeds = example_seeds(seed, rounds, indices)
     return tf.data.Dataset.from_tensor_slices(
-      dict(index=indices, seed=_example_seeds(seed, rounds, indices))
+      dict(index=indices, round=rounds, seed=seeds)
     )
 
   return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
 
 
-def _stream_examples(source: Source, config: DataConfig, seed: int, epoch: int):
+def example_seeds(
+  seed: int, rounds: tf.Tensor, indices: tf.Tensor
+) -> tf.Tensor:
+  """uint32 hashes of (seed, round, example), the same for any batch size."""
+  seeds = randomness.fold(tf.constant(seed % 2**32, tf.uint32), rounds)
+  return randomness.fold(seeds, indices)
+
+
+def own_share(
+  batch_size: int, input_context: tf.distribute.InputContext | None
+) -> tuple[int, Callable[[dict], dict]]:
+  """What one of several input pipelines gives of each batch.
+
+  Args:
+    batch_size: Examples of one step, over all input pipelines.
+    input_context: Of `tf.distribute`; None: this one gives everything.
+
+  Returns:
+    How many examples that is, and a function from a batch to that part.
+
+  Raises:
+    ValueError: If the batch does not divide among the input pipelines.
+  """
+  num_pipelines = input_context.num_input_pipelines if input_context else 1
+  if batch_size % num_pipelines:
+    raise ValueError(
+      f'batch_size {batch_size} does not divide among {num_pipelines} input '
+      'pipelines.'
+    )
+  size = batch_size // num_pipelines
+  first = input_context.input_pipeline_id * size if input_context else 0
+  return size, lambda batch: {
+    name: x[first : first + size] for name, x in batch.items()
+  }
+
+
+def full_batches(data: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+  """Batches of dictionaries, the last one filled up with zeros."""
+
+  def fill(batch):
+    missing = batch_size - tf.shape(batch['mask'])[0]
+
+    def pad(x):
+      x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+      return tf.ensure_shape(x, [batch_size, *x.shape[1:]])
+
+    return {name: pad(x) for name, x in batch.items()}
+
+  return data.batch(batch_size).map(fill)
+
+
+def options() -> tf.data.Options:
+  """How every input pipeline runs: in order, on few threads, not sharded."""
+  result = tf.data.Options()
+  result.deterministic = True
+  result.autotune.enabled = False
+  result.threading.private_threadpool_size = _THREADS
+  result.threading.max_intra_op_parallelism = 1
+  result.experimental_distribute.auto_shard_policy = (
+    tf.data.experimental.AutoShardPolicy.OFF
+  )
+  return result
+
+
+def _stream_examples(source: Source, seed: int, epoch: int):
   """Endless examples of a streamed source, with their `seed`."""
-  del config  # Streams have one way of being drawn.
 
   def make_epoch(number):
     return source.stream(seed, number).map(
       lambda example: (
-        example | dict(seed=_example_seeds(seed, number, example['index']))
+        example | dict(seed=example_seeds(seed, number, example['index']))
       )
     )
 
   return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
-
-
-def _example_seeds(seed: int, epochs: tf.Tensor, indices: tf.Tensor):
-  """uint32 hashes of (seed, epoch, example), the same for any batch size."""
-  seeds = randomness.fold(tf.constant(seed % 2**32, tf.uint32), epochs)
-  return randomness.fold(seeds, indices)
 
 
 def _reader(source: Source, config: DataConfig, centered: bool = False):
@@ -254,7 +362,7 @@ def _decode_all(source: Source, size: int, prepare) -> tf.Tensor:
       deterministic=True,
     )
     decoded = np.empty([source.num_examples, size, size, 3], np.uint8)
-    batches = data.batch(64).with_options(_options()).as_numpy_iterator()
+    batches = data.batch(64).with_options(options()).as_numpy_iterator()
     first = 0
     for batch in batches:
       decoded[first : first + len(batch)] = batch
@@ -262,15 +370,3 @@ def _decode_all(source: Source, size: int, prepare) -> tf.Tensor:
     with tf.device('CPU'):
       source.cache[size] = tf.constant(decoded)
   return source.cache[size]
-
-
-def _options() -> tf.data.Options:
-  options = tf.data.Options()
-  options.deterministic = True
-  options.autotune.enabled = False
-  options.threading.private_threadpool_size = _THREADS
-  options.threading.max_intra_op_parallelism = 1
-  options.experimental_distribute.auto_shard_policy = (
-    tf.data.experimental.AutoShardPolicy.OFF
-  )
-  return options
