@@ -1,0 +1,90 @@
+"""What the exporters' binaries share: flags, and errors in one line."""
+
+from collections.abc import Callable
+import os
+import sys
+
+from absl import app, flags, logging
+
+from export import headers, saved_model, server_configs
+from vim_tf import restore
+from vim_tf.config import UserError
+
+
+def define_flags(name: str):
+  """Defines the flags of every exporter.
+
+  Args:
+    name: The name to serve the model under, if no flag says another.
+  """
+  flags.DEFINE_string(
+    'base', None, '[output] Folder of the versions, BASE/<version>/.'
+  )
+  flags.mark_flag_as_required('base')
+  flags.DEFINE_integer(
+    'version', 0, '[output] Number of the version; 0: the next one.'
+  )
+  flags.DEFINE_string('name', name, '[output] Name to serve the model under.')
+  flags.DEFINE_enum(
+    'precision',
+    'float32',
+    ['float32', 'bfloat16'],
+    '[graph] Compute in float32 or bfloat16; weights stay float32.',
+  )
+  flags.DEFINE_integer(
+    'max_side', 8192, '[graph] Largest height or width taken, in pixels.', 1
+  )
+  flags.DEFINE_integer(
+    'max_pixels', 4096**2, '[graph] Most pixels of an image taken.', 1
+  )
+  flags.DEFINE_integer(
+    'max_batch_size', 32, '[server] Most examples that it runs together.', 1
+  )
+
+
+def limits() -> headers.Limits:
+  """The largest images that the flags let an export decode."""
+  return headers.Limits(flags.FLAGS.max_side, flags.FLAGS.max_pixels)
+
+
+def dtype() -> str:
+  """The Keras policy that the flags ask for."""
+  return restore.policy(flags.FLAGS.precision)
+
+
+def write(make: Callable[[], saved_model.Export]):
+  """Writes what an exporter makes, and the server's files beside it.
+
+  Args:
+    make: Called once the output is known to be free.
+  """
+  values = flags.FLAGS
+  base = saved_model.new_version(values.base, values.version).parent
+  folder = saved_model.write(make(), base, values.version)
+  server_configs.write(base, values.name, values.max_batch_size)
+  logging.info('The export is in %s.', folder)
+
+
+def run(main: Callable[[], None]):
+  """Runs a binary: in the caller's directory, bad input in one line.
+
+  Args:
+    main: What to do once the flags are parsed.
+  """
+
+  def wrapped(argv):
+    # `bazel run` starts binaries in a folder of its own.
+    os.chdir(os.environ.get('BUILD_WORKING_DIRECTORY', '.'))
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+      if len(argv) > 1:
+        raise UserError(
+          f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
+        )
+      main()
+    except UserError as error:
+      print(f'error: {error}', file=sys.stderr)
+      sys.exit(1)
+
+  app.run(wrapped)

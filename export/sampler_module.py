@@ -1,0 +1,183 @@
+"""The sampler's signatures: classes and seeds to images, codes, likelihoods."""
+
+import tensorflow as tf
+
+from export import checks, headers, reading, signatures
+from vim_tf.vim import decoding
+from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+_BITS_PER_NAT = 1.4426950408889634
+_LARGEST = 1000.0  # Of what has no upper end: beyond it nothing changes.
+
+
+class Sampler(signatures.SignatureModule):
+  """A VIM with its tokenizer for a server.
+
+  Every setting is one value an example, and what an example draws does not
+  depend on who shares its batch. Signatures:
+    serving_default: `class_ids`, `seeds`, `temperature`, `top_k`, `top_p`,
+      `guidance_scale` to `png_bytes` and `codes`.
+    sample_images: the same to `images` and `codes`.
+    complete: `image_bytes` and `kept_rows`, and the same as above, to
+      `png_bytes` and `codes`: the upper rows of codes stay, the rest is drawn.
+    negative_log_likelihood: `image_bytes` and `class_ids` to `nats`, of all
+      codes of an image together, and `bits_per_code`.
+
+  Args:
+    vim: A built VIM.
+    tokenizer: The tokenizer of its codes.
+    limits: The largest images that are decoded.
+    jit_compile: Whether XLA compiles the loop, once for each batch size. The
+      server then spends a minute or so at the first request of a size.
+  """
+
+  def __init__(
+    self,
+    vim: vim_model.VIM,
+    tokenizer: vit_vqgan_model.ViTVQGAN,
+    limits: headers.Limits,
+    jit_compile: bool = False,
+  ):
+    super().__init__('sampler', vim=vim, tokenizer=tokenizer)
+    self.parts.limits = limits
+    classes = vim.config.num_classes  # This number itself: no class.
+    self.parts.ranges = {
+      'class_ids': checks.Range(0, classes),
+      'seeds': checks.Range(0, 2**32 - 1),
+      'temperature': checks.Range(0.0, _LARGEST),
+      'top_k': checks.Range(0, 2**31 - 1),
+      'top_p': checks.Range(0.0, 1.0, above_low=True),
+      'guidance_scale': checks.Range(0.0, _LARGEST),
+      'kept_rows': checks.Range(0, vim.config.grid_size),
+    }
+    self.parts.loops = {
+      guided: self._make_loop(guided, jit_compile)
+      for guided in ((False, True) if classes else (False,))
+    }
+    settings = [
+      signatures.example(tf.int32, 'class_ids'),
+      signatures.example(tf.int64, 'seeds'),
+      signatures.example(tf.float32, 'temperature'),
+      signatures.example(tf.int32, 'top_k'),
+      signatures.example(tf.float32, 'top_p'),
+      signatures.example(tf.float32, 'guidance_scale'),
+    ]
+    encoded = signatures.example(tf.string, 'image_bytes')
+    kept = signatures.example(tf.int32, 'kept_rows')
+    self.add(signatures.SERVE, self.sample, *settings)
+    self.add('sample_images', self.sample_images, *settings)
+    self.add('complete', self.complete, encoded, kept, *settings)
+    self.add(
+      'negative_log_likelihood',
+      self.negative_log_likelihood,
+      encoded,
+      settings[0],
+    )
+
+  def sample(
+    self, class_ids, seeds, temperature, top_k, top_p, guidance_scale
+  ) -> dict[str, tf.Tensor]:
+    """One PNG file an example, with its codes; every argument `[batch]`."""
+    found = self.sample_images(
+      class_ids, seeds, temperature, top_k, top_p, guidance_scale
+    )
+    return {
+      'png_bytes': reading.to_png(found['images']),
+      'codes': found['codes'],
+    }
+
+  def sample_images(
+    self, class_ids, seeds, temperature, top_k, top_p, guidance_scale
+  ) -> dict[str, tf.Tensor]:
+    """One image `[batch, size, size, 3]` an example, with its codes."""
+    inputs = checks.checked(
+      {
+        'class_ids': class_ids,
+        'seeds': seeds,
+        'temperature': temperature,
+        'top_k': top_k,
+        'top_p': top_p,
+        'guidance_scale': guidance_scale,
+      },
+      self.parts.ranges,
+    )
+    shape = [tf.shape(class_ids)[0], self.parts.vim.config.num_codes]
+    codes = self._draw(
+      prefix=tf.zeros(shape, tf.int32),
+      prefix_length=tf.zeros_like(class_ids),
+      **inputs,
+    )
+    return {'images': self.parts.tokenizer.decode(codes), 'codes': codes}
+
+  def complete(
+    self,
+    image_bytes,
+    kept_rows,
+    class_ids,
+    seeds,
+    temperature,
+    top_k,
+    top_p,
+    guidance_scale,
+  ) -> dict[str, tf.Tensor]:
+    """Keeps the upper rows of an image's codes and draws the others."""
+    inputs = checks.checked(
+      {
+        'image_bytes': image_bytes,
+        'kept_rows': kept_rows,
+        'class_ids': class_ids,
+        'seeds': seeds,
+        'temperature': temperature,
+        'top_k': top_k,
+        'top_p': top_p,
+        'guidance_scale': guidance_scale,
+      },
+      self.parts.ranges,
+    )
+    prefix = self._encode(inputs.pop('image_bytes'))
+    rows = inputs.pop('kept_rows')
+    codes = self._draw(
+      prefix=prefix,
+      prefix_length=rows * self.parts.vim.config.grid_size,
+      **inputs,
+    )
+    images = self.parts.tokenizer.decode(codes)
+    return {'png_bytes': reading.to_png(images), 'codes': codes}
+
+  def negative_log_likelihood(
+    self, image_bytes, class_ids
+  ) -> dict[str, tf.Tensor]:
+    """How unlikely images' codes are, given their classes."""
+    inputs = checks.checked(
+      {'image_bytes': image_bytes, 'class_ids': class_ids}, self.parts.ranges
+    )
+    codes = self._encode(inputs['image_bytes'])
+    logits = self.parts.vim(codes, inputs['class_ids'])
+    nats = vim_model.negative_log_likelihood(logits, codes)
+    return {
+      'nats': tf.reduce_sum(nats, axis=1),
+      'bits_per_code': tf.reduce_mean(nats, axis=1) * _BITS_PER_NAT,
+    }
+
+  def _encode(self, image_bytes):
+    tokenizer = self.parts.tokenizer
+    size = tokenizer.config.image_size
+    return tokenizer.encode(reading.read(image_bytes, size, self.parts.limits))
+
+  def _draw(self, **inputs):
+    inputs['seeds'] = tf.cast(inputs['seeds'], tf.uint32)
+    if len(self.parts.loops) == 1:
+      return self.parts.loops[False](**inputs)
+    # Guidance runs every example twice: only if one of them asks for it.
+    return tf.cond(
+      tf.reduce_any(inputs['guidance_scale'] != 1.0),
+      lambda: self.parts.loops[True](**inputs),
+      lambda: self.parts.loops[False](**inputs),
+    )
+
+  def _make_loop(self, guided: bool, jit_compile: bool):
+    def loop(**inputs):
+      return decoding.decode(self.parts.vim, guided=guided, **inputs)
+
+    return tf.function(loop, jit_compile=jit_compile, autograph=False)

@@ -1,0 +1,139 @@
+"""Writes a module as one numbered version of a served model.
+
+A version is complete or it is not there: it is written under another name and
+then renamed, because servers watch the folder. Beside the graph it holds
+`assets/` (class names, configs) and the warm-up requests that a server replays
+before it answers.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+
+from absl import logging
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from export import signatures
+from vim_tf.config import UserError
+
+WARMUP_FILE = 'assets.extra/tf_serving_warmup_requests'
+"""Where TF Serving looks for requests to replay, within a version."""
+
+CLASS_NAMES_FILE = 'assets/class_names.txt'
+CONFIG_FILE = 'assets/config.json'
+
+
+class ExportError(UserError):
+  """An export that cannot be written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """What goes into a version.
+
+  Attributes:
+    module: The signatures and weights.
+    class_names: Names of the classes, by id.
+    config: What `assets/config.json` shall hold.
+    warmup: Requests to replay, at least one for each signature.
+    classify: Names of signatures that answer TF Serving's Classify.
+  """
+
+  module: signatures.SignatureModule
+  class_names: Sequence[str]
+  config: dict
+  warmup: Sequence[prediction_log_pb2.PredictionLog]
+  classify: Sequence[str] = ()
+
+
+def write(
+  export: Export, base: str | os.PathLike, version: int = 0
+) -> pathlib.Path:
+  """Writes a version.
+
+  Args:
+    export: What goes into it.
+    base: Folder of the model's versions; made if it is not there.
+    version: Its number, from 1 on; 0: the one after the newest.
+
+  Returns:
+    The version's folder, `base/version`.
+
+  Raises:
+    ExportError: If the version exists, or cannot be written.
+  """
+  base = pathlib.Path(base)
+  final = new_version(base, version)
+  temporary = base / f'.writing-{final.name}-{os.getpid()}'
+  try:
+    base.mkdir(parents=True, exist_ok=True)
+    _write_all(export, temporary)
+    # Fails if another export has been faster: a folder of files stays.
+    os.rename(temporary, final)
+  except (OSError, tf.errors.OpError) as error:
+    reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+    raise ExportError(f'Cannot write {final}: {reason}.') from error
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  size = sum(f.stat().st_size for f in final.rglob('*') if f.is_file())
+  logging.info('%s holds %.1f MB.', final, size / 1e6)
+  return final
+
+
+def versions(base: str | os.PathLike) -> list[int]:
+  """Numbers of the versions in a folder, oldest first."""
+  base = pathlib.Path(base)
+  names = os.listdir(base) if base.is_dir() else []
+  return sorted(
+    int(name)
+    for name in names
+    if name.isascii() and name.isdigit() and (base / name).is_dir()
+  )
+
+
+def new_version(base: pathlib.Path, version: int = 0) -> pathlib.Path:
+  """The folder that a new version would get.
+
+  Raises:
+    ExportError: If it exists, or the number is negative.
+  """
+  found = versions(base)
+  version = version or (found[-1] + 1 if found else 1)
+  if version < 0:
+    raise ExportError(f'--version is {version}, but must be 1 or more.')
+  final = base / str(version)
+  if final.exists():
+    raise ExportError(
+      f'{final} exists already, and versions are never written over: give '
+      f'another --version, or none for {found[-1] + 1 if found else 1}.'
+    )
+  return final
+
+
+def _write_all(export: Export, folder: pathlib.Path):
+  tf.saved_model.save(
+    export.module, str(folder), signatures=export.module.signatures
+  )
+  for name in export.classify:
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(
+      str(folder)
+    )
+    updater.replace_method_name(
+      signature_key=name,
+      method_name=tf.saved_model.CLASSIFY_METHOD_NAME,
+      tags='serve',
+    )
+    updater.save()
+  assets = folder / 'assets'
+  assets.mkdir(exist_ok=True)
+  names = ''.join(f'{name}\n' for name in export.class_names)
+  (folder / CLASS_NAMES_FILE).write_text(names)
+  (folder / CONFIG_FILE).write_text(json.dumps(export.config, indent=2) + '\n')
+  (folder / WARMUP_FILE).parent.mkdir()
+  with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
+    for log in export.warmup:
+      writer.write(log.SerializeToString())

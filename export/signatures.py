@@ -1,0 +1,54 @@
+"""What the exported modules share: functions of named inputs and outputs."""
+
+from collections.abc import Callable
+import types
+
+import tensorflow as tf
+
+SERVE = 'serving_default'
+"""The signature of a request that names none."""
+
+
+class SignatureModule(tf.Module):
+  """Functions of fixed signatures with the weights that they use.
+
+  Its graph holds TensorFlow's own ops alone, and each weight once, however
+  many functions use it.
+
+  Args:
+    name: The module's name.
+    **models: Built Keras models by the names that `self.parts` shall give
+      them.
+  """
+
+  def __init__(self, name: str, **models: tf.keras.Model):
+    super().__init__(name=name)
+    # A namespace, into which TensorFlow does not look for what to save: Keras
+    # models would bring functions of their own into the export.
+    self.parts = types.SimpleNamespace(**models, functions={}, used=set())
+    self.weights = []
+
+  @property
+  def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+    """The functions by the names of their signatures."""
+    return dict(self.parts.functions)
+
+  def add(self, name: str, function: Callable, *inputs: tf.TensorSpec):
+    """Adds a signature and the weights that it uses.
+
+    Args:
+      name: Its name.
+      function: From tensors named as `inputs` to a dictionary of outputs.
+      *inputs: Shape, type and name of each input; the batch is None.
+    """
+    function = tf.function(function, input_signature=inputs, autograph=False)
+    self.parts.functions[name] = function
+    for variable in function.get_concrete_function().variables:
+      if variable.ref() not in self.parts.used:
+        self.parts.used.add(variable.ref())
+        self.weights.append(variable)
+
+
+def example(dtype: tf.DType, name: str, *shape: int) -> tf.TensorSpec:
+  """An input of one value, or of one tensor of `shape`, for each example."""
+  return tf.TensorSpec([None, *shape], dtype, name)
