@@ -123,7 +123,12 @@ class ValuesTest(ConfigTestCase):
     (
       'cnn_patch',
       {'backbone': 'cnn', 'image_size': 24, 'patch_size': 6},
-      ['patch_size is 6', 'power of two'],
+      ['patch_size is 6', 'one of 1, 2, 4, 8, 16, 32'],
+    ),
+    (
+      'cnn_large_patch',
+      {'backbone': 'cnn', 'patch_size': 64},
+      ['patch_size is 64', 'at most five times'],
     ),
     (
       'sincos_width',
@@ -190,6 +195,12 @@ class ValuesTest(ConfigTestCase):
   @parameterized.named_parameters(
     ('interval', {'revival_interval': -1}, ['revival_interval is -1']),
     ('steps', {'revival_steps': -1}, ['revival_steps is -1']),
+    (
+      'revival_without_steps',
+      {'revival_interval': 50},
+      ['revival_interval is 50', 'revival_steps is 0'],
+    ),
+    ('init_step', {'init_step': 10}, ['init_step is 10', 'init_from_data']),
   )
   def test_codebook(self, change, names):
     self.assert_refused(lambda: config_lib.CodebookConfig(**change), *names)
@@ -252,6 +263,78 @@ class StagesTest(ConfigTestCase):
       lambda: dataclasses.replace(config, losses=losses),
       'losses.logit_laplace',
       'model.logit_laplace',
+    )
+
+  @parameterized.named_parameters(
+    (
+      'images_too_small_for_lpips',
+      {'image_size': 8},
+      {'perceptual': 0.1},
+      {},
+      ['image_size is 8', 'perceptual', 'at least 16'],
+    ),
+    (
+      'images_too_small_for_patchgan',
+      {'image_size': 16},
+      {'adversarial': 0.1},
+      {'adversarial.discriminator': '"patchgan"'},
+      ['image_size is 16', 'patchgan', 'at least 24'],
+    ),
+    (
+      'images_that_stylegan2_cannot_halve',
+      {'image_size': 36},
+      {'adversarial': 0.1},
+      {},
+      ['image_size is 36', 'stylegan2', '4, 5, 6 or 7 times'],
+    ),
+    (
+      'averaged_discriminator',
+      {},
+      {'adversarial': 0.1},
+      {'discriminator_optimizer.ema_decay': '0.9'},
+      ['discriminator_optimizer.ema_decay', 'set it to 0'],
+    ),
+    (
+      'accumulating_discriminator',
+      {},
+      {'adversarial': 0.1},
+      {'discriminator_optimizer.accumulate': '2'},
+      ['discriminator_optimizer.accumulate', 'optimizer.accumulate'],
+    ),
+  )
+  def test_stage1_refuses(self, sizes, losses, others, names):
+    changes = {
+      f'{group}.{name}': str(value)
+      for name, value in sizes.items()
+      for group in ('data', 'model')
+    }
+    changes.update(others)
+    config = config_lib.replace(presets.stage1('tiny'), changes)
+    weights = dataclasses.replace(config.losses, **losses)
+    self.assert_refused(
+      lambda: dataclasses.replace(config, losses=weights), *names
+    )
+
+  @parameterized.parameters(4, 16, 20, 24, 28, 48, 64, 160, 256)
+  def test_stage1_takes_what_stylegan2_can_halve(self, size):
+    config = config_lib.replace(
+      presets.stage1('tiny'),
+      {
+        'data.image_size': str(size),
+        'model.image_size': str(size),
+        'losses.adversarial': '0.1',
+      },
+    )
+    self.assertEqual(config.model.image_size, size)
+
+  def test_stage1_refuses_help_for_a_codebook_that_stays(self):
+    config = presets.stage1('tiny')
+    self.assertTrue(config.codebook.init_from_data)
+    self.assert_refused(
+      lambda: dataclasses.replace(config, finetune_decoder_of='run'),
+      'finetune_decoder_of',
+      'init_from_data',
+      'revival_interval',
     )
 
   def test_stage2_refuses_label_drop_without_classes(self):

@@ -15,6 +15,7 @@ from vim_tf.config_io import from_dict, from_json, replace, to_dict, to_json
 from vim_tf.config_models import (
   ACTIVATIONS,
   BACKBONES,
+  CNN_PATCH_SIZES,
   POSITIONS,
   TransformerConfig,
   VIMConfig,
@@ -40,6 +41,7 @@ __all__ = [
   'ACTIVATIONS',
   'AdversarialConfig',
   'BACKBONES',
+  'CNN_PATCH_SIZES',
   'CROPS',
   'CodebookConfig',
   'ConfigError',
@@ -47,6 +49,8 @@ __all__ = [
   'DISCRIMINATORS',
   'DataConfig',
   'GAN_LOSSES',
+  'MIN_PATCHGAN_SIZE',
+  'MIN_PERCEPTUAL_SIZE',
   'LossConfig',
   'OPTIMIZERS',
   'OptimizerConfig',
@@ -67,6 +71,12 @@ __all__ = [
   'to_dict',
   'to_json',
 ]
+
+
+MIN_PERCEPTUAL_SIZE = 16
+"""Smallest images of LPIPS, in pixels: VGG16 halves them four times."""
+MIN_PATCHGAN_SIZE = 24
+"""Smallest images of the PatchGAN of three strided layers, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +125,41 @@ class Stage1Config:
       self.model.logit_laplace or self.losses.logit_laplace == 0,
       'losses.logit_laplace is above 0, but the model has plain outputs: '
       'set model.logit_laplace=true or the weight to 0.',
+    )
+    if self.losses.perceptual:
+      check(
+        self.model.image_size >= MIN_PERCEPTUAL_SIZE,
+        f'image_size is {self.model.image_size}, but the perceptual loss '
+        f'needs at least {MIN_PERCEPTUAL_SIZE} pixels: set '
+        'losses.perceptual to 0 or take larger images.',
+      )
+    if self.losses.adversarial:
+      self._check_discriminator()
+
+  def _check_discriminator(self):
+    size = self.model.image_size
+    if self.adversarial.discriminator == 'patchgan':
+      check(
+        size >= MIN_PATCHGAN_SIZE,
+        f'image_size is {size}, but the patchgan discriminator needs at least '
+        f'{MIN_PATCHGAN_SIZE} pixels.',
+      )
+    else:
+      odd = size // (size & -size)  # Without its powers of two.
+      check(
+        size >= 4 and odd in (1, 3, 5, 7),
+        f'image_size is {size}, but the stylegan2 discriminator halves it '
+        'down: it must be 4, 5, 6 or 7 times a power of two.',
+      )
+    check(
+      self.discriminator_optimizer.ema_decay == 0,
+      'discriminator_optimizer.ema_decay is above 0, but the weights of a '
+      'discriminator are not averaged: set it to 0.',
+    )
+    check(
+      self.discriminator_optimizer.accumulate == 1,
+      'discriminator_optimizer.accumulate is above 1, but both networks '
+      'follow optimizer.accumulate: leave it at 1.',
     )
 
 

@@ -6,6 +6,7 @@ from vim_tf.config_checks import check, check_choice, check_least
 
 BACKBONES = ('vit', 'cnn')
 POSITIONS = ('learned', 'sincos', 'factorized')
+CNN_PATCH_SIZES = (1, 2, 4, 8, 16, 32)
 ACTIVATIONS = ('gelu', 'tanh', 'relu')
 
 
@@ -99,9 +100,10 @@ class ViTVQGANConfig:
       f'{self.patch_size}.',
     )
     check(
-      self.backbone != 'cnn' or self.patch_size & (self.patch_size - 1) == 0,
-      f'patch_size is {self.patch_size}, but the cnn backbone halves its '
-      'way down: it must be a power of two.',
+      self.backbone != 'cnn' or self.patch_size in CNN_PATCH_SIZES,
+      f'patch_size is {self.patch_size}, but the cnn backbone halves its way '
+      'down, at most five times: it must be one of '
+      f'{", ".join(map(str, CNN_PATCH_SIZES))}.',
     )
     for name in ('encoder', 'decoder'):
       check(

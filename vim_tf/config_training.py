@@ -158,6 +158,12 @@ class CodebookConfig:
       f'init_step is {self.init_step}, but init_from_data is off: set it to '
       'true, or init_step to 0.',
     )
+    check(
+      self.revival_interval == 0 or self.revival_steps > self.init_step,
+      f'revival_interval is {self.revival_interval}, but revival_steps is '
+      f'{self.revival_steps}: it must come after init_step '
+      f'({self.init_step}), or nothing is revived.',
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _tiny_stage1() -> Stage1Config:
     adversarial=AdversarialConfig(channel_multiplier=1 / 32, r1_interval=4),
     codebook=CodebookConfig(init_from_data=True),
     optimizer=falling(1e-3, 20, final=0.05),
-    discriminator_optimizer=falling(1e-3, 20, final=0.05),
+    discriminator_optimizer=OptimizerConfig(learning_rate=1e-3),
     run=_short_run(steps=20, batch_size=8, every=10),
   )
 
