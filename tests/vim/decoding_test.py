@@ -19,7 +19,7 @@ _MIXED = [
   sampling.SamplingConfig(),
   sampling.SamplingConfig(temperature=0.8, top_k=4),
   sampling.SamplingConfig(top_p=0.7, guidance_scale=2.0),
-  sampling.SamplingConfig(temperature=0.0, guidance_scale=0.5),
+  sampling.SamplingConfig(guidance_scale=3.0, guidance_schedule='cosine'),
 ] * 4
 
 
@@ -69,6 +69,25 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(self.decoder([1, 2], [0, 0], settings), codes)
     self.assertNotAllEqual(self.decoder([1, 2], [0, 0], _GREEDY), codes)
 
+  def test_guidance_by_schedule_equals_two_full_passes(self):
+    settings = [
+      sampling.SamplingConfig(0.0, 0, 1.0, 4.0, 'linear'),
+      sampling.SamplingConfig(0.0, 0, 1.0, 4.0, 'cosine', 0.5),
+    ]
+    scales = np.stack([config.guidance_scales(_CODES) for config in settings])
+    codes = np.zeros([2, _CODES], np.int32)
+    no_class = np.full([2], _NO_CLASS)
+    for i in range(_CODES):
+      conditional = self.model(codes, np.array([1, 2]))[:, i].numpy()
+      unconditional = self.model(codes, no_class)[:, i].numpy()
+      guided = unconditional + scales[:, i, None] * (
+        conditional - unconditional
+      )
+      codes[:, i] = np.argmax(guided, axis=-1)
+    self.assertAllEqual(self.decoder([1, 2], [0, 0], settings), codes)
+    constant = sampling.SamplingConfig(0.0, guidance_scale=4.0)
+    self.assertNotAllEqual(self.decoder([1, 2], [0, 0], constant), codes)
+
   @parameterized.parameters(0, 6, 15)
   def test_same_codes_at_batch_1(self, index):
     alone = self.decoder(
@@ -101,12 +120,31 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
       temperature=tf.constant([c.temperature for c in _MIXED[:4]]),
       top_k=tf.constant([c.top_k for c in _MIXED[:4]]),
       top_p=tf.constant([c.top_p for c in _MIXED[:4]]),
-      guidance_scale=tf.constant([c.guidance_scale for c in _MIXED[:4]]),
+      guidance_scale=tf.stack([c.guidance_scales(_CODES) for c in _MIXED[:4]]),
       prefix=tf.zeros([4, _CODES], tf.int32),
       prefix_length=tf.zeros([4], tf.int32),
       guided=True,
     )
     self.assertAllEqual(found, self.mixed[:4])
+
+  def test_one_scale_an_example_in_graph_form(self):
+    tensors = dict(
+      class_ids=tf.constant([1, 2]),
+      seeds=tf.constant([3, 4], tf.uint32),
+      temperature=tf.ones([2]),
+      top_k=tf.zeros([2], tf.int32),
+      top_p=tf.ones([2]),
+      prefix=tf.zeros([2, _CODES], tf.int32),
+      prefix_length=tf.zeros([2], tf.int32),
+    )
+    scales = tf.constant([2.0, 0.0])
+    found = decoding.decode(
+      self.model, guidance_scale=scales, guided=True, **tensors
+    )
+    settings = [
+      sampling.SamplingConfig(guidance_scale=scale) for scale in (2.0, 0.0)
+    ]
+    self.assertAllEqual(found, self.decoder([1, 2], [3, 4], settings))
 
   def test_seeds_and_classes_count(self):
     codes = self.decoder([0, 0, 0, 1], [1, 1, 2, 1], _PLAIN)
@@ -170,6 +208,8 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
           top_k=i % 4,
           top_p=1.0 - 0.02 * i,
           guidance_scale=1.5 + i if guided else 1.0,
+          guidance_schedule=sampling.SCHEDULES[i % 3],
+          guidance_power=1.0 + i,
         )
         for _ in range(2)
       ]

@@ -169,8 +169,8 @@ class GuideTest(tf.test.TestCase):
   def test_1_is_none_exactly(self):
     self.assertAllEqual(self._guide(1.0), _logits(1))
 
-  def test_0_is_unconditional(self):
-    self.assertAllClose(self._guide(0.0), _logits(2), atol=1e-6)
+  def test_0_is_unconditional_exactly(self):
+    self.assertAllEqual(self._guide(0.0), _logits(2))
 
   def test_above_1_goes_on_beyond(self):
     expected = 3.0 * _logits(1) - 2.0 * _logits(2)
@@ -192,6 +192,10 @@ class SamplingConfigTest(tf.test.TestCase, parameterized.TestCase):
     ('top_p', 1.1),
     ('top_p', -0.5),
     ('guidance_scale', -1.0),
+    ('guidance_scale', float('inf')),
+    ('temperature', float('inf')),
+    ('guidance_schedule', 'sine'),
+    ('guidance_power', 0.0),
   )
   def test_refuses(self, name, value):
     with self.assertRaises(config_lib.ConfigError) as context:
@@ -202,6 +206,25 @@ class SamplingConfigTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_takes_what_is_at_the_edge(self):
     sampling.SamplingConfig(temperature=0.0, top_p=1.0, guidance_scale=0.0)
+
+  def _scales(self, scale, *schedule, num_codes=5):
+    config = sampling.SamplingConfig(1.0, 0, 1.0, scale, *schedule)
+    return config.guidance_scales(num_codes)
+
+  def test_schedules_go_from_1_to_the_scale(self):
+    self.assertAllEqual(self._scales(0.3), np.float32([0.3] * 5))
+    self.assertAllClose(self._scales(3.0, 'linear'), [1, 1.5, 2, 2.5, 3])
+    self.assertAllClose(self._scales(0.0, 'linear'), [1, 0.75, 0.5, 0.25, 0])
+    self.assertAllClose(self._scales(5.0, 'linear', 2.0), [1, 1.25, 2, 3.25, 5])
+    half = 0.5**0.5
+    self.assertAllClose(
+      self._scales(3.0, 'cosine'), [1, 2 - half, 2, 2 + half, 3]
+    )
+    self.assertAllClose(self._scales(3.0, 'linear', num_codes=1), [1])
+
+  @parameterized.parameters('constant', 'linear', 'cosine')
+  def test_scale_1_is_exactly_1_everywhere(self, schedule):
+    self.assertAllEqual(self._scales(1.0, schedule, 0.3), np.ones([5]))
 
 
 if __name__ == '__main__':

@@ -74,7 +74,7 @@ class Decoder:
     _check_range('seed', seeds, 2**32 - 1)
     _check_range('prefix_length', lengths, sizes.num_codes)
     _check_range('code', prefix, sizes.codebook_size - 1)
-    scales = np.array([c.guidance_scale for c in config], np.float32)
+    scales = np.stack([c.guidance_scales(sizes.num_codes) for c in config])
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
     return self._loop(
       class_ids=tf.constant(class_ids, tf.int32),
@@ -130,13 +130,16 @@ def decode(
   """The loop itself, in graph form; see `Decoder` for the arguments.
 
   With `guided`, every example runs twice, with and without its class, as one
-  batch of twice the size.
+  batch of twice the size. `guidance_scale` is `[batch]`, or `[batch,
+  num_codes]` where it goes by a schedule over the positions.
 
   Returns:
     int32 `[batch, num_codes]`.
   """
   length = model.config.num_codes
   batch = tf.shape(class_ids)[0]
+  if guidance_scale.shape.rank == 1:
+    guidance_scale = tf.tile(guidance_scale[:, None], [1, length])
   if guided:
     no_class = tf.fill([batch], model.config.num_classes)
     x = model.start(tf.concat([class_ids, no_class], axis=0))
@@ -146,7 +149,7 @@ def decode(
   def body(position, x, caches, codes):
     logits, caches = model.decode_step(x, caches, position)
     if guided:
-      logits = sampling.guide(*tf.split(logits, 2), guidance_scale)
+      logits = sampling.guide(*tf.split(logits, 2), guidance_scale[:, position])
     uniforms = randomness.uniform(
       seeds, (model.config.codebook_size,), position
     )
