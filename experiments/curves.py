@@ -20,6 +20,7 @@ HELD_OUT = 'eval/'
 
 _ON_HELD_OUT = 'held-out images'
 _ON_TRAINING = 'training batches'
+_STEPS = 'training steps'
 _PANEL_INCHES = (4.2, 2.7)
 _DPI = 110
 _STYLE = {
@@ -57,11 +58,15 @@ DARK = Palette('#1b2129', '#c3cad4', '#313a45', '#4fc3b5', '#7d8896')
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """One curve: steps, values, and what the legend calls it."""
+  """One curve: steps, values, and what the legend calls it.
+
+  `errors` are the half heights of a band around the values, if there is one.
+  """
 
   name: str
   steps: Sequence[float]
   values: Sequence[float]
+  errors: Sequence[float] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +78,24 @@ class Panel:
     unit: Label of the vertical axis.
     lines: The curves; the last is the one that matters.
     references: Figures of baselines by name, drawn as dashed lines.
+    axis: Label of the horizontal axis.
   """
 
   title: str
   unit: str
   lines: Sequence[Line]
   references: Mapping[str, float]
+  axis: str = _STEPS
 
   def describe(self) -> str:
     """The panel in one sentence, for those who cannot see it."""
+    at = 'step' if self.axis == _STEPS else 'place'
     parts = [
-      f'{line.name} from {line.values[0]:.4g} at step {line.steps[0]:,} to '
-      f'{line.values[-1]:.4g} at step {line.steps[-1]:,}'
+      f'{line.name} from {line.values[0]:.4g} at {at} {line.steps[0]:,} to '
+      f'{line.values[-1]:.4g} at {at} {line.steps[-1]:,}'
       for line in self.lines
     ]
-    parts += [f'{name} at {at:.4g}' for name, at in self.references.items()]
+    parts += [f'{name} at {y:.4g}' for name, y in self.references.items()]
     return f'{self.title}, {self.unit}: {"; ".join(parts)}.'
 
 
@@ -219,7 +227,21 @@ def _render(
 def _draw(axes: Axes, panel: Panel, palette: Palette):
   last = len(panel.lines) - 1
   for i, line in enumerate(panel.lines):
-    few = line.name == _ON_HELD_OUT and len(line.steps) < 20
+    seldom = line.name == _ON_HELD_OUT or panel.axis != _STEPS
+    few = seldom and len(line.steps) < 20
+    if line.errors:
+      low, high = (
+        [value + sign * error for value, error in zip(line.values, line.errors)]
+        for sign in (-1, 1)
+      )
+      axes.fill_between(
+        line.steps,
+        low,
+        high,
+        color=palette.accent if i == last else palette.second,
+        alpha=0.2,
+        linewidth=0,
+      )
     axes.plot(
       line.steps,
       line.values,
@@ -243,12 +265,13 @@ def _draw(axes: Axes, panel: Panel, palette: Palette):
   if len(panel.lines) > 1:
     axes.legend()
   axes.set_title(_plain(panel.title))
-  axes.set_xlabel('training steps')
+  axes.set_xlabel(_plain(panel.axis))
   axes.set_ylabel(_plain(panel.unit))
   axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   axes.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
   axes.margins(y=0.12)
-  axes.set_xlim(left=0)
+  if panel.axis == _STEPS:
+    axes.set_xlim(left=0)
 
 
 def _line(

@@ -142,7 +142,7 @@ def _probe(
   return ProbeConfig(
     data=vim.data,
     optimizer=OptimizerConfig(
-      learning_rate=0.1,
+      learning_rate=0.3,
       beta_2=0.999,
       weight_decay=0.0,
       decay='cosine',

@@ -1,0 +1,394 @@
+"""Linear probes of a VIM and of what it must beat, by one and the same way.
+
+For each seed a part of the training images is set aside. Softmax layers on the
+rest, one for every kind of features and every penalty, are trained side by
+side, and the part set aside chooses block and penalty. The layers chosen are
+trained again on all training images, and only those ever see the held-out
+images.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+import pathlib
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from experiments import probe_features
+from vim_tf import restore
+from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
+from vim_tf.data import pipeline, sources
+from vim_tf.probe import features as features_lib
+from vim_tf.probe import linear, splits
+from vim_tf.probe import step as step_lib
+from vim_tf.training import loop, optimizers
+from vim_tf.training import workdir as workdir_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What one seed found.
+
+  Attributes:
+    best_block: Name of the VIM's block that the validation part chose.
+    best_untrained: The same of the untrained VIM; '' without one.
+    penalty: The penalty chosen, by name of the features.
+    validation: Top-1 on the validation part, by name.
+    top1: On the held-out images, of all that was measured on them, by name.
+    top5: The same.
+    right: Whether each held-out image's class was the likeliest, bool
+      `[num_images]`, by name.
+    largest_class: Share of the held-out images in their largest class.
+  """
+
+  best_block: str
+  best_untrained: str
+  penalty: dict[str, float]
+  validation: dict[str, float]
+  top1: dict[str, float]
+  top5: dict[str, float]
+  right: dict[str, np.ndarray]
+  largest_class: float
+
+
+def sweep(
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  train: sources.Source,
+  held_out: sources.Source,
+  config: ProbeConfig,
+  path: str | pathlib.Path,
+  strategy: tf.distribute.Strategy,
+) -> list[Outcome]:
+  """Probes a VIM; `probe_figures` puts the outcomes together.
+
+  Args:
+    tokenizer: Makes the codes.
+    vim: Learned them; nothing of it is changed.
+    train: Images to train and to choose on.
+    held_out: Images to measure on.
+    config: Every setting.
+    path: The working directory; a probe that was stopped goes on from it.
+    strategy: Where replicas of the softmax layers run.
+
+  Returns:
+    The outcome of each seed.
+
+  Raises:
+    UserError: If there is no such block, the labels cannot be used, or the
+      directory is that of another run.
+  """
+  path = workdir_lib.make_folder(path)  # Told before anything is computed.
+  probe_features.check_block(vim.model, config.fixed_block)
+  for source, what in (
+    (train, 'training images'),
+    (held_out, 'held-out images'),
+  ):
+    if source.labels is not None:
+      _check_labels(source, source.labels, what)
+  if train.class_names != held_out.class_names:
+    raise workdir_lib.WorkdirError(
+      f'{train.name} has other classes in its split {train.split!r} than in '
+      f'{held_out.split!r}.'
+    )
+  facts = {
+    'class_names': list(train.class_names),
+    'data_fingerprint': train.fingerprint,
+    'held_out_fingerprint': held_out.fingerprint,
+    'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
+    'vim_fingerprint': restore.fingerprint(vim.model),
+  }
+  workdir_lib.Workdir(path, 'probe', config, facts)
+  probe_features.warn(tokenizer, vim)
+
+  # ---------------------------------------------------------------- features
+  logging.info('Features of %d images.', train.num_examples)
+  extract = probe_features.extractor(tokenizer, vim, config)
+  known = _tables(extract, train, held_out, config, path / 'features')
+  for table, what in zip(known, ('training images', 'held-out images')):
+    source = train if what.startswith('training') else held_out
+    _check_labels(source, table.labels, what)
+
+  # ------------------------------------------------------------------ probes
+  outcomes = []
+  for seed in range(config.run.seed, config.run.seed + config.num_seeds):
+    tables = known
+    if config.baselines:
+      extract = probe_features.untrained_extractor(tokenizer, vim, config, seed)
+      folder = path / 'features' / f'untrained-{seed}'
+      more = _tables(extract, train, held_out, config, folder)
+      tables = tuple(
+        features_lib.Table({**a.features, **b.features}, a.labels)
+        for a, b in zip(known, more)
+      )
+    outcomes.append(
+      _probe(
+        *tables, train, config, seed, path / f'seed-{seed}', facts, strategy
+      )
+    )
+  return outcomes
+
+
+def _check_labels(source: sources.Source, labels: np.ndarray, what: str):
+  splits.check_labels(labels, source.class_names, f'{what} of {source.name}')
+
+
+def _tables(
+  extract: Callable, train, held_out, config: ProbeConfig, folder: pathlib.Path
+) -> tuple[features_lib.Table, features_lib.Table]:
+  """Features of the training images in all crops, and of the held-out ones."""
+  batch_size = probe_features.BATCH
+  crops = [
+    pipeline.epoch_batches(
+      train, config.data, batch_size=batch_size, seed=config.run.seed, epoch=i
+    )
+    for i in range(config.passes)
+  ]
+  return tuple(
+    features_lib.tabulate(
+      extract,
+      [
+        pipeline.evaluation_batches(source, config.data, batch_size=batch_size),
+        *more,
+      ],
+      source.num_examples,
+      folder / name,
+    )
+    for source, more, name in (
+      (train, crops, 'train'),
+      (held_out, [], 'held_out'),
+    )
+  )
+
+
+def _probe(
+  table: features_lib.Table,
+  held_out: features_lib.Table,
+  train: sources.Source,
+  config: ProbeConfig,
+  seed: int,
+  path: pathlib.Path,
+  facts: Mapping,
+  strategy: tf.distribute.Strategy,
+) -> Outcome:
+  """One seed: choose, train again on everything, measure."""
+  num_classes = len(train.class_names)
+  chosen = splits.hold_out(
+    table.labels, train.groups, config.validation_share, seed
+  )
+  if not chosen.any():
+    raise workdir_lib.WorkdirError(
+      f'{train.name} has too few images to set aside a share of '
+      f'{config.validation_share} of each class: give a larger one.'
+    )
+
+  # ------------------------------------------------------------------ choose
+  fit = _Fit(config, seed, facts, strategy, num_classes)
+  part = np.flatnonzero(chosen)
+  layers = fit(
+    {name: config.penalties for name in table.features},
+    table,
+    np.flatnonzero(~chosen),
+    path / 'choice',
+    ({n: x[0, part] for n, x in table.features.items()}, table.labels[part]),
+    f'probes to choose from, seed {seed}',
+  )
+  validation, penalty = {}, {}
+  for name, layer in layers.items():
+    found = linear.accuracies(
+      layer, table.features[name][0, part], table.labels[part]
+    )['top1']
+    place = np.flatnonzero(found == found.max())[-1]  # The strongest of equals.
+    validation[name] = float(found[place])
+    penalty[name] = config.penalties[place]
+  best = _best(validation, probe_features.BLOCK)
+  untrained = _best(validation, probe_features.UNTRAINED)
+  if config.block == ALL_BLOCKS:
+    wanted = list(table.features)
+  else:
+    wanted = [
+      name
+      for name in table.features
+      if name in (best, untrained) or probe_features.block_index(name) is None
+    ]
+
+  # ----------------------------------------------------------------- measure
+  shown = {name: held_out.features[name][0] for name in wanted}
+  layers = fit(
+    {name: (penalty[name],) for name in wanted},
+    table.only(wanted),
+    np.arange(table.num_images),
+    path / 'final',
+    (shown, held_out.labels),
+    f'probes, seed {seed}',
+  )
+  figures = {
+    name: linear.accuracies(layer, shown[name], held_out.labels)
+    for name, layer in layers.items()
+  }
+  return Outcome(
+    best_block=best,
+    best_untrained=untrained,
+    penalty=penalty,
+    validation=validation,
+    top1={name: float(found['top1'][0]) for name, found in figures.items()},
+    top5={name: float(found['top5'][0]) for name, found in figures.items()},
+    right={name: found['right'][:, 0] for name, found in figures.items()},
+    largest_class=float(
+      np.bincount(held_out.labels).max() / len(held_out.labels)
+    ),
+  )
+
+
+def _best(validation: Mapping[str, float], prefix: str) -> str:
+  """The best block of a VIM; of equals the one nearest to the middle."""
+  blocks = [name for name in validation if name.startswith(prefix)]
+  middle = (len(blocks) - 1) / 2
+  return max(
+    blocks,
+    key=lambda name: (validation[name], -abs(blocks.index(name) - middle)),
+    default='',
+  )
+
+
+class _Fit:
+  """Trains softmax layers through the common loop.
+
+  Args:
+    config: Every setting.
+    seed: Of the order of the examples.
+    facts: What else a working directory says.
+    strategy: Where replicas run.
+    num_classes: Number of classes.
+  """
+
+  def __init__(self, config, seed, facts, strategy, num_classes):
+    self._config = config
+    self._seed = seed
+    self._facts = facts
+    self._strategy = strategy
+    self._num_classes = num_classes
+
+  def __call__(
+    self,
+    penalties: Mapping[str, tuple[float, ...]],
+    table: features_lib.Table,
+    images: np.ndarray,
+    path: pathlib.Path,
+    shown: tuple[Mapping[str, np.ndarray], np.ndarray],
+    title: str,
+  ) -> dict[str, linear.SoftmaxLayer]:
+    """Trains one layer for each kind of features and each of its penalties.
+
+    Args:
+      penalties: Of each kind of features.
+      table: The features.
+      images: Which images to train on.
+      path: The working directory.
+      shown: Features `[num_images, width]` and labels to evaluate on.
+      title: What the progress bar says.
+
+    Returns:
+      The trained layers.
+    """
+    config = self._config
+    facts = {
+      **self._facts,
+      'probe_seed': self._seed,
+      'penalties': {name: list(values) for name, values in penalties.items()},
+    }
+    workdir = workdir_lib.Workdir(path, 'probe', config, facts)
+    with self._strategy.scope():
+      layers = {
+        name: linear.SoftmaxLayer(
+          table.features[name].shape[-1], self._num_classes, values, name=name
+        )
+        for name, values in penalties.items()
+      }
+      for name, layer in layers.items():
+        layer.build()
+        if config.normalize == 'standardize':
+          layer.standardize(*linear.statistics(table.features[name], images))
+      optimizer = optimizers.Optimizer(
+        config.optimizer, step_lib.variables(layers)
+      )
+      step = step_lib.ProbeStep(layers, optimizer)
+    features, labels = shown
+
+    def evaluate():
+      return {
+        f'{name}/top1': float(
+          linear.accuracies(layer, features[name], labels)['top1'].max()
+        )
+        for name, layer in layers.items()
+      }
+
+    loop.train(
+      step,
+      config.run,
+      workdir,
+      lambda first: feature_batches(
+        table, images, config.run.batch_size, self._seed, first
+      ),
+      self._strategy,
+      evaluate,
+      dict,
+      title,
+    )
+    return layers
+
+
+def feature_batches(
+  table: features_lib.Table,
+  images: np.ndarray,
+  batch_size: int,
+  seed: int,
+  start_step: int,
+) -> tf.data.Dataset:
+  """Endless batches of features; each crop of each image is an example.
+
+  Args:
+    table: The features.
+    images: Indices of the images to draw from.
+    batch_size: Examples of one step.
+    seed: The order is a function of it.
+    start_step: Step of the first batch.
+
+  Returns:
+    Dictionaries: float32 `[batch_size, width]` by the name of the features;
+    'labels', int32 `[batch_size]`.
+  """
+  count = table.num_passes * len(images)
+  start = start_step * batch_size
+  draws = pipeline.draw_examples(count, None, seed=seed, epoch=start // count)
+  names = list(table.features)
+
+  def read(index):
+    crop, place = np.divmod(index, len(images))
+    image = images[place]
+    return [
+      *(table.features[name][crop, image] for name in names),
+      table.labels[image],
+    ]
+
+  def gather(drawn):
+    values = tf.numpy_function(
+      read, [drawn['index']], [tf.float32] * len(names) + [tf.int32]
+    )
+    batch = dict(zip([*names, 'labels'], values))
+    for name in names:
+      batch[name].set_shape([batch_size, table.features[name].shape[-1]])
+    batch['labels'].set_shape([batch_size])
+    return batch
+
+  data = draws.skip(start % count).batch(batch_size, drop_remainder=True)
+  return data.map(gather).prefetch(2).with_options(pipeline.options())
+
+
+def standard_error(values) -> float:
+  """Of the mean of some values; not a number for a single one."""
+  if len(values) < 2:
+    return math.nan
+  return float(np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -1,0 +1,125 @@
+"""Trains linear probes on the blocks of a trained VIM (paper 4.2 and 5.3).
+
+  ./bazelw run //experiments:train_probe -- \
+    --workdir=runs/probe --vim=runs/vim --block=all --num_seeds=3
+
+It prints a table and writes `figures.json` (one line, with the whole protocol)
+and, where there are several blocks, `accuracy_by_block.png`. Images and their
+size are those of the VIM's run. A run that was stopped goes on when it is
+started again.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from experiments import cli, curves, probe_figures, probing
+from vim_tf import presets, restore
+from vim_tf.config import Stage2Config
+from vim_tf.data import sources
+from vim_tf.training import workdir as workdir_lib
+
+_DATA = ('data', 'data_dir', 'train_split', 'eval_split', 'crop', 'max_shift')
+_RUN = ('seed', 'batch_size', 'log_every', 'checkpoint_every')
+_OPTIMIZER = ('learning_rate', 'warmup_steps', 'weight_decay')
+
+SETTINGS = (
+  *(setting for setting in cli.RUN if setting.flag in _RUN),
+  cli.Setting(
+    'steps',
+    ('run.num_steps', 'optimizer.decay_end'),
+    '[run] Training steps, over which the learning rate falls.',
+  ),
+  *(setting for setting in cli.DATA if setting.flag in (*_DATA, 'flip')),
+  *(setting for setting in cli.OPTIMIZER if setting.flag in _OPTIMIZER),
+  cli.Setting('vim', ('vim',), '[model] Working directory of the VIM.'),
+  cli.Setting(
+    'tokenizer',
+    ('tokenizer',),
+    '[model] Where its tokenizer lies now; unset: where it lay then.',
+  ),
+  cli.Setting(
+    'block',
+    ('block',),
+    '[probe] Index of a block, from 0; best: chosen on a part of the training '
+    'images; all: every block is measured (4.2, figure 3).',
+  ),
+  cli.Setting(
+    'passes',
+    ('passes',),
+    '[probe] Augmented passes over the training images, beside their centre '
+    'crops.',
+  ),
+  cli.Setting(
+    'normalize',
+    ('normalize',),
+    '[probe] standardize features by the training images, or none.',
+  ),
+  cli.Setting(
+    'num_seeds', ('num_seeds',), '[probe] Seeds, from --seed on, to average.'
+  ),
+  cli.Setting(
+    'validation_share',
+    ('validation_share',),
+    '[probe] Share of the training images that chooses block and penalty.',
+  ),
+  cli.Setting(
+    'smallest_l2',
+    ('smallest_l2',),
+    '[probe] Weakest penalty on squared weights to try.',
+  ),
+  cli.Setting('largest_l2', ('largest_l2',), '[probe] Strongest of them.'),
+  cli.Setting('num_l2', ('num_l2',), '[probe] How many of them.'),
+  cli.Setting(
+    'baselines',
+    ('baselines',),
+    '[probe] true: also raw pixels, codes and an untrained VIM.',
+  ),
+  cli.Setting(
+    'network',
+    ('network',),
+    '[probe] Network trained on ImageNet as the ceiling: efficientnet_lite0, '
+    'inception, inception:PATH or file:PATH; empty: none.',
+  ),
+)
+
+cli.define_run_flags(presets.PROBE, 'small')
+for setting in SETTINGS:
+  setting.define()
+flags.mark_flag_as_required('workdir')
+flags.mark_flag_as_required('vim')
+
+
+def main():
+  """Probes, prints and writes."""
+  run = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
+  config = cli.config_from_flags(
+    lambda name: presets.probe(name, run), SETTINGS
+  )
+  tokenizer, vim = restore.both(config.vim, config.tokenizer)
+  path = pathlib.Path(flags.FLAGS.workdir)
+  outcomes = probing.sweep(
+    tokenizer,
+    vim,
+    sources.load(config.data, config.data.train_split),
+    sources.load(config.data, config.data.eval_split),
+    config,
+    path,
+    cli.strategy(),
+  )
+  figures = probe_figures.summarize(outcomes)
+  result = {
+    'job': 'probe',
+    'figures': figures,
+    'protocol': probe_figures.protocol(tokenizer, vim, config),
+  }
+  (path / 'figures.json').write_text(json.dumps(result) + '\n')
+  if len(figures['blocks']) > 1:
+    panels = {'': [probe_figures.panel(figures)]}
+    (path / 'accuracy_by_block.png').write_bytes(curves.png(panels))
+  print('\n'.join(['', *probe_figures.in_words(figures)]))
+
+
+if __name__ == '__main__':
+  cli.run(main)

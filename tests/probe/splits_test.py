@@ -1,0 +1,62 @@
+"""The validation part: shares, groups, seeds; labels that are refused."""
+
+from absl.testing import absltest, parameterized
+import numpy as np
+
+from vim_tf.config import UserError
+from vim_tf.probe import splits
+
+_LABELS = np.repeat([0, 1, 2], [50, 20, 5])
+
+
+class HoldOutTest(absltest.TestCase):
+  def test_same_share_of_each_class(self):
+    chosen = splits.hold_out(_LABELS, None, 0.2, seed=0)
+    np.testing.assert_array_equal(np.bincount(_LABELS[chosen]), [10, 4, 1])
+
+  def test_follows_the_seed(self):
+    one, again, other = (
+      splits.hold_out(_LABELS, None, 0.2, seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    self.assertTrue((one != other).any())
+
+  def test_groups_stay_together(self):
+    groups = np.arange(75) // 5  # The classes begin at multiples of five.
+    for seed in range(5):
+      chosen = splits.hold_out(_LABELS, groups, 0.2, seed)
+      by_group = chosen.reshape(15, 5)
+      np.testing.assert_array_equal(by_group.all(axis=1), by_group.any(axis=1))
+      # The class of one group keeps it.
+      np.testing.assert_array_equal(
+        np.bincount(_LABELS[chosen], minlength=3), [10, 5, 0]
+      )
+
+  def test_a_class_is_never_taken_whole(self):
+    chosen = splits.hold_out(np.array([0, 0, 1, 2, 2, 2]), None, 0.9, seed=0)
+    self.assertEqual(chosen.tolist().count(True), 3)
+    self.assertFalse(chosen[2])
+
+
+class LabelsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ([0, 1, 3], 'have the label 3, but must have labels from 0 to 2'),
+    ([0, 1, -1, 2], 'have the label -1, but must'),
+    ([0, 0, 2], "no image of the class 'b'"),
+  )
+  def test_refused(self, labels, text):
+    with self.assertRaisesRegex(UserError, text) as caught:
+      splits.check_labels(np.array(labels), 'abc', 'images of X')
+    self.assertNotIn('\n', str(caught.exception))
+    self.assertIn('images of X', str(caught.exception))
+
+  def test_no_classes(self):
+    with self.assertRaisesRegex(UserError, 'no classes'):
+      splits.check_labels(np.array([0, 0]), ['image'], 'images')
+
+  def test_accepted(self):
+    splits.check_labels(_LABELS, 'abc', 'images')
+
+
+if __name__ == '__main__':
+  absltest.main()
