@@ -16,7 +16,7 @@ import numpy as np
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_DTYPES = {
+DTYPES = {
   'FloatStorage': np.dtype('<f4'),
   'DoubleStorage': np.dtype('<f8'),
   'HalfStorage': np.dtype('<f2'),
@@ -26,7 +26,7 @@ _DTYPES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _Storage:
+class Storage:
   """A row of numbers that tensors are views of."""
 
   key: str
@@ -35,15 +35,16 @@ class _Storage:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
+class Tensor:
   """A tensor whose numbers have not been read yet."""
 
-  storage: _Storage
+  storage: Storage
   offset: int
   shape: tuple[int, ...]
   strides: tuple[int, ...]
 
   def view(self, numbers: np.ndarray) -> np.ndarray:
+    """The tensor, copied out of the numbers of its whole storage."""
     last = sum((n - 1) * s for n, s in zip(self.shape, self.strides))
     if (
       min((self.offset, *self.shape, *self.strides)) < 0
@@ -58,9 +59,10 @@ class _Tensor:
     ).copy()
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *unused):
+def rebuild_tensor(storage, offset, shape, strides, *unused) -> Tensor:
+  """What a pickle calls to make a tensor."""
   del unused  # Whether it needs gradients, and hooks.
-  return _Tensor(storage, offset, tuple(shape), tuple(strides))
+  return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 class _Unpickler(pickle.Unpickler):
@@ -70,16 +72,16 @@ class _Unpickler(pickle.Unpickler):
     if (module, name) == ('collections', 'OrderedDict'):
       return collections.OrderedDict
     if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-      return _rebuild_tensor
-    if module == 'torch' and name in _DTYPES:
-      return _DTYPES[name]
+      return rebuild_tensor
+    if module == 'torch' and name in DTYPES:
+      return DTYPES[name]
     raise pickle.UnpicklingError(f'{module}.{name} is not part of a tensor')
 
   def persistent_load(self, pid):
     kind, dtype, key, _, size, view = pid
     if kind != 'storage' or view is not None:
       raise pickle.UnpicklingError(f'{kind} is not a plain storage')
-    return _Storage(key, dtype, size)
+    return Storage(key, dtype, size)
 
 
 def read_state_dict(content: bytes) -> dict[str, np.ndarray]:
