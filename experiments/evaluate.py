@@ -2,11 +2,14 @@
 
   ./bazelw run //experiments:evaluate -- --job=reconstruction \
     --workdir=runs/tokenizer --out=evaluation
+  ./bazelw run //experiments:evaluate -- --job=generation \
+    --workdir=runs/vim --out=evaluation --num_samples=1000
 
 It prints a table, and writes `figures.json` (one line, with the whole
 protocol) and the job's pictures: for reconstructions, the best, the median and
-the worst. The distances are over the named network's features: with
-EfficientNet-Lite0 they are not the FID of the papers, and are not called so.
+the worst; for samples, a gallery of each class. The distances are over the
+named network's features: with EfficientNet-Lite0 they are not the FID of the
+papers, and are not called so.
 
 `JOBS` is the table of jobs. Each has its flags, and refuses those of others.
 """
@@ -20,7 +23,13 @@ from absl import flags
 import numpy as np
 from PIL import Image
 
-from experiments import cli, reconstruction_job
+from experiments import (
+  cli,
+  generation_job,
+  judging,
+  reconstruction_job,
+  sampling_flags,
+)
 from vim_tf import config as config_lib
 from vim_tf import restore
 from vim_tf.metrics import feature_networks
@@ -42,7 +51,7 @@ MAX_IMAGES = flags.DEFINE_integer(
 DATA = tuple(
   setting
   for setting in cli.DATA
-  if setting.flag in ('data', 'data_dir', 'eval_split')
+  if setting.flag in ('data', 'data_dir', 'train_split', 'eval_split')
 )
 for _setting in DATA:
   _setting.define()
@@ -53,7 +62,7 @@ _COMMON = (
   'workdir',
   'batch_size',
   'max_images',
-  *(setting.flag for setting in DATA),
+  *(setting.flag for setting in DATA if setting.flag != 'train_split'),
 )
 
 # ----------------------------------------------------------- flags of some jobs
@@ -61,12 +70,42 @@ _COMMON = (
 NETWORK = flags.DEFINE_string(
   'network',
   feature_networks.DEFAULT,
-  '[reconstruction] Feature network: efficientnet_lite0, inception, '
-  'inception:PATH or file:PATH; empty: no distances.',
+  '[reconstruction, generation] Feature network: efficientnet_lite0 (or 1, 2), '
+  'inception, inception:PATH or file:PATH; empty, of a reconstruction: no '
+  'distances.',
 )
 PERCEPTUAL = flags.DEFINE_bool(
   'perceptual', True, '[reconstruction] Measure LPIPS (VGG16).'
 )
+TOKENIZER = flags.DEFINE_string(
+  'tokenizer', '', "[generation] The VIM's stage-1 run, if that was moved."
+)
+NUM_SAMPLES = flags.DEFINE_integer(
+  'num_samples', 1000, '[generation] Samples to score.', lower_bound=4
+)
+SEED = flags.DEFINE_integer(
+  'seed', 0, '[generation] Seed of the first sample; the next ones count up.', 0
+)
+CLASS_MIX = flags.DEFINE_enum(
+  'class_mix',
+  'data',
+  list(generation_job.MIXES),
+  '[generation] data: classes as often as among the training images; equal.',
+)
+REFERENCE = flags.DEFINE_string(
+  'reference',
+  '',
+  '[generation] File of reference features; empty: made of --reference_split.',
+)
+SAVE_REFERENCE = flags.DEFINE_string(
+  'save_reference', '', '[generation] .npz file to keep new ones in.'
+)
+REFERENCE_SPLIT = flags.DEFINE_string(
+  'reference_split',
+  '',
+  '[generation] Split that distances are from; empty: the training split.',
+)
+sampling_flags.define()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +139,58 @@ def _reconstruction():
   return result, {'reconstructions.png': picture}
 
 
+def _generation():
+  """How good a VIM's samples are (paper Tables 5, 6 and 8)."""
+  if REFERENCE.value and (REFERENCE_SPLIT.value or SAVE_REFERENCE.value):
+    raise config_lib.ConfigError(
+      '--reference reads features that were made before: leave out '
+      '--reference_split and --save_reference.'
+    )
+  sampling_config = sampling_flags.config()
+  acceptance = sampling_flags.acceptance()
+  tokenizer, vim = restore.both(
+    WORKDIR.value,
+    TOKENIZER.value,
+    restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
+  )
+  config = config_lib.replace(vim.config, cli.changes_from_flags(DATA))
+  protocol = generation_job.Protocol(
+    data=config.data,
+    max_images=MAX_IMAGES.value,
+    num_samples=NUM_SAMPLES.value,
+    class_mix=CLASS_MIX.value,
+    seed=SEED.value,
+    sampling=sampling_config,
+    acceptance=acceptance,
+    classifier=flags.FLAGS.classifier,
+    network=NETWORK.value,
+    reference=REFERENCE.value,
+    save_reference=SAVE_REFERENCE.value,
+    reference_split=REFERENCE_SPLIT.value,
+    batch_size=BATCH.value,
+  )
+  return generation_job.evaluate(
+    tokenizer, vim, protocol, judging.heads_folder(WORKDIR.value)
+  )
+
+
 JOBS = {
   'reconstruction': Job(_reconstruction, ('network', 'perceptual')),
+  'generation': Job(
+    _generation,
+    (
+      'network',
+      'tokenizer',
+      'train_split',
+      'num_samples',
+      'seed',
+      'class_mix',
+      'reference',
+      'save_reference',
+      'reference_split',
+      *sampling_flags.ALL,
+    ),
+  ),
 }
 JOB = flags.DEFINE_enum(
   'job', 'reconstruction', list(JOBS), '[what] What to measure.'

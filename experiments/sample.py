@@ -3,8 +3,17 @@
   ./bazelw run //experiments:sample -- \
     --workdir=runs/vim --out=samples --classes=Flags,3 --count=8
 
-It writes one PNG an image, a grid of all, and `samples.json` with the seeds
-and codes, which make the same images again.
+It writes one PNG an image, a grid of all, and `samples.json` with the seeds,
+the parameters and the codes. Those make the same images again:
+
+  ./bazelw run //experiments:sample -- \
+    --workdir=runs/vim --out=again --from_json=samples/samples.json
+
+With `--complete=image.png --keep_rows=N` the first N rows of codes are those
+of an image, prepared as evaluation images are (its largest centred square,
+resized), and the rest is drawn. A row of codes is `patch_size` pixels high.
+With `--acceptance=0.5` twice as many images are drawn, and the half is kept
+whose class a classifier finds likeliest.
 """
 
 import pathlib
@@ -13,11 +22,17 @@ from absl import flags, logging
 import numpy as np
 from PIL import Image
 
-from experiments import cli, generation, pictures
+from experiments import (
+  cli,
+  completion,
+  generation,
+  judging,
+  samples_file,
+  sampling_flags,
+)
+from vim_tf import config as config_lib
 from vim_tf import restore
 from vim_tf.config import ConfigError
-from vim_tf.training import workdir as workdir_lib
-from vim_tf.vim import sampling
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -37,74 +52,127 @@ COUNT = flags.DEFINE_integer(
 SEED = flags.DEFINE_integer(
   'seed', 0, '[what] Seed of the first image; the next ones count up.', 0
 )
+COMPLETE = flags.DEFINE_string(
+  'complete', '', '[what] Image file whose top rows are kept.'
+)
+KEEP_ROWS = flags.DEFINE_integer(
+  'keep_rows', None, '[what] Rows of codes of --complete that are kept.'
+)
+FROM_JSON = flags.DEFINE_string(
+  'from_json', '', '[what] A samples.json: draw the very same images again.'
+)
 BATCH = flags.DEFINE_integer(
   'batch_size', 32, '[run] Images drawn at once.', lower_bound=1
 )
-TEMPERATURE = flags.DEFINE_float(
-  'temperature', 1.0, '[sampling] Divides the logits; 0: likeliest (4.1).'
-)
-TOP_K = flags.DEFINE_integer(
-  'top_k', 0, '[sampling] Draw from the k likeliest codes; 0: all (4.1).'
-)
-TOP_P = flags.DEFINE_float(
-  'top_p', 1.0, '[sampling] Draw from the likeliest codes of this share.'
-)
-GUIDANCE = flags.DEFINE_float(
-  'guidance_scale', 1.0, '[sampling] Classifier-free guidance; 1: none.'
+sampling_flags.define()
+
+_DATA_DIR = next(s for s in cli.DATA if s.flag == 'data_dir')
+_DATA_DIR.define()
+
+_MAX_IMAGES = 50_000  # That a head is trained on, at most.
+_IN_JSON = (
+  'classes',
+  'count',
+  'seed',
+  'complete',
+  'keep_rows',
+  'batch_size',
+  *sampling_flags.ALL,
 )
 
 
 def main():
   """Draws everything, then writes it."""
-  config = sampling.SamplingConfig(
-    temperature=TEMPERATURE.value,
-    top_k=TOP_K.value,
-    top_p=TOP_P.value,
-    guidance_scale=GUIDANCE.value,
-  )
   out = pathlib.Path(OUT.value)
   if out.exists():
     raise ConfigError(f'--out={out} exists already; name a new folder.')
-  tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
+  if FROM_JSON.value:
+    _draw_again(out)
+  else:
+    _draw(out)
+
+
+def _draw(out: pathlib.Path):
+  config, acceptance = sampling_flags.config(), sampling_flags.acceptance()
+  if bool(COMPLETE.value) != (KEEP_ROWS.value is not None):
+    raise ConfigError(
+      '--complete and --keep_rows go together: an image, and how many rows of '
+      'its codes are kept.'
+    )
+  tokenizer, vim = restore.both(
+    WORKDIR.value,
+    TOKENIZER.value,
+    restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
+  )
   names = vim.record['class_names']
   classes = parse_classes(CLASSES.value, names, vim.config.model.num_classes)
+  image, prefix, length, selection = None, None, 0, {'acceptance': acceptance}
+  if COMPLETE.value:
+    image, prefix, length = completion.read_prefix(
+      tokenizer, COMPLETE.value, KEEP_ROWS.value
+    )
+    selection['completed'] = COMPLETE.value
+  classifier = None
+  if acceptance < 1:
+    changes = cli.changes_from_flags([_DATA_DIR])
+    data = config_lib.replace(vim.config, changes).data
+    classifier = judging.load_classifier(
+      flags.FLAGS.classifier,
+      vim,
+      judging.Data(data, _MAX_IMAGES, BATCH.value),
+      judging.heads_folder(WORKDIR.value),
+    )
+    selection['classifier'] = classifier.name
   try:  # Now, rather than after hours of drawing.
     out.mkdir(parents=True)
   except OSError as error:
     raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
   ids = np.repeat(classes, COUNT.value)
-  seeds = SEED.value + np.arange(len(ids))
-  codes, images = generation.draw(
-    tokenizer.model, vim.model, ids, seeds, config, BATCH.value
+  kept = generation.Sampler(tokenizer.model, vim.model).keep_best(
+    ids,
+    SEED.value,
+    config,
+    acceptance=acceptance,
+    classifier=classifier,
+    batch_size=BATCH.value,
+    prefix=prefix,
+    prefix_length=length,
   )
+  selection['num_candidates'] = kept.num_candidates
+  samples = samples_file.Samples(
+    ids,
+    kept.seeds,
+    kept.codes,
+    config,
+    BATCH.value,
+    np.zeros([0], np.int32) if prefix is None else prefix[:length],
+    kept.probabilities if classifier else None,
+    selection,
+  )
+  samples_file.write(out, samples, tokenizer, vim, WORKDIR.value)
+  if image is not None:
+    Image.fromarray(image).save(out / 'original.png')
+  logging.info('%d images are in %s.', len(ids), out)
 
-  rows = []
-  for i, image in enumerate(images):
-    file = f'{ids[i]:04d}-{seeds[i]}.png'
-    Image.fromarray(image).save(out / file)
-    rows.append(
-      {
-        'file': file,
-        'class_id': int(ids[i]),
-        'class_name': names[ids[i]] if vim.config.model.num_classes else '',
-        'seed': int(seeds[i]),
-        'codes': codes[i].tolist(),
-      }
-    )
-  columns = COUNT.value if len(classes) > 1 else int(np.ceil(len(ids) ** 0.5))
-  grid = pictures.grid(images / np.float32(255), columns)
-  Image.fromarray(grid).save(out / 'grid.png')
-  workdir_lib.write_json(
-    out / 'samples.json',
-    {
-      'workdir': WORKDIR.value,
-      'step': vim.step,
-      'tokenizer_fingerprint': vim.record['tokenizer_fingerprint'],
-      'sampling': vars(config),
-      'samples': rows,
-    },
+
+def _draw_again(out: pathlib.Path):
+  for name in _IN_JSON:
+    if flags.FLAGS[name].present:
+      raise ConfigError(
+        f'--{name} is said by --from_json already: leave it out, or draw '
+        'without --from_json.'
+      )
+  record = samples_file.read(FROM_JSON.value)
+  tokenizer, vim = restore.both(
+    WORKDIR.value, TOKENIZER.value, record.precision
   )
-  logging.info('%d images are in %s.', len(images), out)
+  samples_file.draw_again(record, tokenizer, vim)
+  try:
+    out.mkdir(parents=True)
+  except OSError as error:
+    raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
+  samples_file.write(out, record.samples, tokenizer, vim, WORKDIR.value)
+  logging.info('%d images are in %s.', len(record.samples.ids), out)
 
 
 def parse_classes(

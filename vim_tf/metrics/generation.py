@@ -182,10 +182,14 @@ def compare(real_features, generated_features, name: str) -> dict[str, float]:
 
   Returns:
     'fd_<name>', 'kd_<name>', 'kd_error_<name>', 'precision_<name>' and
-    'recall_<name>'.
+    'recall_<name>'. The last two are of as many real images as generated
+    ones: of the larger set, a part spread evenly over it.
   """
   kernel, error = kernel_distance(real_features, generated_features)
-  precision, recall = precision_recall(real_features, generated_features)
+  count = min(len(real_features), len(generated_features))
+  precision, recall = precision_recall(
+    _thin(real_features, count), _thin(generated_features, count)
+  )
   return {
     f'fd_{name}': frechet_distance(real_features, generated_features),
     f'kd_{name}': kernel,
@@ -193,6 +197,11 @@ def compare(real_features, generated_features, name: str) -> dict[str, float]:
     f'precision_{name}': precision,
     f'recall_{name}': recall,
   }
+
+
+def _thin(features, count: int) -> np.ndarray:
+  features = np.asarray(features)
+  return features[np.arange(count) * len(features) // count]
 
 
 def floor(real_features, name: str, *, seed: int = 0) -> dict[str, float]:
