@@ -12,7 +12,7 @@ from vim_tf.config import DataConfig, UserError
 from vim_tf.data import sources
 from vim_tf.metrics import classifiers, feature_networks
 from vim_tf.metrics import generation as scores_lib
-from vim_tf.vim import sampling
+from vim_tf.vim import sampling as sampling_lib
 
 _SHOWN = 64  # Images of a class in its gallery.
 _COLUMNS = 8
@@ -46,7 +46,7 @@ class Protocol:
   num_samples: int = 1000
   class_mix: str = 'data'
   seed: int = 0
-  sampling: sampling.SamplingConfig = sampling.SamplingConfig()
+  sampling: sampling_lib.SamplingConfig = sampling_lib.SamplingConfig()
   acceptance: float = 1.0
   classifier: str = 'head:efficientnet_lite2'
   network: str = feature_networks.DEFAULT
@@ -117,10 +117,8 @@ def prepare(
   )
   classifier = None
   if selecting:
-    classifier = judging.load_classifier(protocol.classifier, vim, data, folder)
-    network = judge.network
-    classifiers.check_independent(
-      classifier.name, classifier.source, network.name, network.source
+    classifier = judging.load_classifier(
+      protocol.classifier, vim, data, folder, judge.network
     )
   sampler = generation.Sampler(tokenizer.model, vim.model)
   return Bench(

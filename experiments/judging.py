@@ -155,7 +155,11 @@ def train_head(
 
 
 def load_classifier(
-  name: str, vim: restore.Restored, data: Data, folder: pathlib.Path | None
+  name: str,
+  vim: restore.Restored,
+  data: Data,
+  folder: pathlib.Path | None,
+  scoring: feature_networks.FeatureNetwork | None = None,
 ) -> classifiers.Classifier:
   """The classifier that selects samples of a model.
 
@@ -164,19 +168,27 @@ def load_classifier(
     vim: The model whose classes it must know.
     data: What a head is trained on.
     folder: Where a head is kept; None: nowhere.
+    scoring: The network that will score what is selected, if one will.
 
   Raises:
-    UserError: There is no such classifier, it cannot be loaded, or it does
-      not know the model's classes.
+    UserError: There is no such classifier, it cannot be loaded, it does not
+      know the model's classes, or it is the network that scores.
   """
+
+  def check(source):
+    if scoring is not None:
+      classifiers.check_independent(name, source, scoring.name, scoring.source)
+
   check_conditional(vim)
   classes = vim.config.model.num_classes
   if name.startswith(classifiers.HEAD):
     network = feature_networks.load(name.removeprefix(classifiers.HEAD))
+    check(network.source)  # Before a head is trained for nothing.
     head = train_head(network, data, folder)
     classifier = classifiers.head_classifier(head, network)
   else:
     classifier = classifiers.load(name)
+    check(classifier.source)
   classifier.check_classes(classes, data.config.image_size)
   return classifier
 
