@@ -4,6 +4,8 @@
     --workdir=runs/tokenizer --out=evaluation
   ./bazelw run //experiments:evaluate -- --job=generation \
     --workdir=runs/vim --out=evaluation --num_samples=1000
+  ./bazelw run //experiments:evaluate -- --job=likelihood \
+    --workdir=runs/vim --out=evaluation
 
 It prints a table, and writes `figures.json` (one line, with the whole
 protocol) and the job's pictures: for reconstructions, the best, the median and
@@ -27,6 +29,7 @@ from experiments import (
   cli,
   generation_job,
   judging,
+  likelihood_job,
   reconstruction_job,
   sampling_flags,
 )
@@ -78,7 +81,9 @@ PERCEPTUAL = flags.DEFINE_bool(
   'perceptual', True, '[reconstruction] Measure LPIPS (VGG16).'
 )
 TOKENIZER = flags.DEFINE_string(
-  'tokenizer', '', "[generation] The VIM's stage-1 run, if that was moved."
+  'tokenizer',
+  '',
+  "[generation, likelihood] The VIM's stage-1 run, if that was moved.",
 )
 NUM_SAMPLES = flags.DEFINE_integer(
   'num_samples', 1000, '[generation] Samples to score.', lower_bound=4
@@ -104,6 +109,18 @@ REFERENCE_SPLIT = flags.DEFINE_string(
   'reference_split',
   '',
   '[generation] Split that distances are from; empty: the training split.',
+)
+CODES = flags.DEFINE_string(
+  'codes',
+  '',
+  '[likelihood] Folder of encode_dataset; empty: codes are made from images.',
+)
+PASSES = flags.DEFINE_integer(
+  'passes',
+  7,
+  '[likelihood] Augmented passes over the training images that the counting '
+  'models learn from.',
+  lower_bound=1,
 )
 sampling_flags.define()
 
@@ -174,6 +191,24 @@ def _generation():
   )
 
 
+def _likelihood():
+  """How well a VIM predicts held-out codes, in bits and nats."""
+  tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
+  config = config_lib.replace(vim.config, cli.changes_from_flags(DATA))
+  result = likelihood_job.evaluate(
+    tokenizer,
+    vim,
+    likelihood_job.Protocol(
+      data=config.data,
+      max_images=MAX_IMAGES.value,
+      batch_size=BATCH.value,
+      codes=CODES.value,
+      passes=PASSES.value,
+    ),
+  )
+  return result, {}
+
+
 JOBS = {
   'reconstruction': Job(_reconstruction, ('network', 'perceptual')),
   'generation': Job(
@@ -190,6 +225,9 @@ JOBS = {
       'reference_split',
       *sampling_flags.ALL,
     ),
+  ),
+  'likelihood': Job(
+    _likelihood, ('tokenizer', 'train_split', 'codes', 'passes')
   ),
 }
 JOB = flags.DEFINE_enum(

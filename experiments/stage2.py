@@ -1,5 +1,8 @@
 """Trains a VIM on the codes of a tokenizer: a config in, a directory out."""
 
+from collections.abc import Callable
+import dataclasses
+
 from absl import logging
 import numpy as np
 import tensorflow as tf
@@ -7,7 +10,7 @@ import tensorflow as tf
 from experiments import pictures
 from vim_tf import restore
 from vim_tf.config import Stage2Config, check_stages_match
-from vim_tf.data import pipeline, sources
+from vim_tf.data import code_cache, pipeline, sources
 from vim_tf.training import loop, optimizers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
@@ -44,15 +47,12 @@ def train(
   with strategy.scope():
     tokenizer = restore.tokenizer(config.tokenizer)
   check_stages_match(tokenizer.config.model, config)
-  source = sources.load(config.data, config.data.train_split)
-  held_out = sources.load(config.data, config.data.eval_split)
-  _check_classes(config, source)
-  facts = {
-    'class_names': list(source.class_names),
-    'data_fingerprint': source.fingerprint,
-    'data_licence': source.licence,
-    'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
-  }
+  fingerprint = restore.fingerprint(tokenizer.model)
+  if config.codes:
+    examples = _cached_examples(config, fingerprint)
+  else:
+    examples = _online_examples(config)
+  facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
   workdir = workdir_lib.Workdir(path, 'vim', config, facts)
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
@@ -64,14 +64,7 @@ def train(
   figures = Figures(model, tokenizer.model)
 
   def evaluate():
-    return figures(
-      pipeline.evaluation_batches(
-        held_out,
-        config.data,
-        batch_size=_EVAL_BATCH,
-        max_examples=config.run.eval_examples,
-      ),
-    )
+    return figures(examples.held_out())
 
   def draw():
     classes = np.arange(_PICTURES) % max(1, config.model.num_classes)
@@ -83,13 +76,7 @@ def train(
     step,
     config.run,
     workdir,
-    lambda first: pipeline.training_batches(
-      source,
-      config.data,
-      batch_size=config.run.batch_size,
-      seed=config.run.seed,
-      start_step=first,
-    ),
+    examples.training,
     strategy,
     evaluate,
     draw,
@@ -121,7 +108,25 @@ def _build(config: Stage2Config, encode):
   return step, average or model
 
 
-def _check_classes(config: Stage2Config, source: sources.Source):
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+  """Where the batches of a run come from.
+
+  Attributes:
+    facts: What `config.json` says of them.
+    training: From a step to the endless batches from that step on.
+    held_out: One pass over held-out examples.
+  """
+
+  facts: dict
+  training: Callable[[int], tf.data.Dataset]
+  held_out: Callable[[], tf.data.Dataset]
+
+
+def _online_examples(config: Stage2Config) -> _Examples:
+  """Images, of which each step makes codes, as in the paper (5.2)."""
+  source = sources.load(config.data, config.data.train_split)
+  held_out = sources.load(config.data, config.data.eval_split)
   classes = len(source.class_names)
   if config.model.num_classes not in (0, classes):
     raise workdir_lib.WorkdirError(
@@ -129,6 +134,50 @@ def _check_classes(config: Stage2Config, source: sources.Source):
       f'has {classes} classes: set it to {classes}, or to 0 for an '
       'unconditional model.'
     )
+  return _Examples(
+    {
+      'class_names': list(source.class_names),
+      'data_fingerprint': source.fingerprint,
+      'data_licence': source.licence,
+    },
+    lambda first: pipeline.training_batches(
+      source,
+      config.data,
+      batch_size=config.run.batch_size,
+      seed=config.run.seed,
+      start_step=first,
+    ),
+    lambda: pipeline.evaluation_batches(
+      held_out,
+      config.data,
+      batch_size=_EVAL_BATCH,
+      max_examples=config.run.eval_examples,
+    ),
+  )
+
+
+def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
+  """Codes of a cache, the held-out ones too: no image is read."""
+  cache = code_cache.CodeCache(config.codes)
+  cache.check_fits(config, fingerprint)
+  return _Examples(
+    {
+      'class_names': list(cache.description.class_names),
+      'data_fingerprint': cache.train.fingerprint,
+      'data_licence': cache.description.licence,
+      'codes_fingerprint': cache.fingerprint,
+    },
+    lambda first: code_cache.training_batches(
+      cache,
+      batch_size=config.run.batch_size,
+      seed=config.run.seed,
+      start_step=first,
+      balance_classes=config.data.balance_classes,
+    ),
+    lambda: code_cache.evaluation_batches(
+      cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
+    ),
+  )
 
 
 class Figures:
@@ -136,13 +185,16 @@ class Figures:
 
   Args:
     model: The VIM.
-    tokenizer: Makes the codes.
+    tokenizer: Makes the codes of batches that hold images.
   """
 
   def __init__(self, model: model_lib.VIM, tokenizer: vit_vqgan_model.ViTVQGAN):
-    def nats(images, labels):
-      codes = tokenizer.encode(images)
-      found = model_lib.negative_log_likelihood(model(codes, labels), codes)
+    def nats(batch):
+      codes = batch.get('codes')
+      if codes is None:
+        codes = tokenizer.encode(batch['images'])
+      logits = model(codes, batch['labels'])
+      found = model_lib.negative_log_likelihood(logits, codes)
       return tf.reduce_mean(found, axis=1)
 
     # Kept, so that every evaluation of a run uses the same trace.
@@ -152,16 +204,14 @@ class Figures:
     """Measures.
 
     Args:
-      batches: 'images', 'labels' and 'mask'.
+      batches: 'codes' or 'images', 'labels' and 'mask'.
 
     Returns:
       'nats_per_code', 'bits_per_code' and 'images'.
     """
     values = np.concatenate(
       [
-        self._nats(batch['images'], batch['labels']).numpy()[
-          batch['mask'].numpy() > 0
-        ]
+        self._nats(batch).numpy()[batch['mask'].numpy() > 0]
         for batch in batches
       ]
     )

@@ -3,18 +3,30 @@
   ./bazelw run //experiments:train_vim -- \
     --workdir=runs/vim --tokenizer=runs/tokenizer --preset=vim_base
 
-A run that was stopped goes on when it is started again.
+Codes are made online from augmented images, as in the paper, or read from a
+folder that `encode_dataset` made (--codes). A run that was stopped goes on when
+it is started again.
 """
+
+import dataclasses
 
 from absl import flags
 
 from experiments import cli, stage2
 from vim_tf import presets
+from vim_tf.config import Stage2Config
+from vim_tf.data import code_cache
 
 SETTINGS = (
   *cli.RUN,
   *cli.DATA,
   *cli.OPTIMIZER,
+  cli.Setting(
+    'codes',
+    ('codes',),
+    '[data] Folder of encode_dataset, whose codes are used instead of encoding '
+    'online; it says what the data are.',
+  ),
   cli.Setting(
     'tokenizer',
     ('tokenizer',),
@@ -55,9 +67,18 @@ flags.mark_flag_as_required('workdir')
 flags.mark_flag_as_required('tokenizer')
 
 
+def preset(name: str) -> Stage2Config:
+  """A preset, with the data of --codes if that is given."""
+  config = presets.stage2(name)
+  if not flags.FLAGS.codes:
+    return config
+  data = code_cache.CodeCache(flags.FLAGS.codes).description.data
+  return dataclasses.replace(config, data=data)
+
+
 def main():
   """Trains with the settings of the flags."""
-  config = cli.config_from_flags(presets.stage2, SETTINGS)
+  config = cli.config_from_flags(preset, SETTINGS)
   stage2.train(config, flags.FLAGS.workdir, cli.strategy())
 
 

@@ -175,6 +175,8 @@ class Stage2Config:
     tokenizer: Working directory of the stage-1 run.
     label_drop: Share of training labels replaced by 'no class', which makes
       classifier-free guidance possible.
+    codes: Folder of codes that `encode_dataset` made from `data` with the
+      tokenizer; '': the tokenizer encodes the images online, as the paper's.
   """
 
   model: VIMConfig
@@ -183,6 +185,7 @@ class Stage2Config:
   run: RunConfig
   tokenizer: str = ''
   label_drop: float = 0.0
+  codes: str = ''
 
   def __post_init__(self):
     check(

@@ -16,10 +16,12 @@ class Bar:
     title: What is running.
     step: Where it starts.
     total: Where it ends.
+    unit: What is counted.
   """
 
-  def __init__(self, title: str, step: int, total: int):
+  def __init__(self, title: str, step: int, total: int, unit: str = 'step'):
     self._title = title
+    self._unit = unit
     self._start = self._step = step
     self._total = total
     self._started = self._spoke = time.monotonic()
@@ -29,7 +31,7 @@ class Bar:
         desc=title,
         initial=step,
         total=total,
-        unit='step',
+        unit=unit,
         smoothing=0.05,
         dynamic_ncols=True,
       )
@@ -41,10 +43,11 @@ class Bar:
     if self._bar is not None:
       self._bar.close()
 
-  def update(self, step: int, loss: float):
-    """Moves to `step`; `loss` is the newest one."""
+  def update(self, step: int, loss: float | None = None):
+    """Moves to `step`; `loss` is the newest one, if this is training."""
     if self._bar is not None:
-      self._bar.set_postfix(loss=f'{loss:.4g}', refresh=False)
+      if loss is not None:
+        self._bar.set_postfix(loss=f'{loss:.4g}', refresh=False)
       self._bar.update(step - self._step)
     self._step = step
     now = time.monotonic()
@@ -54,11 +57,13 @@ class Bar:
       self._spoke = now
       per_step = (now - self._started) / max(1, step - self._start)
       logging.info(
-        '%s: step %d of %d, loss %.4g, %.3g steps/s, %s left',
+        '%s: %s %d of %d%s, %.3g %ss/s, %s left',
         self._title,
+        self._unit,
         step,
         self._total,
-        loss,
+        '' if loss is None else f', loss {loss:.4g}',
         1.0 / per_step,
+        self._unit,
         tqdm.tqdm.format_interval(per_step * (self._total - step)),
       )

@@ -1,0 +1,306 @@
+"""Tests of encode_dataset and of training on what it wrote, by running both."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+from absl.testing import parameterized
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+from tests import testing
+from tests.experiments import running
+from vim_tf import presets, restore
+from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.training import checkpoints
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+_CLASSES = ('circles', 'stripes')
+_STEPS = 2
+_CROPS = 2
+_FACTS = ('class_names', 'data_fingerprint', 'tokenizer_fingerprint')
+
+
+def _make_images(folder: pathlib.Path):
+  """Fourteen images of each of two classes."""
+  rng = np.random.default_rng(0)
+  for name in _CLASSES:
+    (folder / name).mkdir(parents=True)
+    for i in range(14):
+      pixels = rng.integers(0, 256, [5, 5, 3], np.uint8)
+      image = Image.fromarray(pixels.repeat(4, axis=0).repeat(4, axis=1))
+      image.save(folder / name / f'{i}.png')
+
+
+def _make_tokenizer(folder: pathlib.Path, images: pathlib.Path):
+  """A stage-1 run with random weights, whose codes are of all kinds."""
+  config = presets.stage1('tiny')
+  data = dataclasses.replace(config.data, name=f'folder:{images}')
+  config = dataclasses.replace(config, data=data)
+  model = vit_vqgan_model.ViTVQGAN(config.model)
+  model.build()
+  testing.randomize(model)
+  run = workdir_lib.Workdir(str(folder), 'vit_vqgan', config)
+  checkpoints.Checkpoints(run.checkpoints, {'model': model}).save(7)
+
+
+def _weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+  reader = tf.train.load_checkpoint(
+    str(workdir / 'checkpoints' / f'step-{_STEPS:09d}' / 'checkpoint')
+  )
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if not name.startswith('_CHECKPOINTABLE')
+  }
+
+
+class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'encode'
+    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.images = cls.root / 'images'
+    _make_images(cls.images)
+    names = ('encode_dataset', 'train_vim', 'sample')
+    cls.binaries = {name: running.Binary(name) for name in names}
+    cls.tokenizer, cls.codes = cls.root / 'tokenizer', cls.root / 'codes'
+    cls.vim = cls.root / 'vim'
+    cls.data = f'--data=folder:{cls.images}'
+    cls.encode_flags = (f'--workdir={cls.tokenizer}', f'--crops={_CROPS}')
+    cls.vim_flags = (
+      '--preset=tiny',
+      f'--steps={_STEPS}',
+      '--batch_size=8',
+      '--log_every=1',
+      '--checkpoint_every=1',
+      f'--tokenizer={cls.tokenizer}',
+      '--num_classes=2',
+    )
+    _make_tokenizer(cls.tokenizer, cls.images)
+    result = cls._encode(f'--out={cls.codes}')
+    assert result.status == 0, result.error
+    cls.before = running.snapshot(cls.tokenizer)
+    result = cls._train(f'--workdir={cls.vim}', f'--codes={cls.codes}')
+    assert result.status == 0, result.error
+
+  @classmethod
+  def _encode(cls, *arguments):
+    return cls.binaries['encode_dataset'].run(*cls.encode_flags, *arguments)
+
+  @classmethod
+  def _train(cls, *arguments):
+    return cls.binaries['train_vim'].run(*cls.vim_flags, *arguments)
+
+  def setUp(self):
+    super().setUp()
+    self._new = pathlib.Path(self.create_tempdir()) / 'new'
+
+  def _assert_refused(self, result, *texts):
+    """Exit status 1, one line that says what is wrong, nothing written."""
+    self.assertEqual(result.status, 1, result.error)
+    self.assertLen(result.error_lines, 1, result.error)
+    (line,) = result.error_lines
+    self.assertTrue(line.startswith('error: '), result.error)
+    for text in texts:
+      self.assertIn(text, line)
+    self.assertEmpty(list(self._new.glob('*')))
+    self.assertEmpty(list(self._new.parent.glob('*.writing-*')))
+
+  # ---------------------------------------------------------------- encoding
+
+  def test_codes_are_the_tokenizers(self):
+    cache = code_cache.CodeCache(self.codes)
+    tokenizer = restore.tokenizer(self.tokenizer)
+    data = tokenizer.config.data
+    self.assertEqual(cache.description.data, data)
+    self.assertEqual(
+      cache.description.tokenizer_fingerprint,
+      restore.fingerprint(tokenizer.model),
+    )
+    self.assertEqual(cache.description.class_names, _CLASSES)
+    self.assertEqual(cache.train.crops, _CROPS)
+    encode = tf.function(tokenizer.model.encode, autograph=False)
+    for split, name in (
+      (cache.train, data.train_split),
+      (cache.evaluation, data.eval_split),
+    ):
+      source = sources.load(data, name)
+      self.assertEqual(split.num_examples, source.num_examples)
+      self.assertEqual(split.fingerprint, source.fingerprint)
+      self.assertAllEqual(split.labels, source.labels)
+    images, _ = pipeline.evaluation_arrays(
+      sources.load(data, data.eval_split), data
+    )
+    found = cache.evaluation.read(tf.range(len(images)))['codes']
+    self.assertAllEqual(found, encode(tf.constant(images)))
+
+  def test_centre_crops_are_the_images(self):
+    with self.assertLogs('absl', 'INFO') as logs:
+      result = self._encode(
+        f'--out={self._new}', '--crop=center', '--flip=false', '--batch_size=5'
+      )
+    self.assertEqual((result.status, result.error_lines), (0, []))
+    self.assertRegex('\n'.join(logs.output), 'Encoding: image .* left')
+    cache = code_cache.CodeCache(self._new)
+    tokenizer = restore.tokenizer(self.tokenizer)
+    data = cache.description.data
+    self.assertEqual((data.crop, data.flip), ('center', False))
+    images, labels = pipeline.evaluation_arrays(
+      sources.load(data, data.train_split), data
+    )
+    found = cache.train.read(tf.range(len(images) * _CROPS))
+    expected = tokenizer.model.encode(tf.constant(images))
+    self.assertAllEqual(found['codes'], np.tile(expected, [_CROPS, 1]))
+    self.assertAllEqual(found['labels'], np.tile(labels, _CROPS))
+
+  def test_same_again(self):
+    self.assertEqual(self._encode(f'--out={self._new}').status, 0)
+    self.assertEqual(running.snapshot(self._new), running.snapshot(self.codes))
+
+  # ---------------------------------------------------------------- training
+
+  def test_weights_are_those_of_training_online(self):
+    online = self._new
+    self.assertEqual(self._train(f'--workdir={online}', self.data).status, 0)
+    expected, found = _weights(online), _weights(self.vim)
+    self.assertEqual(found.keys(), expected.keys())
+    for key, value in expected.items():
+      self.assertAllEqual(found[key], value, key)
+    records = [workdir_lib.read(path) for path in (online, self.vim)]
+    for fact in _FACTS:
+      self.assertEqual(records[0][fact], records[1][fact])
+    self.assertEqual(records[0]['config']['data'], records[1]['config']['data'])
+    figures = [
+      [row['eval/bits_per_code'] for row in rows if 'eval/bits_per_code' in row]
+      for rows in map(workdir_lib.read_metrics, (online, self.vim))
+    ]
+    self.assertLen(figures[0], 1)
+    self.assertAllClose(*figures, rtol=1e-6)
+
+  def test_goes_on_to_the_same_weights(self):
+    """As after a kill between the checkpoints of step 1 and step 2."""
+    shutil.copytree(self.vim, self._new)
+    shutil.rmtree(self._new / 'checkpoints' / f'step-{_STEPS:09d}')
+    result = self._train(f'--workdir={self._new}', f'--codes={self.codes}')
+    self.assertEqual(result.status, 0, result.error)
+    found = _weights(self._new)
+    for key, value in _weights(self.vim).items():
+      self.assertAllEqual(found[key], value, key)
+
+  def test_stage_1_is_unchanged(self):
+    self.assertEqual(running.snapshot(self.tokenizer), self.before)
+
+  def test_unconditional(self):
+    workdir, out = self._new / 'vim', self._new / 'samples'
+    result = self._train(
+      f'--workdir={workdir}',
+      f'--codes={self.codes}',
+      '--num_classes=0',
+      '--label_drop=0',
+      '--optimizer=adafactor',
+      '--beta_1=0.8',
+      '--decay=constant',
+    )
+    self.assertEqual(result.status, 0, result.error)
+    record = workdir_lib.read(workdir)['config']
+    self.assertEqual(record['optimizer']['name'], 'adafactor')
+    self.assertEqual(record['optimizer']['beta_1'], 0.8)
+    self.assertEqual(record['optimizer']['decay'], 'constant')
+    sample = self.binaries['sample'].run(
+      f'--workdir={workdir}', f'--out={out}', '--count=2'
+    )
+    self.assertEqual(sample.status, 0, sample.error)
+    rows = workdir_lib.read_json(out / 'samples.json')['samples']
+    self.assertLen(rows, 2)
+    self.assertNotEqual(rows[0]['codes'], rows[1]['codes'])
+
+  # ----------------------------------------------------------------- refused
+
+  def test_bad_encoding(self):
+    before = running.snapshot(self.root)
+    out = f'--out={self._new}'
+    file = self.create_tempfile(content='a file').full_path
+    for arguments, texts in (
+      ([f'--out={self.codes}'], (str(self.codes), 'exists already')),
+      ([f'--out={file}/codes'], ('Cannot write', file)),
+      ([out, f'--workdir={self.images}'], ('not a working directory',)),
+      ([out, f'--workdir={self.vim}'], ("'vim', not 'vit_vqgan'",)),
+      ([out, f'--data=folder:{self.root}/none'], ('There is no folder',)),
+      ([out, '--crop=fisheye'], ("'fisheye'",)),
+      ([out, 'stray'], ("'stray' is not a flag",)),
+    ):
+      self._assert_refused(self._encode(*arguments), *texts)
+    result = self._encode(out, '--crops=0')
+    self.assertEqual(result.status, 1)
+    self.assertIn('crops', result.error)
+    self.assertEqual(running.snapshot(self.root), before)
+
+  def test_bad_caches(self):
+    def changed(name, change):
+      folder = pathlib.Path(self.create_tempdir()) / name
+      shutil.copytree(self.codes, folder)
+      change(folder)
+      return f'--codes={folder}'
+
+    def other_tokenizer(folder):
+      manifest = json.loads((folder / 'manifest.json').read_text())
+      manifest['tokenizer_fingerprint'] = '0123456789abcdef'
+      (folder / 'manifest.json').write_text(json.dumps(manifest))
+
+    def shard(folder):
+      (path,) = folder.glob('train-*.tfrecord')
+      return path
+
+    def truncate(folder):
+      shard(folder).write_bytes(shard(folder).read_bytes()[:-9])
+
+    def damage(folder):
+      content = bytearray(shard(folder).read_bytes())
+      for place in range(40, len(content), 60):
+        content[place] ^= 1
+      shard(folder).write_bytes(content)
+
+    new = f'--workdir={self._new}'
+    for arguments, texts in (
+      ([f'--codes={self.images}'], ('not a cache of codes',)),
+      (
+        [changed('other', other_tokenizer)],
+        ('another tokenizer', '0123456789abcdef'),
+      ),
+      ([changed('short', truncate)], ('-of-00001.tfrecord', 'cut short')),
+      (
+        [changed('gone', lambda folder: shard(folder).unlink())],
+        ('train-00000-of-00001.tfrecord', 'cannot be read'),
+      ),
+      ([f'--codes={self.codes}', '--num_classes=3'], ('of 2 classes', '3')),
+      ([f'--codes={self.codes}', '--codebook_size=64'], ('64', '32')),
+      ([f'--codes={self.codes}', '--crop=center'], ('data.crop=shift',)),
+    ):
+      self._assert_refused(self._train(new, *arguments), *texts)
+    result = self._train(new, changed('damaged', damage))
+    self.assertEqual(result.status, 1)
+    self.assertLen(result.error_lines, 1, result.error)
+    self.assertRegex(
+      result.error_lines[0], r'^error: Record \d+ of .*train-.* is damaged'
+    )
+
+  def test_another_cache_for_the_same_run(self):
+    """A run goes on with the codes that it began with."""
+    self.assertEqual(
+      self._encode(f'--out={self._new / "codes"}', '--seed=1').status, 0
+    )
+    moved = pathlib.Path(self.create_tempdir()) / 'run'
+    shutil.copytree(self.vim, moved)
+    result = self._train(f'--workdir={moved}', f'--codes={self._new / "codes"}')
+    self.assertEqual(result.status, 1)
+    self.assertLen(result.error_lines, 1, result.error)
+    self.assertIn('belongs to a run with', result.error_lines[0])
+
+
+if __name__ == '__main__':
+  tf.test.main()
