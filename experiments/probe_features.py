@@ -13,7 +13,6 @@ import tensorflow as tf
 from vim_tf import restore
 from vim_tf.config import Stage1Config, UserError
 from vim_tf.config_probe import ProbeConfig
-from vim_tf.metrics import feature_networks
 from vim_tf.probe import features as features_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import model as vim_model
@@ -91,6 +90,8 @@ def extractor(
   encode, vectors = tokenizer.model.encode, tokenizer.model.quantizer.lookup
   network = None
   if config.network:
+    from vim_tf.metrics import feature_networks  # Brings TF-GAN.
+
     network = feature_networks.load(config.network)
 
   @tf.function(autograph=False)

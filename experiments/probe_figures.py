@@ -2,7 +2,10 @@
 
 import collections
 from collections.abc import Mapping, Sequence
+import json
 import math
+import os
+import pathlib
 
 import numpy as np
 
@@ -17,6 +20,39 @@ _NAMES = {
   probe_features.CODE_COUNTS: 'the counts of the codes',
   probe_features.NETWORK: 'a network trained on ImageNet',
 }
+
+
+def write(
+  path: str | os.PathLike,
+  outcomes: Sequence[probing.Outcome],
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  config: ProbeConfig,
+) -> dict:
+  """Writes `figures.json` and `accuracy_by_block.png`, if there are several.
+
+  Args:
+    path: The probe's working directory.
+    outcomes: One for each seed.
+    tokenizer: What was probed,
+    vim: and how:
+    config: all of it goes into the protocol.
+
+  Returns:
+    What `summarize` gives.
+  """
+  path = pathlib.Path(path)
+  figures = summarize(outcomes)
+  result = {
+    'job': 'probe',
+    'figures': figures,
+    'protocol': protocol(tokenizer, vim, config),
+  }
+  (path / 'figures.json').write_text(json.dumps(result) + '\n')
+  if len(figures['blocks']) > 1:
+    picture = curves.png({'VIM': [panel(figures)]})
+    (path / 'accuracy_by_block.png').write_bytes(picture)
+  return figures
 
 
 def summarize(outcomes: Sequence[probing.Outcome]) -> dict:
@@ -205,6 +241,7 @@ def protocol(
     'crop': config.data.crop if config.passes else 'center',
     'normalize': config.normalize,
     'validation_share': config.validation_share,
+    'labels_per_class': config.labels_per_class,
     'penalties': list(config.penalties),
     'steps': config.run.num_steps,
     'batch_size': config.run.batch_size,
@@ -227,17 +264,18 @@ def flat(figures: Mapping) -> dict:
     figures: What `summarize` gives.
 
   Returns:
-    'top1', 'top1_image_error', 'top5' and 'best_block' as there; the top-1 of
-    each baseline by its name; 'largest_class', that of always naming the most
-    frequent class; 'peak', a sentence.
+    'top1' and 'largest_class' as there, the top-1 of each baseline by its
+    name; 'standard_error' of such a share, 'block' and 'peak' in words.
   """
+  error = 100 * figures['top1_image_error']
   return {
-    **{
-      key: figures[key]
-      for key in ('top1', 'top1_image_error', 'top5', 'best_block')
-    },
+    'top1': figures['top1'],
     **{name: row['top1'] for name, row in figures['baselines'].items()},
     'largest_class': figures['largest_class'],
+    'standard_error': (
+      f'{error:.1f} points, for {figures["held_out_images"]} held-out images'
+    ),
+    'block': f'{figures["best_block"]}, counted from 0',
     'peak': peak(figures),
   }
 

@@ -16,14 +16,12 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from experiments import probe_features
+from experiments import probe_features, probe_fit
 from vim_tf import restore
 from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
 from vim_tf.data import pipeline, sources
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
-from vim_tf.probe import step as step_lib
-from vim_tf.training import loop, optimizers
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -100,13 +98,13 @@ def sweep(
     'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
     'vim_fingerprint': restore.fingerprint(vim.model),
   }
-  workdir_lib.Workdir(path, 'probe', config, facts)
+  workdir = workdir_lib.Workdir(path, 'probe', config, facts)
   probe_features.warn(tokenizer, vim)
 
   # ---------------------------------------------------------------- features
   logging.info('Features of %d images.', train.num_examples)
   extract = probe_features.extractor(tokenizer, vim, config)
-  known = _tables(extract, train, held_out, config, path / 'features')
+  known = _tables(extract, train, held_out, config, workdir.path / 'features')
   for table, what in zip(known, ('training images', 'held-out images')):
     source = train if what.startswith('training') else held_out
     _check_labels(source, table.labels, what)
@@ -125,7 +123,13 @@ def sweep(
       )
     outcomes.append(
       _probe(
-        *tables, train, config, seed, path / f'seed-{seed}', facts, strategy
+        *tables,
+        train,
+        config,
+        seed,
+        workdir.path / f'seed-{seed}',  # Locked as long as this lasts.
+        facts,
+        strategy,
       )
     )
   return outcomes
@@ -175,9 +179,12 @@ def _probe(
 ) -> Outcome:
   """One seed: choose, train again on everything, measure."""
   num_classes = len(train.class_names)
-  chosen = splits.hold_out(
-    table.labels, train.groups, config.validation_share, seed
-  )
+  groups = train.groups
+  if config.labels_per_class:
+    drawn = splits.draw_labelled(table.labels, config.labels_per_class, seed)
+    table = table.part(drawn)
+    groups = None if groups is None else groups[drawn]
+  chosen = splits.hold_out(table.labels, groups, config.validation_share, seed)
   if not chosen.any():
     raise workdir_lib.WorkdirError(
       f'{train.name} has too few images to set aside a share of '
@@ -185,7 +192,7 @@ def _probe(
     )
 
   # ------------------------------------------------------------------ choose
-  fit = _Fit(config, seed, facts, strategy, num_classes)
+  fit = probe_fit.Fit(config, seed, facts, strategy, num_classes)
   part = np.flatnonzero(chosen)
   layers = fit(
     {name: config.penalties for name in table.features},
@@ -251,140 +258,6 @@ def _best(validation: Mapping[str, float], prefix: str) -> str:
     key=lambda name: (validation[name], -abs(blocks.index(name) - middle)),
     default='',
   )
-
-
-class _Fit:
-  """Trains softmax layers through the common loop.
-
-  Args:
-    config: Every setting.
-    seed: Of the order of the examples.
-    facts: What else a working directory says.
-    strategy: Where replicas run.
-    num_classes: Number of classes.
-  """
-
-  def __init__(self, config, seed, facts, strategy, num_classes):
-    self._config = config
-    self._seed = seed
-    self._facts = facts
-    self._strategy = strategy
-    self._num_classes = num_classes
-
-  def __call__(
-    self,
-    penalties: Mapping[str, tuple[float, ...]],
-    table: features_lib.Table,
-    images: np.ndarray,
-    path: pathlib.Path,
-    shown: tuple[Mapping[str, np.ndarray], np.ndarray],
-    title: str,
-  ) -> dict[str, linear.SoftmaxLayer]:
-    """Trains one layer for each kind of features and each of its penalties.
-
-    Args:
-      penalties: Of each kind of features.
-      table: The features.
-      images: Which images to train on.
-      path: The working directory.
-      shown: Features `[num_images, width]` and labels to evaluate on.
-      title: What the progress bar says.
-
-    Returns:
-      The trained layers.
-    """
-    config = self._config
-    facts = {
-      **self._facts,
-      'probe_seed': self._seed,
-      'penalties': {name: list(values) for name, values in penalties.items()},
-    }
-    workdir = workdir_lib.Workdir(path, 'probe', config, facts)
-    with self._strategy.scope():
-      layers = {
-        name: linear.SoftmaxLayer(
-          table.features[name].shape[-1], self._num_classes, values, name=name
-        )
-        for name, values in penalties.items()
-      }
-      for name, layer in layers.items():
-        layer.build()
-        if config.normalize == 'standardize':
-          layer.standardize(*linear.statistics(table.features[name], images))
-      optimizer = optimizers.Optimizer(
-        config.optimizer, step_lib.variables(layers)
-      )
-      step = step_lib.ProbeStep(layers, optimizer)
-    features, labels = shown
-
-    def evaluate():
-      return {
-        f'{name}/top1': float(
-          linear.accuracies(layer, features[name], labels)['top1'].max()
-        )
-        for name, layer in layers.items()
-      }
-
-    loop.train(
-      step,
-      config.run,
-      workdir,
-      lambda first: feature_batches(
-        table, images, config.run.batch_size, self._seed, first
-      ),
-      self._strategy,
-      evaluate,
-      dict,
-      title,
-    )
-    return layers
-
-
-def feature_batches(
-  table: features_lib.Table,
-  images: np.ndarray,
-  batch_size: int,
-  seed: int,
-  start_step: int,
-) -> tf.data.Dataset:
-  """Endless batches of features; each crop of each image is an example.
-
-  Args:
-    table: The features.
-    images: Indices of the images to draw from.
-    batch_size: Examples of one step.
-    seed: The order is a function of it.
-    start_step: Step of the first batch.
-
-  Returns:
-    Dictionaries: float32 `[batch_size, width]` by the name of the features;
-    'labels', int32 `[batch_size]`.
-  """
-  count = table.num_passes * len(images)
-  start = start_step * batch_size
-  draws = pipeline.draw_examples(count, None, seed=seed, epoch=start // count)
-  names = list(table.features)
-
-  def read(index):
-    crop, place = np.divmod(index, len(images))
-    image = images[place]
-    return [
-      *(table.features[name][crop, image] for name in names),
-      table.labels[image],
-    ]
-
-  def gather(drawn):
-    values = tf.numpy_function(
-      read, [drawn['index']], [tf.float32] * len(names) + [tf.int32]
-    )
-    batch = dict(zip([*names, 'labels'], values))
-    for name in names:
-      batch[name].set_shape([batch_size, table.features[name].shape[-1]])
-    batch['labels'].set_shape([batch_size])
-    return batch
-
-  data = draws.skip(start % count).batch(batch_size, drop_remainder=True)
-  return data.map(gather).prefetch(2).with_options(pipeline.options())
 
 
 def standard_error(values) -> float:

@@ -9,12 +9,9 @@ size are those of the VIM's run. A run that was stopped goes on when it is
 started again.
 """
 
-import json
-import pathlib
-
 from absl import flags
 
-from experiments import cli, curves, probe_figures, probing
+from experiments import cli, probe_figures, probing
 from vim_tf import presets, restore
 from vim_tf.config import Stage2Config
 from vim_tf.data import sources
@@ -60,6 +57,11 @@ SETTINGS = (
     'num_seeds', ('num_seeds',), '[probe] Seeds, from --seed on, to average.'
   ),
   cli.Setting(
+    'labels_per_class',
+    ('labels_per_class',),
+    '[probe] Labelled training images of each class; 0: all.',
+  ),
+  cli.Setting(
     'validation_share',
     ('validation_share',),
     '[probe] Share of the training images that chooses block and penalty.',
@@ -98,7 +100,7 @@ def main():
     lambda name: presets.probe(name, run), SETTINGS
   )
   tokenizer, vim = restore.both(config.vim, config.tokenizer)
-  path = pathlib.Path(flags.FLAGS.workdir)
+  path = flags.FLAGS.workdir
   outcomes = probing.sweep(
     tokenizer,
     vim,
@@ -108,16 +110,7 @@ def main():
     path,
     cli.strategy(),
   )
-  figures = probe_figures.summarize(outcomes)
-  result = {
-    'job': 'probe',
-    'figures': figures,
-    'protocol': probe_figures.protocol(tokenizer, vim, config),
-  }
-  (path / 'figures.json').write_text(json.dumps(result) + '\n')
-  if len(figures['blocks']) > 1:
-    panels = {'': [probe_figures.panel(figures)]}
-    (path / 'accuracy_by_block.png').write_bytes(curves.png(panels))
+  figures = probe_figures.write(path, outcomes, tokenizer, vim, config)
   print('\n'.join(['', *probe_figures.in_words(figures)]))
 
 

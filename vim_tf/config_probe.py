@@ -31,6 +31,8 @@ class ProbeConfig:
       `run.seed` on.
     validation_share: Share of each class of the training images on which the
       block and the penalty are chosen.
+    labels_per_class: Labelled training images of each class, drawn anew by
+      each seed; 0: all.
     smallest_l2: Weakest penalty tried: the factor of half the squared
       weights, beside the mean cross-entropy.
     largest_l2: Strongest penalty tried.
@@ -50,6 +52,7 @@ class ProbeConfig:
   normalize: str = 'standardize'
   num_seeds: int = 1
   validation_share: float = 0.2
+  labels_per_class: int = 0
   smallest_l2: float = 1e-6
   largest_l2: float = 1e-2
   num_l2: int = 5
@@ -63,7 +66,7 @@ class ProbeConfig:
       f'{ALL_BLOCKS} or {BEST_BLOCK}.',
     )
     check_choice('normalize', self.normalize, NORMALIZATIONS)
-    check_least(self, 0, 'passes', 'smallest_l2')
+    check_least(self, 0, 'passes', 'labels_per_class')
     check_least(self, 1, 'num_seeds', 'num_l2')
     check(
       0.0 < self.validation_share < 1.0,

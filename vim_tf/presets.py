@@ -190,6 +190,9 @@ STAGE2 = {
 # The paper says nothing about how its probes were trained.
 PROBE = {
   'small': lambda vim: _probe(vim, steps=600, batch_size=256, passes=4),
+  'quick': lambda vim: _probe(
+    vim, steps=400, batch_size=256, passes=0, block='all'
+  ),
   'imagenet': lambda vim: _probe(
     vim, steps=10_000, batch_size=4096, passes=0, baselines=False
   ),

@@ -101,7 +101,7 @@ class OptimumTest(tf.test.TestCase):
   def test_metrics(self):
     first, last = self.rows[0], self.rows[-1]
     for name in self.layers:
-      self.assertAllClose(first[f'{name}/loss'], math.log(10), atol=1e-5)
+      self.assertAllClose(first[f'{name}/loss'], math.log(10), atol=1e-4)
       self.assertGreater(last[f'{name}/accuracy'], 0.8)
     means = [last[f'{name}/loss'] for name in self.layers]
     self.assertAllClose(last['loss'], np.mean(means))
@@ -117,8 +117,8 @@ class OptimumTest(tf.test.TestCase):
       return layer.kernel.numpy()
 
     both = one((1e-4, 1e-1))
-    self.assertAllClose(one((1e-4,))[:, 0], both[:, 0], atol=1e-5)
-    self.assertAllClose(one((1e-1,))[:, 0], both[:, 1], atol=1e-5)
+    self.assertAllClose(one((1e-4,))[:, 0], both[:, 0], atol=1e-3)
+    self.assertAllClose(one((1e-1,))[:, 0], both[:, 1], atol=1e-3)
 
 
 class LayerTest(tf.test.TestCase):

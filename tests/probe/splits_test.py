@@ -38,6 +38,21 @@ class HoldOutTest(absltest.TestCase):
     self.assertFalse(chosen[2])
 
 
+class DrawLabelledTest(absltest.TestCase):
+  def test_as_many_of_each_class(self):
+    drawn = splits.draw_labelled(_LABELS, 8, seed=3)
+    np.testing.assert_array_equal(np.bincount(_LABELS[drawn]), [8, 8, 5])
+    self.assertLen(set(drawn), 21)
+    np.testing.assert_array_equal(drawn, np.sort(drawn))
+
+  def test_follows_the_seed(self):
+    one, again, other = (
+      splits.draw_labelled(_LABELS, 8, seed) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    self.assertNotEqual(one.tolist(), other.tolist())
+
+
 class LabelsTest(parameterized.TestCase):
   @parameterized.parameters(
     ([0, 1, 3], 'have the label 3, but must have labels from 0 to 2'),

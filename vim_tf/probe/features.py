@@ -77,6 +77,11 @@ class Table:
     """The same images with fewer features."""
     return Table({name: self.features[name] for name in names}, self.labels)
 
+  def part(self, images: np.ndarray) -> 'Table':
+    """The same features of fewer images, by index."""
+    features = {name: x[:, images] for name, x in self.features.items()}
+    return Table(features, self.labels[images])
+
 
 def tabulate(
   compute: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],

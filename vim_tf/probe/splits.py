@@ -38,6 +38,25 @@ def check_labels(labels: np.ndarray, class_names: Sequence[str], what: str):
     )
 
 
+def draw_labelled(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+  """Draws a few images of each class, for probes with few labels.
+
+  Args:
+    labels: Class of each image, int `[num_images]`.
+    count: Images of each class at most.
+    seed: The draw is a function of it.
+
+  Returns:
+    Their indices in rising order, int `[num_drawn]`.
+  """
+  rng = np.random.default_rng([seed, 1])
+  drawn = [
+    rng.permutation(np.flatnonzero(labels == label))[:count]
+    for label in np.unique(labels)
+  ]
+  return np.sort(np.concatenate(drawn))
+
+
 def hold_out(
   labels: np.ndarray, groups: np.ndarray | None, share: float, seed: int
 ) -> np.ndarray:
