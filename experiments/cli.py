@@ -68,6 +68,14 @@ RUN = (
     ('run.checkpoint_every',),
     '[run] Steps between checkpoints.',
   ),
+  Setting(
+    'keep_checkpoints', ('run.keep_checkpoints',), '[run] Checkpoints kept.'
+  ),
+  Setting(
+    'eval_examples',
+    ('run.eval_examples',),
+    '[run] Held-out images of one evaluation at most.',
+  ),
 )
 
 DATA = (
@@ -85,6 +93,11 @@ DATA = (
     '[data] Augmentation: center, shift or random_resized.',
   ),
   Setting('max_shift', ('data.max_shift',), '[data] Largest shift, in pixels.'),
+  Setting(
+    'min_scale',
+    ('data.min_scale',),
+    '[data] Smallest share of the area kept by random_resized.',
+  ),
   Setting('flip', ('data.flip',), '[data] true: mirror images at random.'),
   Setting(
     'balance_classes',
@@ -95,9 +108,22 @@ DATA = (
 
 OPTIMIZER = (
   Setting(
+    'optimizer',
+    ('optimizer.name',),
+    '[optimizer] adam (5.1) or adafactor (5.2).',
+  ),
+  Setting(
     'learning_rate',
     ('optimizer.learning_rate',),
     '[optimizer] Highest learning rate (5.1, 5.2).',
+  ),
+  Setting(
+    'beta_1', ('optimizer.beta_1',), '[optimizer] Decay of the first moment.'
+  ),
+  Setting(
+    'beta_2',
+    ('optimizer.beta_2',),
+    '[optimizer] Decay of the second moment (5.1, 5.2).',
   ),
   Setting(
     'warmup_steps',
@@ -105,9 +131,24 @@ OPTIMIZER = (
     '[optimizer] Steps of linear warm-up (5.1, 5.2).',
   ),
   Setting(
+    'decay',
+    ('optimizer.decay',),
+    '[optimizer] Fall of the learning rate: constant, cosine or exponential.',
+  ),
+  Setting(
+    'decay_start',
+    ('optimizer.decay_start',),
+    '[optimizer] Step at which the learning rate begins to fall (5.1, 5.2).',
+  ),
+  Setting(
     'decay_end',
     ('optimizer.decay_end',),
     '[optimizer] Step at which the learning rate is lowest (5.1, 5.2).',
+  ),
+  Setting(
+    'final_learning_rate',
+    ('optimizer.final_learning_rate',),
+    '[optimizer] Lowest learning rate (5.1, 5.2).',
   ),
   Setting(
     'weight_decay',
@@ -180,17 +221,23 @@ def changes_from_flags(settings: Sequence[Setting]) -> dict[str, str]:
   return changes
 
 
-def config_from_flags(preset: Callable, settings: Sequence[Setting]):
+def config_from_flags(
+  preset: Callable, settings: Sequence[Setting], start=None
+):
   """The config of a run: its preset, or --config, with the flags on top.
 
   Args:
     preset: From a preset's name to its config.
-    settings: The flags that the binary defined.
+    settings: The flags that the binary defined; of two that set the same, the
+      later one holds.
+    start: The config to start from where neither flag is given.
 
   Raises:
     ConfigError: If a setting is unknown or does not fit.
   """
   config = preset(flags.FLAGS.preset)
+  if start is not None and flags.FLAGS['preset'].using_default_value:
+    config = start
   if flags.FLAGS.config:
     try:
       with open(flags.FLAGS.config) as file:

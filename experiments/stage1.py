@@ -37,8 +37,12 @@ def train(
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
-  workdir_lib.make_folder(path)  # Told before any data are read.
+  # Whatever can be refused is, before data are read or anything is written.
+  workdir_lib.make_folder(path)
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
+  _check_micro_batches(config, strategy.num_replicas_in_sync)
+  start = _start(config)
+  perceptual = _perceptual(config)
   source = sources.load(config.data, config.data.train_split)
   held_out = sources.load(config.data, config.data.eval_split)
   facts = {
@@ -46,12 +50,14 @@ def train(
     'data_fingerprint': source.fingerprint,
     'data_licence': source.licence,
   }
+  if start is not None:
+    facts['start_fingerprint'] = restore.fingerprint(start)
   workdir = workdir_lib.Workdir(path, 'vit_vqgan', config, facts)
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
-    step, model = _build(config)
+    step, model = _build(config, start, perceptual)
 
   figures = Figures(model)
 
@@ -94,7 +100,49 @@ def train(
   )
 
 
-def _build(config: Stage1Config):
+def _check_micro_batches(config: Stage1Config, replicas: int):
+  """Refuses a batch that does not divide into micro-batches."""
+  size, parts = config.run.batch_size // replicas, config.optimizer.accumulate
+  if size % parts:
+    raise UserError(
+      f'A replica has {size} images a step, which do not divide into '
+      f'accumulate={parts} micro-batches.'
+    )
+
+
+def _start(config: Stage1Config) -> model_lib.ViTVQGAN | None:
+  """The tokenizer whose decoder is fine-tuned, if one is."""
+  folder = config.finetune_decoder_of
+  if not folder:
+    return None
+  start = restore.tokenizer(folder)
+  theirs = workdir_lib.flat(to_dict(start.config.model))
+  for name, value in workdir_lib.flat(to_dict(config.model)).items():
+    if value != theirs[name]:
+      raise UserError(
+        f'model.{name} is {value}, but {theirs[name]} in {folder}, whose '
+        'decoder is to be fine-tuned: leave that setting (and --preset and '
+        '--config) out to have its sizes.'
+      )
+  return start.model
+
+
+def _perceptual(config: Stage1Config) -> lpips.LPIPS | None:
+  """LPIPS, if the loss has it."""
+  if not config.losses.perceptual:
+    return None
+  return lpips.LPIPS(
+    config.perceptual.weights_file,
+    sha256=config.perceptual.weights_sha256,
+    dtype='bfloat16' if config.run.precision == 'bfloat16' else 'float32',
+  )
+
+
+def _build(
+  config: Stage1Config,
+  start: model_lib.ViTVQGAN | None,
+  perceptual: lpips.LPIPS | None,
+):
   """The training step, and the model that is evaluated."""
   dtype = restore.policy(config.run.precision)
 
@@ -106,15 +154,13 @@ def _build(config: Stage1Config):
     return model
 
   def trained(model):
-    if config.finetune_decoder_of:
+    if start is not None:
       return model.decoder_variables
     return model.trainable_variables
 
   model, average = new_model(), None
-  if config.finetune_decoder_of:
-    start = restore.tokenizer(config.finetune_decoder_of)
-    _check_same_model(config, start.config)
-    model.set_weights(start.model.get_weights())
+  if start is not None:
+    model.set_weights(start.get_weights())
   if config.optimizer.ema_decay:
     average = new_model()
     average.set_weights(model.get_weights())
@@ -123,13 +169,6 @@ def _build(config: Stage1Config):
     trained(model),
     trained(average) if average else None,
   )
-  perceptual = None
-  if config.losses.perceptual:
-    perceptual = lpips.LPIPS(
-      config.perceptual.weights_file,
-      sha256=config.perceptual.weights_sha256,
-      dtype='bfloat16' if config.run.precision == 'bfloat16' else 'float32',
-    )
   discriminator = discriminator_optimizer = None
   if config.losses.adversarial:
     from vim_tf.vit_vqgan import discriminators
@@ -151,18 +190,6 @@ def _build(config: Stage1Config):
     trained(model),
   )
   return step, average or model
-
-
-def _check_same_model(config: Stage1Config, start: Stage1Config):
-  """Refuses to fine-tune the decoder of a tokenizer of other sizes."""
-  ours, theirs = to_dict(config.model), to_dict(start.model)
-  for name, value in ours.items():
-    if value != theirs[name]:
-      raise UserError(
-        f'model.{name} is {value}, but {theirs[name]} in '
-        f'{config.finetune_decoder_of}: start from its config with '
-        f'--config={config.finetune_decoder_of}/config.json.'
-      )
 
 
 class Figures:

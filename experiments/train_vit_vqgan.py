@@ -3,18 +3,30 @@
   ./bazelw run //experiments:train_vit_vqgan -- \
     --workdir=runs/tokenizer --preset=vit_vqgan_ss --data=imagenet2012
 
-A run that was stopped goes on when it is started again.
+A run that was stopped goes on when it is started again. The sizes of the
+Transformers come with a preset or by --set=model.encoder.width=384 and the
+like; every other setting has a flag.
+
+The decoder alone is fine-tuned, so that all codes stay as they are, by
+
+  ./bazelw run //experiments:train_vit_vqgan -- \
+    --workdir=runs/finetuned --finetune_decoder_of=runs/tokenizer --steps=1000
+
+which starts from the settings of that run, unless --preset or --config is
+given.
 """
+
+import dataclasses
+import os
 
 from absl import flags
 
 from experiments import cli, stage1
+from vim_tf import config as config_lib
 from vim_tf import presets
+from vim_tf.training import workdir as workdir_lib
 
-SETTINGS = (
-  *cli.RUN,
-  *cli.DATA,
-  *cli.OPTIMIZER,
+MODEL = (
   cli.Setting(
     'image_size',
     ('data.image_size', 'model.image_size'),
@@ -41,29 +53,212 @@ SETTINGS = (
     ('model.logit_laplace',),
     '[model] true: 6 output channels, of a logit-laplace distribution (3.3).',
   ),
-  *(
-    cli.Setting(f'{name}_weight', (f'losses.{name}',), f'[loss] {text}')
-    for name, text in (
-      ('codebook', 'Weight of the codebook term of L_VQ (3.3).'),
-      ('commitment', 'Weight of the commitment term of L_VQ, beta (3.3).'),
-      ('l2', 'Weight of the squared error (3.3).'),
-      ('l1', 'Weight of the absolute error; not in the paper.'),
-      ('logit_laplace', 'Weight of the logit-laplace likelihood (3.3).'),
-      ('perceptual', 'Weight of LPIPS; 0 for linear probes (3.3).'),
-      ('adversarial', 'Weight of the discriminator (3.3).'),
-    )
+  cli.Setting(
+    'output_mlp',
+    ('model.output_mlp',),
+    '[model] true: an MLP with tanh follows each Transformer (3.1).',
   ),
+  cli.Setting(
+    'positions',
+    ('model.positions',),
+    '[model] Positions: learned, factorized or sincos.',
+  ),
+  cli.Setting(
+    'backbone',
+    ('model.backbone',),
+    '[model] vit, or the CNN of VQGAN: cnn (Table 4).',
+  ),
+  cli.Setting(
+    'cnn_multiplier',
+    ('model.cnn_multiplier',),
+    '[model] Channel multiplier of the cnn: 1 or 2 in the paper (Table 4).',
+  ),
+)
+
+LOSSES = tuple(
+  cli.Setting(f'{name}_weight', (f'losses.{name}',), f'[loss] {text}')
+  for name, text in (
+    ('codebook', 'Weight of the codebook term of L_VQ (3.3).'),
+    ('commitment', 'Weight of the commitment term of L_VQ, beta (3.3).'),
+    ('l2', 'Weight of the squared error (3.3).'),
+    ('l1', 'Weight of the absolute error; not in the paper.'),
+    ('logit_laplace', 'Weight of the logit-laplace likelihood (3.3).'),
+    ('perceptual', 'Weight of LPIPS; 0 for linear probes (3.3).'),
+    ('adversarial', 'Weight of the discriminator (3.3).'),
+  )
+)
+
+PERCEPTUAL = (
+  cli.Setting(
+    'perceptual_start_step',
+    ('perceptual.start_step',),
+    '[perceptual] First step with LPIPS in the loss.',
+  ),
+  cli.Setting(
+    'lpips_file',
+    ('perceptual.weights_file',),
+    '[perceptual] Weights of LPIPS; empty: those of the dependencies.',
+  ),
+  cli.Setting(
+    'lpips_sha256',
+    ('perceptual.weights_sha256',),
+    '[perceptual] Hash that --lpips_file must have, in hexadecimal.',
+  ),
+)
+
+ADVERSARIAL = (
+  cli.Setting(
+    'discriminator',
+    ('adversarial.discriminator',),
+    '[adversarial] stylegan2 (3.3) or patchgan (Table 4).',
+  ),
+  cli.Setting(
+    'discriminator_multiplier',
+    ('adversarial.channel_multiplier',),
+    "[adversarial] Factor of the discriminator's channels.",
+  ),
+  cli.Setting(
+    'discriminator_augment',
+    ('adversarial.augment',),
+    "[adversarial] true: augment the discriminator's input (small data).",
+  ),
+  cli.Setting(
+    'gan_loss',
+    ('adversarial.loss',),
+    '[adversarial] non_saturating or hinge.',
+  ),
+  cli.Setting(
+    'r1_gamma',
+    ('adversarial.r1_gamma',),
+    '[adversarial] Weight of the R1 penalty; 0: none.',
+  ),
+  cli.Setting(
+    'r1_interval',
+    ('adversarial.r1_interval',),
+    '[adversarial] Steps from one R1 penalty to the next, at least 1.',
+  ),
+  cli.Setting(
+    'adversarial_start_step',
+    ('adversarial.start_step',),
+    '[adversarial] First step with a discriminator.',
+  ),
+  cli.Setting(
+    'adaptive_weight',
+    ('adversarial.adaptive_weight',),
+    "[adversarial] true: weigh by VQGAN's ratio of gradient norms.",
+  ),
+)
+
+CODEBOOK = (
+  cli.Setting(
+    'init_from_data',
+    ('codebook.init_from_data',),
+    '[codebook] true: codes start as encoder outputs.',
+  ),
+  cli.Setting(
+    'init_step',
+    ('codebook.init_step',),
+    '[codebook] Step at which they do; none is used before.',
+  ),
+  cli.Setting(
+    'revival_interval',
+    ('codebook.revival_interval',),
+    '[codebook] Steps from one revival of unused codes to the next; 0: none.',
+  ),
+  cli.Setting(
+    'revival_steps',
+    ('codebook.revival_steps',),
+    '[codebook] Step after which revival ends.',
+  ),
+)
+
+# The paper trains both networks alike. What the discriminator has of its own
+# is off by default (clipping) or belongs to the tokenizer alone.
+_OWN = ('clip_norm', 'ema_decay', 'accumulate')
+
+
+def _of_both(setting: cli.Setting) -> cli.Setting:
+  """A flag of the tokenizer's optimizer, which sets the other one as well."""
+  if setting.flag in _OWN:
+    return setting
+  return dataclasses.replace(
+    setting, paths=(*setting.paths, _of_discriminator(setting).paths[0])
+  )
+
+
+def _of_discriminator(setting: cli.Setting) -> cli.Setting:
+  """The same flag of the discriminator's optimizer."""
+  (path,) = setting.paths
+  text = setting.help.removeprefix('[optimizer] ')
+  return cli.Setting(
+    f'discriminator_{setting.flag}',
+    (f'discriminator_{path}',),
+    f"[discriminator's optimizer] {text}"
+    + ('' if setting.flag in _OWN else f' As --{setting.flag} by default.'),
+  )
+
+
+# Of two flags that set the same, the later one holds.
+SETTINGS = (
+  *cli.RUN,
+  *cli.DATA,
+  *map(_of_both, cli.OPTIMIZER),
+  *(
+    _of_discriminator(setting)
+    for setting in cli.OPTIMIZER
+    if setting.flag not in ('ema_decay', 'accumulate')
+  ),
+  *MODEL,
+  *LOSSES,
+  *PERCEPTUAL,
+  *ADVERSARIAL,
+  *CODEBOOK,
 )
 
 cli.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
 for setting in SETTINGS:
   setting.define()
+FINETUNE = flags.DEFINE_string(
+  'finetune_decoder_of',
+  None,
+  '[run] Working directory of a run whose decoder alone is trained on; its '
+  'settings are the defaults, its codes stay.',
+)
 flags.mark_flag_as_required('workdir')
+
+
+def finetuning(folder: str) -> config_lib.Stage1Config:
+  """The settings of a run, changed so as to fine-tune its decoder.
+
+  Args:
+    folder: The run's working directory.
+
+  Returns:
+    Its settings without help for the codebook, which stays as it is. The
+    folder is kept as an absolute path, so that the new run can go on from
+    anywhere.
+
+  Raises:
+    WorkdirError: If it is no working directory of a stage-1 run.
+  """
+  config = workdir_lib.read_config(folder, 'vit_vqgan', config_lib.Stage1Config)
+  return dataclasses.replace(
+    config,
+    codebook=config_lib.CodebookConfig(),
+    finetune_decoder_of=os.path.abspath(folder),
+  )
 
 
 def main():
   """Trains with the settings of the flags."""
-  config = cli.config_from_flags(presets.stage1, SETTINGS)
+  start = None
+  if FINETUNE.value:
+    start = finetuning(FINETUNE.value)
+  config = cli.config_from_flags(presets.stage1, SETTINGS, start)
+  if start is not None:
+    config = dataclasses.replace(
+      config, finetune_decoder_of=start.finetune_decoder_of
+    )
   stage1.train(config, flags.FLAGS.workdir, cli.strategy())
 
 

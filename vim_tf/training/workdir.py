@@ -175,21 +175,22 @@ def write_json(path: str | os.PathLike, value):
   os.replace(temporary, path)
 
 
+def flat(values: dict, prefix: str = '') -> dict:
+  """Nested dictionaries as one, with dots: {'model.encoder.width': 512}."""
+  found = {}
+  for key, value in values.items():
+    if isinstance(value, dict):
+      found.update(flat(value, f'{prefix}{key}.'))
+    else:
+      found[prefix + key] = list(value) if isinstance(value, tuple) else value
+  return found
+
+
 def _refuse_other(path, old, new):
-  for key, value in _flat(new).items():
-    found = _flat(old).get(key)
+  for key, value in flat(new).items():
+    found = flat(old).get(key)
     if found != value:
       raise WorkdirError(
         f'{path} belongs to a run with {key}={found!r}, not {value!r}: give '
         'another --workdir, or the same settings to go on with that run.'
       )
-
-
-def _flat(values: dict, prefix: str = '') -> dict:
-  flat = {}
-  for key, value in values.items():
-    if isinstance(value, dict):
-      flat.update(_flat(value, f'{prefix}{key}.'))
-    else:
-      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-  return flat
