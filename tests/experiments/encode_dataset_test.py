@@ -1,50 +1,21 @@
 """Tests of encode_dataset and of training on what it wrote, by running both."""
 
-import dataclasses
 import json
 import pathlib
 import shutil
 
 from absl.testing import parameterized
 import numpy as np
-from PIL import Image
 import tensorflow as tf
 
-from tests import testing
-from tests.experiments import running
-from vim_tf import presets, restore
+from tests.experiments import running, tiny_runs
+from vim_tf import restore
 from vim_tf.data import code_cache, pipeline, sources
-from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib
-from vim_tf.vit_vqgan import model as vit_vqgan_model
 
-_CLASSES = ('circles', 'stripes')
 _STEPS = 2
 _CROPS = 2
 _FACTS = ('class_names', 'data_fingerprint', 'tokenizer_fingerprint')
-
-
-def _make_images(folder: pathlib.Path):
-  """Fourteen images of each of two classes."""
-  rng = np.random.default_rng(0)
-  for name in _CLASSES:
-    (folder / name).mkdir(parents=True)
-    for i in range(14):
-      pixels = rng.integers(0, 256, [5, 5, 3], np.uint8)
-      image = Image.fromarray(pixels.repeat(4, axis=0).repeat(4, axis=1))
-      image.save(folder / name / f'{i}.png')
-
-
-def _make_tokenizer(folder: pathlib.Path, images: pathlib.Path):
-  """A stage-1 run with random weights, whose codes are of all kinds."""
-  config = presets.stage1('tiny')
-  data = dataclasses.replace(config.data, name=f'folder:{images}')
-  config = dataclasses.replace(config, data=data)
-  model = vit_vqgan_model.ViTVQGAN(config.model)
-  model.build()
-  testing.randomize(model)
-  run = workdir_lib.Workdir(str(folder), 'vit_vqgan', config)
-  checkpoints.Checkpoints(run.checkpoints, {'model': model}).save(7)
 
 
 def _weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
@@ -65,7 +36,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
     cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'encode'
     shutil.rmtree(cls.root, ignore_errors=True)
     cls.images = cls.root / 'images'
-    _make_images(cls.images)
+    tiny_runs.make_images(cls.images)
     names = ('encode_dataset', 'train_vim', 'sample')
     cls.binaries = {name: running.Binary(name) for name in names}
     cls.tokenizer, cls.codes = cls.root / 'tokenizer', cls.root / 'codes'
@@ -81,7 +52,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
       f'--tokenizer={cls.tokenizer}',
       '--num_classes=2',
     )
-    _make_tokenizer(cls.tokenizer, cls.images)
+    tiny_runs.make_tokenizer(cls.tokenizer, cls.images)
     result = cls._encode(f'--out={cls.codes}')
     assert result.status == 0, result.error
     cls.before = running.snapshot(cls.tokenizer)
@@ -122,7 +93,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
       cache.description.tokenizer_fingerprint,
       restore.fingerprint(tokenizer.model),
     )
-    self.assertEqual(cache.description.class_names, _CLASSES)
+    self.assertEqual(cache.description.class_names, tiny_runs.CLASSES)
     self.assertEqual(cache.train.crops, _CROPS)
     encode = tf.function(tokenizer.model.encode, autograph=False)
     for split, name in (

@@ -5,14 +5,15 @@ import functools
 import json
 import math
 import pathlib
+import shutil
 
 from absl.testing import parameterized
 import numpy as np
-from PIL import Image
 import tensorflow as tf
 
 from experiments import encoding, likelihood_job
 from tests import testing
+from tests.experiments import running, tiny_runs
 from vim_tf import presets, restore
 from vim_tf.config import UserError
 from vim_tf.data import pipeline, sources
@@ -20,28 +21,24 @@ from vim_tf.metrics import ngram
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import model as vit_vqgan_model
 
-_CLASSES = ('a', 'b')
 _CODES = 16  # Of one image.
+_HELD_OUT = sum(tiny_runs.HELD_OUT)
+_DRAWS = 2 * sum(tiny_runs.TRAIN)  # Of two passes.
 
 
 @functools.cache
-def _images() -> str:
-  folder = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'likelihood'
-  rng = np.random.default_rng(0)
-  for split, count in (('train', 11), ('validation', 5)):
-    for i, name in enumerate(_CLASSES):
-      (folder / split / name).mkdir(parents=True, exist_ok=True)
-      for number in range(count + i):
-        pixels = rng.integers(0, 256, [4, 4, 3], np.uint8)
-        image = Image.fromarray(pixels.repeat(4, axis=0).repeat(4, axis=1))
-        image.save(folder / split / name / f'{number}.png')
-  return f'folder:{folder}'
+def _root() -> pathlib.Path:
+  """A folder with images, made once."""
+  root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'likelihood'
+  shutil.rmtree(root, ignore_errors=True)
+  tiny_runs.make_images(root / 'images')
+  return root
 
 
 def _restored(num_classes=2, label_drop=0.1):
   """A tokenizer and a VIM with random weights, as if they were trained."""
   first, second = presets.stage1('tiny'), presets.stage2('tiny')
-  data = dataclasses.replace(first.data, name=_images())
+  data = dataclasses.replace(first.data, name=f'folder:{_root() / "images"}')
   first = dataclasses.replace(first, data=data)
   second = dataclasses.replace(
     second,
@@ -56,7 +53,7 @@ def _restored(num_classes=2, label_drop=0.1):
     testing.randomize(model)
   return (
     restore.Restored(tokenizer, first, {}, 7),
-    restore.Restored(vim, second, {'class_names': list(_CLASSES)}, 9),
+    restore.Restored(vim, second, {}, 9),
   )
 
 
@@ -90,8 +87,8 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     json.dumps(result)
     figures = result['figures']
     codes, labels = _held_out(tokenizer)
-    self.assertLen(labels, 11)
-    for prefix, ids in (('', labels), ('unconditional_', [2] * 11)):
+    self.assertLen(labels, _HELD_OUT)
+    for prefix, ids in (('', labels), ('unconditional_', [2] * _HELD_OUT)):
       bits = _bits(vim.model, codes, ids)
       expected = {
         'bits_per_code': bits.mean() / _CODES,
@@ -101,7 +98,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
         'nats_per_image': bits.mean() * math.log(2),
         'nats_per_dimension': bits.mean() * math.log(2) / (16 * 16 * 3),
         'bits_per_code_standard_error': (
-          bits.std(ddof=1) / _CODES / math.sqrt(11)
+          bits.std(ddof=1) / _CODES / math.sqrt(_HELD_OUT)
         ),
       }
       for name, value in expected.items():
@@ -110,11 +107,11 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
       figures['bits_per_code'], figures['unconditional_bits_per_code']
     )
 
-    # The counting models learn from the VIM's own first 46 draws.
+    # The counting models learn from the VIM's own first draws.
     draws = pipeline.training_batches(
       sources.load(data, 'train'),
       data,
-      batch_size=46,
+      batch_size=_DRAWS,
       seed=vim.config.run.seed,
     )
     learned = tokenizer.model.encode(next(iter(draws))['images'])
@@ -128,7 +125,8 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
       figures['bits_per_code'] / figures['order1_bits_per_code'],
     )
     protocol = result['protocol']
-    self.assertEqual((protocol['images'], protocol['train_draws']), (11, 46))
+    self.assertEqual(protocol['images'], _HELD_OUT)
+    self.assertEqual(protocol['train_draws'], _DRAWS)
     self.assertEqual((protocol['vim_step'], protocol['tokenizer_step']), (9, 7))
 
     # Neither the size of a batch nor a cache of codes changes a figure.
@@ -168,6 +166,34 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     data = dataclasses.replace(tokenizer.config.data, image_size=32)
     with self.assertRaisesRegex(UserError, '32 pixels, .* takes 16'):
       likelihood_job.evaluate(tokenizer, vim, _protocol(data))
+
+  def test_by_the_binary(self):
+    images, tokenizer = _root() / 'images', _root() / 'tokenizer'
+    tiny_runs.make_tokenizer(tokenizer, images)
+    tiny_runs.make_vim(_root() / 'vim', images, tokenizer)
+    binary = running.Binary('evaluate')
+    out = _root() / 'out'
+    run = ('--job=likelihood', f'--workdir={_root() / "vim"}', f'--out={out}')
+    result = binary.run(*run, '--batch_size=4', '--passes=2')
+    self.assertEqual((result.status, result.error_lines), (0, []))
+    found = json.loads((out / 'figures.json').read_text())
+    tokenizer, vim = restore.both(_root() / 'vim')
+    expected = likelihood_job.evaluate(
+      tokenizer, vim, _protocol(vim.config.data)
+    )
+    self.assertEqual(found['protocol'], expected['protocol'])
+    self.assertAllClose(found['figures'], expected['figures'])
+    shutil.rmtree(out)
+    for flag, text in (
+      ('--num_samples=8', '--num_samples belongs to --job=generation'),
+      (f'--codes={images}', 'is not a cache of codes'),
+      (f'--workdir={_root() / "tokenizer"}', "'vit_vqgan', not 'vim'"),
+    ):
+      result = binary.run(*run, flag)
+      self.assertEqual(result.status, 1)
+      self.assertLen(result.error_lines, 1, result.error)
+      self.assertIn(text, result.error_lines[0])
+      self.assertFalse(out.exists())
 
 
 if __name__ == '__main__':
