@@ -6,15 +6,8 @@ import os
 import pathlib
 import shutil
 
-from absl import logging
-
 from vim_tf import presets
-from vim_tf.config import (
-  LossConfig,
-  Stage1Config,
-  UserError,
-  ViTVQGANConfig,
-)
+from vim_tf.config import LossConfig, Stage1Config, UserError, ViTVQGANConfig
 from vim_tf.interop import enhancing_transformers, torch_zip
 from vim_tf.metrics import torch_file
 from vim_tf.training import checkpoints
@@ -142,4 +135,3 @@ def _write(target: pathlib.Path, model: model_lib.ViTVQGAN, source: dict):
     raise UserError(f'Cannot write {target}: {error.strerror}.') from error
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
-  logging.info('The tokenizer is in %s.', target)
