@@ -75,6 +75,35 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
       (_inputs(), tf.constant([1, 2, 3], tf.uint32)),
     )
 
+  def test_conformance_of_a_float32_stream(self):
+    testing.check_layer(
+      self,
+      lambda **kwargs: transformer.Transformer(
+        testing.transformer_config(), float32_stream=True, **kwargs
+      ),
+      (_inputs(),),
+      bfloat16_atol=0.05,
+    )
+
+  def test_float32_stream(self):
+    """What bfloat16 blocks are added to keeps every bit; without it, not."""
+    x = 1.0 + 2.0**-20 * tf.cast(tf.reshape(tf.range(32), [1, 2, 16]), 'f')
+    for float32_stream in (True, False):
+      layer = transformer.Transformer(
+        testing.transformer_config(),
+        float32_stream=float32_stream,
+        dtype='mixed_bfloat16',
+      )
+      layer.build([None, 2, 16])
+      for block in layer.blocks:
+        self.assertEqual(block.mlp.hidden.compute_dtype, 'bfloat16')
+        for part in (block.attention.out, block.mlp.out):
+          part.kernel.assign(tf.zeros_like(part.kernel))
+      out = {}
+      layer(x, out=out)
+      same = np.array_equal(tf.cast(out['block_1'], 'f'), x)
+      self.assertEqual(same, float32_stream)
+
   def test_blocks_are_pre_norm_with_residuals(self):
     layer = _stack(num_blocks=1)
     (block,) = layer.blocks

@@ -150,6 +150,20 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     encoder.trunk.positions.table.assign(tf.zeros([4, 16]))
     self.assertNotAllClose(encoder(grey), encoder(nearly), atol=1e-3)
 
+  def test_encoder_of_bfloat16_ends_in_float32(self):
+    """Blocks that add nothing leave features as exact as float32's."""
+    found = []
+    for dtype in ('float32', 'mixed_bfloat16'):
+      model = model_lib.ViTVQGAN(testing.vit_vqgan_config(), dtype=dtype)
+      model.build()
+      testing.randomize(model)
+      for block in model.encoder.trunk.transformer.blocks:
+        for layer in (block.attention.out, block.mlp.out):
+          layer.kernel.assign(tf.zeros_like(layer.kernel))
+          layer.bias.assign(tf.zeros_like(layer.bias))
+      found.append(model.features(_images()))
+    self.assertAllClose(*found, atol=1e-5)
+
   def test_outputs_of_bfloat16_are_float32(self):
     model = model_lib.ViTVQGAN(
       testing.vit_vqgan_config(), dtype='mixed_bfloat16'
@@ -158,7 +172,10 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     for name, value in out.items():
       expected = tf.int32 if name == 'codes' else tf.float32
       self.assertEqual(value.dtype, expected, name)
-    self.assertEqual(model.encoder.embed.compute_dtype, 'bfloat16')
+    for side in (model.encoder, model.decoder):
+      (block, *_) = side.trunk.transformer.blocks
+      for layer in (block.attention.qkv, block.mlp.hidden, block.mlp.out):
+        self.assertEqual(layer.compute_dtype, 'bfloat16', layer.name)
     self.assertEqual(model.decode(out['codes']).dtype, tf.float32)
 
   def test_last_layer_is_the_kernel_that_makes_pixels(self):

@@ -78,6 +78,7 @@ class Block(tf.keras.layers.Layer):
     activation: Non-linearity of the MLP, a key of `ACTIVATIONS`.
     qkv_bias: Whether the attention's input projections have a bias.
     causal: Whether a position sees itself and earlier positions only.
+    float32_stream: See `Transformer`.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
@@ -90,9 +91,10 @@ class Block(tf.keras.layers.Layer):
     activation: str = 'gelu',
     qkv_bias: bool = True,
     causal: bool = False,
+    float32_stream: bool = False,
     **kwargs,
   ):
-    super().__init__(**kwargs)
+    super().__init__(**{'autocast': not float32_stream, **kwargs})
     self.num_heads = num_heads
     self.head_width = head_width
     self.mlp_width = mlp_width
@@ -100,9 +102,11 @@ class Block(tf.keras.layers.Layer):
     self.activation = activation
     self.qkv_bias = qkv_bias
     self.causal = causal
+    self.float32_stream = float32_stream
 
   def build(self, input_shape):
-    self.attention_norm = layers.layer_norm(self.dtype_policy, 'attention_norm')
+    norm_dtype = 'float32' if self.float32_stream else self.dtype_policy
+    self.attention_norm = layers.layer_norm(norm_dtype, 'attention_norm')
     self.attention = attention.MultiHeadAttention(
       self.num_heads,
       self.head_width,
@@ -111,7 +115,7 @@ class Block(tf.keras.layers.Layer):
       dtype=self.dtype_policy,
       name='attention',
     )
-    self.mlp_norm = layers.layer_norm(self.dtype_policy, 'mlp_norm')
+    self.mlp_norm = layers.layer_norm(norm_dtype, 'mlp_norm')
     self.mlp = MLP(
       self.mlp_width,
       self.activation,
@@ -132,15 +136,15 @@ class Block(tf.keras.layers.Layer):
       stream: First random stream of this block.
     """
     y = self.attention(self.attention_norm(x))
-    x = x + self._drop(y, seeds, stream)
+    x = x + tf.cast(self._drop(y, seeds, stream), x.dtype)
     y = self.mlp(self.mlp_norm(x), seeds=seeds, stream=stream + 1)
-    return x + self._drop(y, seeds, stream + 2)
+    return x + tf.cast(self._drop(y, seeds, stream + 2), x.dtype)
 
   def decode(self, x, cache: attention.KVCache, position):
     """One new position `[batch, 1, width]`; see `MultiHeadAttention.decode`."""
     y, cache = self.attention.decode(self.attention_norm(x), cache, position)
-    x = x + y
-    return x + self.mlp(self.mlp_norm(x)), cache
+    x = x + tf.cast(y, x.dtype)
+    return x + tf.cast(self.mlp(self.mlp_norm(x)), x.dtype), cache
 
   def _drop(self, x, seeds, stream):
     if seeds is None:
@@ -157,6 +161,7 @@ class Block(tf.keras.layers.Layer):
       'activation': self.activation,
       'qkv_bias': self.qkv_bias,
       'causal': self.causal,
+      'float32_stream': self.float32_stream,
     }
 
 
@@ -168,6 +173,9 @@ class Transformer(tf.keras.layers.Layer):
     causal: Whether a position sees itself and earlier positions only.
     recompute: Whether to recompute a block's activations in the backward
       pass instead of keeping them (Chen et al., 2016).
+    float32_stream: Whether what the blocks add up, and the norms of it, stay
+      float32 under a bfloat16 policy, in which the blocks compute all the
+      same.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
@@ -176,12 +184,14 @@ class Transformer(tf.keras.layers.Layer):
     config: TransformerConfig,
     causal: bool = False,
     recompute: bool = False,
+    float32_stream: bool = False,
     **kwargs,
   ):
-    super().__init__(**kwargs)
+    super().__init__(**{'autocast': not float32_stream, **kwargs})
     self.config = config
     self.causal = causal
     self.recompute = recompute
+    self.float32_stream = float32_stream
 
   def build(self, input_shape):
     config = self.config
@@ -194,12 +204,15 @@ class Transformer(tf.keras.layers.Layer):
         activation=config.activation,
         qkv_bias=config.qkv_bias,
         causal=self.causal,
+        float32_stream=self.float32_stream,
         dtype=self.dtype_policy,
         name=f'block_{i}',
       )
       for i in range(config.num_blocks)
     ]
-    self.norm = layers.layer_norm(self.dtype_policy, 'norm')
+    self.norm = layers.layer_norm(
+      'float32' if self.float32_stream else self.dtype_policy, 'norm'
+    )
     for layer in (*self.blocks, self.norm):
       layer.build(input_shape)
     super().build(input_shape)
@@ -249,11 +262,15 @@ class Transformer(tf.keras.layers.Layer):
     Returns:
       The output `[batch, 1, width]`, and the caches with `position` filled.
     """
+    x = self._stream(x)
     new_caches = []
     for block, cache in zip(self.blocks, caches, strict=True):
       x, cache = block.decode(x, cache, position)
       new_caches.append(cache)
     return self.norm(x), new_caches
+
+  def _stream(self, x):
+    return tf.cast(x, tf.float32) if self.float32_stream else x
 
   def get_config(self):
     return {
@@ -261,6 +278,7 @@ class Transformer(tf.keras.layers.Layer):
       'config': config_lib.to_dict(self.config),
       'causal': self.causal,
       'recompute': self.recompute,
+      'float32_stream': self.float32_stream,
     }
 
   @classmethod

@@ -60,10 +60,12 @@ class ViTVQGAN(tf.keras.Model):
       )
     # Long vectors at the start: where they are normalised, the steps of short
     # ones would turn them too far.
+    # In float32 always: rounded to bfloat16, its few outputs alone would change
+    # more codes than all else.
     self.to_code = layers.dense(
       config.code_dim,
       self.encoder.width,
-      dtype,
+      'float32',
       'to_code',
       stddev=self.encoder.width**-0.5,
     )
@@ -101,7 +103,7 @@ class ViTVQGAN(tf.keras.Model):
     Returns:
       float32 `[batch, num_codes, code_dim]`.
     """
-    return tf.cast(self.to_code(self.encoder(images)), tf.float32)
+    return self.to_code(self.encoder(images))
 
   def encode(self, images: tf.Tensor) -> tf.Tensor:
     """Images `[batch, size, size, 3]` in [0, 1] to codes.
