@@ -184,32 +184,8 @@ def _probe(
     drawn = splits.draw_labelled(table.labels, config.labels_per_class, seed)
     table = table.part(drawn)
     groups = None if groups is None else groups[drawn]
-  chosen = splits.hold_out(table.labels, groups, config.validation_share, seed)
-  if not chosen.any():
-    raise workdir_lib.WorkdirError(
-      f'{train.name} has too few images to set aside a share of '
-      f'{config.validation_share} of each class: give a larger one.'
-    )
-
-  # ------------------------------------------------------------------ choose
   fit = probe_fit.Fit(config, seed, facts, strategy, num_classes)
-  part = np.flatnonzero(chosen)
-  layers = fit(
-    {name: config.penalties for name in table.features},
-    table,
-    np.flatnonzero(~chosen),
-    path / 'choice',
-    ({n: x[0, part] for n, x in table.features.items()}, table.labels[part]),
-    f'probes to choose from, seed {seed}',
-  )
-  validation, penalty = {}, {}
-  for name, layer in layers.items():
-    found = linear.accuracies(
-      layer, table.features[name][0, part], table.labels[part]
-    )['top1']
-    place = np.flatnonzero(found == found.max())[-1]  # The strongest of equals.
-    validation[name] = float(found[place])
-    penalty[name] = config.penalties[place]
+  validation, penalty = _choose(fit, table, groups, config, seed, path)
   best = _best(validation, probe_features.BLOCK)
   untrained = _best(validation, probe_features.UNTRAINED)
   if config.block == ALL_BLOCKS:
@@ -247,6 +223,49 @@ def _probe(
       np.bincount(held_out.labels).max() / len(held_out.labels)
     ),
   )
+
+
+def _choose(
+  fit: probe_fit.Fit,
+  table: features_lib.Table,
+  groups: np.ndarray | None,
+  config: ProbeConfig,
+  seed: int,
+  path: pathlib.Path,
+) -> tuple[dict[str, float], dict[str, float]]:
+  """Top-1 on the validation part and the best penalty, by name.
+
+  A probe that goes on keeps to what it chose: features that were computed
+  again may differ in their last bit, and that might turn a tie.
+  """
+  file = path / 'choice' / 'chosen.json'
+  if file.exists():
+    kept = workdir_lib.read_json(file)
+    return kept['validation'], kept['penalty']
+  chosen = splits.hold_out(table.labels, groups, config.validation_share, seed)
+  if not chosen.any():
+    raise workdir_lib.WorkdirError(
+      f'A share of {config.validation_share} of each class is not one image: '
+      'give a larger validation_share.'
+    )
+  part = np.flatnonzero(chosen)
+  shown = {name: x[0, part] for name, x in table.features.items()}
+  layers = fit(
+    {name: config.penalties for name in table.features},
+    table,
+    np.flatnonzero(~chosen),
+    path / 'choice',
+    (shown, table.labels[part]),
+    f'probes to choose from, seed {seed}',
+  )
+  validation, penalty = {}, {}
+  for name, layer in layers.items():
+    found = linear.accuracies(layer, shown[name], table.labels[part])['top1']
+    place = np.flatnonzero(found == found.max())[-1]  # The strongest of equals.
+    validation[name] = float(found[place])
+    penalty[name] = config.penalties[place]
+  workdir_lib.write_json(file, {'validation': validation, 'penalty': penalty})
+  return validation, penalty
 
 
 def _best(validation: Mapping[str, float], prefix: str) -> str:
