@@ -87,7 +87,7 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_float32_stream(self):
     """What bfloat16 blocks are added to keeps every bit; without it, not."""
-    x = 1.0 + 2.0**-20 * tf.cast(tf.reshape(tf.range(32), [1, 2, 16]), 'f')
+    x = 1.0 + 2.0**-20 * tf.reshape(tf.range(32.0), [1, 2, 16])
     for float32_stream in (True, False):
       layer = transformer.Transformer(
         testing.transformer_config(),
@@ -101,7 +101,7 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
           part.kernel.assign(tf.zeros_like(part.kernel))
       out = {}
       layer(x, out=out)
-      same = np.array_equal(tf.cast(out['block_1'], 'f'), x)
+      same = np.array_equal(tf.cast(out['block_1'], tf.float32), x)
       self.assertEqual(same, float32_stream)
 
   def test_blocks_are_pre_norm_with_residuals(self):
