@@ -95,7 +95,7 @@ CLASS_MIX = flags.DEFINE_enum(
   'class_mix',
   'data',
   list(generation_job.MIXES),
-  '[generation] data: classes as often as among the training images; equal.',
+  '[generation] data: classes as often as in the reference; equal: all alike.',
 )
 REFERENCE = flags.DEFINE_string(
   'reference',

@@ -9,7 +9,6 @@ import numpy as np
 from experiments import generation, judging, pictures
 from vim_tf import restore
 from vim_tf.config import DataConfig, UserError
-from vim_tf.data import sources
 from vim_tf.metrics import classifiers, feature_networks
 from vim_tf.metrics import generation as scores_lib
 from vim_tf.vim import sampling as sampling_lib
@@ -27,7 +26,8 @@ class Protocol:
     data: The real images: name, splits, size. The crop is the centre.
     max_images: Real images of a split at most.
     num_samples: How many samples are scored.
-    class_mix: 'data': classes as often as among the training images; 'equal'.
+    class_mix: 'data': classes as often as in the split of the reference;
+      'equal': all alike.
     seed: Seed of the first sample; the next ones count up.
     sampling: How codes are drawn.
     acceptance: Share of the candidates that the classifier keeps.
@@ -100,7 +100,7 @@ def prepare(
   if selecting:  # Told before anything is measured.
     judging.check_conditional(vim)
     _check_names(protocol)
-  source = sources.load(protocol.data, protocol.data.train_split)
+  source = data.source(protocol.data.train_split)
   names, num_classes = list(source.class_names), vim.config.model.num_classes
   if num_classes and names != vim.record['class_names']:
     raise UserError(

@@ -6,6 +6,7 @@ on the same network's features, trained on the real training images.
 """
 
 import dataclasses
+import functools
 import pathlib
 
 from absl import logging
@@ -56,15 +57,15 @@ class Data:
   max_images: int
   batch_size: int
 
-  def batches(self, split: str) -> tuple[sources.Source, object]:
-    """A split's source and its batches, prepared as for any evaluation."""
-    source = sources.load(self.config, split)
-    return source, pipeline.evaluation_batches(
-      source,
-      self.config,
-      batch_size=self.batch_size,
-      max_examples=self.max_images,
-    )
+  def source(self, split: str) -> sources.Source:
+    """A split, loaded once."""
+    if split not in self._loaded:
+      self._loaded[split] = sources.load(self.config, split)
+    return self._loaded[split]
+
+  @functools.cached_property
+  def _loaded(self) -> dict[str, sources.Source]:
+    return {}
 
   def read(
     self, network: feature_networks.FeatureNetwork, split: str, through=None
@@ -77,7 +78,13 @@ class Data:
       through: If given, maps each batch of images first, such as through the
         tokenizer.
     """
-    source, batches = self.batches(split)
+    source = self.source(split)
+    batches = pipeline.evaluation_batches(
+      source,
+      self.config,
+      batch_size=self.batch_size,
+      max_examples=self.max_images,
+    )
     logging.info('%s: features of %s images.', network.name, split)
     features, logits, labels = [], [], []
     for batch in batches:
@@ -114,7 +121,7 @@ def train_head(
     train: The training images' features, if they are there already.
   """
   config = data.config
-  source = sources.load(config, config.train_split)
+  source = data.source(config.train_split)
   expected = {
     'network': network.name,
     'network_source': network.source,
@@ -285,8 +292,8 @@ def load_judge(
     folder: Where the recognising head is kept; None: nowhere.
 
   Returns:
-    The judge, and how often each class is among the data's training images;
-    None for the latter if they are streamed.
+    The judge, and how often each class is in the split of the reference; None
+    for the latter if that is streamed.
 
   Raises:
     UserError: If the network or the reference cannot be read, or the
@@ -295,7 +302,7 @@ def load_judge(
   config = data.config
   split = reference_split or config.train_split
   network = feature_networks.load(network_name)
-  source = sources.load(config, split)
+  source = data.source(split)
   real = None
   if reference:
     found = generation.Reference.load(

@@ -15,6 +15,7 @@ from vim_tf.vim import sampling
 
 FILE = 'samples.json'
 
+_SELECTION = ('acceptance', 'classifier', 'num_candidates', 'completed')
 _POLICIES = ('float32', 'mixed_bfloat16')
 
 
@@ -163,9 +164,7 @@ def read(path: str) -> Record:
         else None
       ),
       selection={
-        key: values[key]
-        for key in ('acceptance', 'classifier', 'num_candidates', 'completed')
-        if key in values
+        key: value for key, value in values.items() if key in _SELECTION
       },
     )
     precision = values['precision']

@@ -34,18 +34,22 @@ class FrechetDistanceTest(tf.test.TestCase):
 
   def test_fewer_images_than_features(self):
     rng = np.random.default_rng(1)
-    a, b = rng.normal(size=[9, 40]), 2 + rng.normal(size=[12, 40])
-    product = np.cov(a.T) @ np.cov(b.T)
-    # The eigenvalues of the product are those of a matrix without negative
-    # ones; their roots sum up to the trace of its root.
-    roots = np.sqrt(np.maximum(np.real(np.linalg.eigvals(product)), 0))
-    expected = (
-      np.sum((a.mean(0) - b.mean(0)) ** 2)
-      + np.var(a, axis=0, ddof=1).sum()
-      + np.var(b, axis=0, ddof=1).sum()
-      - 2 * roots.sum()
-    )
-    self.assertAllClose(generation.frechet_distance(a, b), expected, rtol=1e-4)
+    few, fewer = rng.normal(size=[12, 40]), 2 + rng.normal(size=[9, 40])
+    many = rng.normal(size=[90, 40]) @ rng.normal(size=[40, 40])
+    for a, b in ((few, fewer), (fewer, few), (many, few), (fewer, many)):
+      product = np.cov(a.T) @ np.cov(b.T)
+      # The eigenvalues of the product are those of a matrix without negative
+      # ones; their roots sum up to the trace of its root.
+      roots = np.sqrt(np.maximum(np.real(np.linalg.eigvals(product)), 0))
+      expected = (
+        np.sum((a.mean(0) - b.mean(0)) ** 2)
+        + np.var(a, axis=0, ddof=1).sum()
+        + np.var(b, axis=0, ddof=1).sum()
+        - 2 * roots.sum()
+      )
+      self.assertAllClose(
+        generation.frechet_distance(a, b), expected, rtol=1e-4
+      )
 
   def test_shift_and_equality(self):
     a = np.random.default_rng(2).normal(size=[50, 4]).astype(np.float32)
@@ -53,6 +57,16 @@ class FrechetDistanceTest(tf.test.TestCase):
     self.assertAllClose(
       generation.frechet_distance(a, a + [1, 2, 0, 0]), 5.0, atol=1e-4
     )
+
+
+class CompareTest(tf.test.TestCase):
+  def test_precision_and_recall_are_of_as_many_images_of_both(self):
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=[60, 3]), rng.normal(size=[20, 3]) + 1
+    found = generation.compare(real, generated, 'n')
+    expected = generation.precision_recall(real[::3], generated)
+    self.assertAllEqual((found['precision_n'], found['recall_n']), expected)
+    self.assertNotEqual(expected, generation.precision_recall(real, generated))
 
 
 class KernelDistanceTest(tf.test.TestCase):

@@ -40,12 +40,27 @@ def frechet_distance(features_a, features_b) -> float:
     The distance, at least 0 up to rounding.
   """
   a, b = _pair(features_a, features_b)
-  if len(a) + len(b) < a.shape[1]:
-    # Few images span few dimensions. In a basis of their span no distance
-    # changes, but the matrices are smaller.
-    basis, _ = np.linalg.qr(np.concatenate([a, b]).T)
+  outside = 0.0
+  smaller = min(a, b, key=len)
+  if len(smaller) < a.shape[1]:
+    # Few images span few dimensions, and only there do both covariances
+    # multiply: the rest adds its means and variances, and the matrices are
+    # smaller.
+    basis, _ = np.linalg.qr((smaller - smaller.mean(axis=0)).T)
+    outside = _spread(a, b) - _spread(a @ basis, b @ basis)
     a, b = a @ basis, b @ basis
-  return float(tfgan.eval.frechet_classifier_distance_from_activations(a, b))
+  distance = tfgan.eval.frechet_classifier_distance_from_activations(a, b)
+  return float(distance) + float(outside)
+
+
+def _spread(a: np.ndarray, b: np.ndarray) -> float:
+  """|m_a - m_b|^2 + Tr(C_a + C_b)."""
+  means = a.mean(axis=0) - b.mean(axis=0)
+  return (
+    means @ means
+    + np.var(a, axis=0, ddof=1).sum()
+    + (np.var(b, axis=0, ddof=1).sum())
+  )
 
 
 def kernel_distance(
