@@ -19,6 +19,7 @@ papers, and are not called so.
 from collections.abc import Callable
 import dataclasses
 import json
+import math
 import pathlib
 
 from absl import flags
@@ -249,7 +250,9 @@ def main():
     print(f'\n{part}')
     _print(result[part])
   out.mkdir(parents=True)
-  (out / 'figures.json').write_text(json.dumps(result) + '\n')
+  (out / 'figures.json').write_text(
+    json.dumps(_without_nan(result), allow_nan=False) + '\n'
+  )
   for name, picture in pictures.items():
     Image.fromarray(picture).save(out / name)
 
@@ -264,6 +267,15 @@ def _refuse_flags_of_others(name: str):
           f'--{flag} belongs to --job={other}, not to --job={name}: leave it '
           'out, or choose another job.'
         )
+
+
+def _without_nan(value):
+  """None in the place of NaN (of a figure without an estimate): JSON has none."""
+  if isinstance(value, dict):
+    return {key: _without_nan(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_without_nan(item) for item in value]
+  return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _print(values: dict, indent: int = 2):
