@@ -270,7 +270,7 @@ def _refuse_flags_of_others(name: str):
 
 
 def _without_nan(value):
-  """None in the place of NaN (of a figure without an estimate): JSON has none."""
+  """None for NaN, which JSON has not: a figure without an estimate."""
   if isinstance(value, dict):
     return {key: _without_nan(item) for key, item in value.items()}
   if isinstance(value, list):
