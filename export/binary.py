@@ -10,6 +10,8 @@ from export import headers, saved_model, server_configs
 from vim_tf import restore
 from vim_tf.config import UserError
 
+_LIMITS = headers.Limits()
+
 
 def define_flags(name: str):
   """Defines the flags of every exporter.
@@ -32,13 +34,22 @@ def define_flags(name: str):
     '[graph] Compute in float32 or bfloat16; weights stay float32.',
   )
   flags.DEFINE_integer(
-    'max_side', 8192, '[graph] Largest height or width taken, in pixels.', 1
+    'max_side',
+    _LIMITS.side,
+    '[graph] Largest height or width of an image taken, in pixels.',
+    lower_bound=1,
   )
   flags.DEFINE_integer(
-    'max_pixels', 4096**2, '[graph] Most pixels of an image taken.', 1
+    'max_pixels',
+    _LIMITS.pixels,
+    '[graph] Most pixels of an image taken.',
+    lower_bound=1,
   )
   flags.DEFINE_integer(
-    'max_batch_size', 32, '[server] Most examples that it runs together.', 1
+    'max_batch_size',
+    32,
+    '[server] Most examples that it runs together.',
+    lower_bound=1,
   )
 
 

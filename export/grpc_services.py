@@ -141,6 +141,7 @@ def model_status(
     if version not in (None, number):
       continue
     row = response.model_version_status.add(version=number, state=status.state)
+    row.status.SetInParent()  # All is well, if nothing else is said.
     if status.error:
       row.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
       row.status.error_message = status.error

@@ -95,13 +95,13 @@ def versions(base: str | os.PathLike) -> list[int]:
   )
 
 
-def new_version(base: pathlib.Path, version: int = 0) -> pathlib.Path:
+def new_version(base: str | os.PathLike, version: int = 0) -> pathlib.Path:
   """The folder that a new version would get.
 
   Raises:
     ExportError: If it exists, or the number is negative.
   """
-  found = versions(base)
+  base, found = pathlib.Path(base), versions(base)
   version = version or (found[-1] + 1 if found else 1)
   if version < 0:
     raise ExportError(f'--version is {version}, but must be 1 or more.')

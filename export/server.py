@@ -73,6 +73,7 @@ class Server:
       self.port = self._grpc.add_insecure_port(f'127.0.0.1:{port}')
       self._rest = rest.Server(rest_port, self.models)
     except (OSError, RuntimeError) as error:
+      self._grpc.stop(None)
       raise ServerError(
         f'Cannot listen on the ports {port} and {rest_port}: {error}.'
       ) from error
