@@ -1,0 +1,331 @@
+"""Tests of `evaluate --job=reconstruction`: figures, protocol, refusals."""
+
+import json
+import pathlib
+import shutil
+
+from absl.testing import parameterized
+import numpy as np
+from PIL import Image
+import scipy.linalg
+import tensorflow as tf
+
+from tests import testing
+from tests.experiments import running
+from vim_tf import presets, restore
+from vim_tf.config import replace
+from vim_tf.data import sources
+from vim_tf.training import checkpoints
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vit_vqgan import lpips
+from vim_tf.vit_vqgan import model as model_lib
+
+_SIZE = 16
+_COUNT = 13  # Fills no batch of 5 nor of 32.
+_EPSILON = 0.1  # Of the squeeze of logit-laplace.
+_STEP = 7
+
+
+def _make_images(folder: pathlib.Path):
+  """Held-out images of two classes, and one for each to train on."""
+  rng = np.random.default_rng(0)
+  for i in range(_COUNT):
+    coarse = rng.integers(0, 256, [4, 4, 3], np.uint8)
+    image = Image.fromarray(coarse).resize([_SIZE, _SIZE], Image.BILINEAR)
+    name = ('dots', 'lines')[i % 2]
+    for split in ('validation', 'train')[: 1 + (i < 2)]:
+      path = folder / split / name / f'{i:02}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      image.save(path)
+
+
+def _read_images(folder: pathlib.Path) -> np.ndarray:
+  paths = sorted((folder / 'validation').glob('*/*.png'))
+  return np.stack([np.asarray(Image.open(path)) for path in paths]) / 255.0
+
+
+def _make_run(path: pathlib.Path, config):
+  """The working directory of a run, with random weights as if trained."""
+  workdir = workdir_lib.Workdir(str(path), 'vit_vqgan', config)
+  model = model_lib.ViTVQGAN(config.model)
+  model.build()
+  testing.randomize(model)
+  checkpoints.Checkpoints(workdir.checkpoints, {'average': model}).save(_STEP)
+
+
+class _Blocks(tf.Module):
+  """Features that NumPy has as well: the means of four quarters."""
+
+  @tf.function(input_signature=[tf.TensorSpec([None, _SIZE, _SIZE, 3])])
+  def __call__(self, images):
+    means = tf.nn.avg_pool2d(images, _SIZE // 2, _SIZE // 2, 'VALID')
+    return {'features': tf.reshape(means, [-1, 12])}
+
+
+def _blocks(images: np.ndarray) -> np.ndarray:
+  half = _SIZE // 2
+  parts = images.reshape([-1, 2, half, 2, half, 3])
+  return parts.mean(axis=(2, 4)).reshape([-1, 12])
+
+
+def _frechet(a: np.ndarray, b: np.ndarray) -> float:
+  ca, cb = np.cov(a.T), np.cov(b.T)
+  root = scipy.linalg.sqrtm(ca @ cb).real
+  return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(ca + cb - 2 * root)
+
+
+class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'evaluate'
+    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.images = cls.root / 'images'
+    _make_images(cls.images)
+    cls.config = replace(
+      presets.stage1('tiny'),
+      {
+        'data.name': f'folder:{cls.images}',
+        'model.logit_laplace': 'true',
+        'optimizer.ema_decay': '0.9',
+      },
+    )
+    cls.tokenizer = cls.root / 'tokenizer'
+    _make_run(cls.tokenizer, cls.config)
+    cls.network = cls.root / 'blocks'
+    tf.saved_model.save(_Blocks(), str(cls.network))
+    cls.binary = running.Binary('evaluate')
+    cls.out = cls.root / 'out'
+    result = cls._evaluate(
+      f'--out={cls.out}', f'--network=file:{cls.network}', '--batch_size=5'
+    )
+    assert result.status == 0, result.error
+    cls.text = (cls.out / 'figures.json').read_text()
+    cls.result = json.loads(cls.text)
+    cls.figures = cls.result['figures']
+
+  @classmethod
+  def _evaluate(cls, *arguments):
+    return cls.binary.run(
+      '--job=reconstruction', f'--workdir={cls.tokenizer}', *arguments
+    )
+
+  def _expected(self):
+    """Images, reconstructions and codes, one image at a time."""
+    images = _read_images(self.images)
+    model = restore.tokenizer(self.tokenizer).model
+    codes = [model.encode(image[None].astype('f')).numpy() for image in images]
+    rebuilt = [model.decode(code).numpy()[0] for code in codes]
+    return images, np.stack(rebuilt), np.concatenate(codes)
+
+  # ------------------------------------------------------------------ figures
+
+  def test_pixels(self):
+    images, rebuilt, _ = self._expected()
+    self.assertGreater(np.std(rebuilt), 0.05)  # Not one flat colour.
+    l2 = np.mean((images - rebuilt) ** 2, axis=(1, 2, 3))
+    for name, expected in {
+      'l1': np.mean(np.abs(images - rebuilt)),
+      'l2': np.mean(l2),
+      'mean_psnr': np.mean(-10 * np.log10(l2)),
+      'psnr_of_mean_l2': -10 * np.log10(np.mean(l2)),
+      'ssim': np.mean(
+        tf.image.ssim(images.astype('f'), rebuilt.astype('f'), 1.0)
+      ),
+    }.items():
+      self.assertAllClose(self.figures[name], expected, rtol=1e-4, msg=name)
+
+  def test_lpips(self):
+    images, rebuilt, _ = self._expected()
+    distances = lpips.LPIPS()(images.astype('f'), rebuilt.astype('f'))
+    self.assertAllClose(
+      self.figures['lpips_vgg'], np.mean(distances), rtol=1e-3
+    )
+
+  def test_logit_laplace(self):
+    images, _, _ = self._expected()
+    out = restore.tokenizer(self.tokenizer).model(images.astype('f'))
+    mu, log_scale = (np.float64(out[name]) for name in ('mu', 'log_scale'))
+    x = (1 - 2 * _EPSILON) * images + _EPSILON
+    scale = np.exp(np.maximum(log_scale, -5.0))
+    logit = np.log(x / (1 - x))
+    nll = np.log(2 * scale * x * (1 - x)) + np.abs(logit - mu) / scale
+    self.assertAllClose(
+      self.figures['logit_laplace_nll'], np.mean(nll), rtol=1e-4
+    )
+
+  def test_codebook(self):
+    _, _, codes = self._expected()
+    _, counts = np.unique(codes, return_counts=True)
+    shares = counts / codes.size
+    size = self.config.model.codebook_size
+    self.assertGreater(len(counts), 1)
+    self.assertAllClose(self.figures['usage'], len(counts) / size)
+    self.assertAllClose(
+      self.figures['perplexity'], np.exp(-np.sum(shares * np.log(shares)))
+    )
+    # There are fewer images than a window has, and the figures say so.
+    self.assertEqual(self.figures['images_per_window'], _COUNT)
+    self.assertAllClose(
+      self.figures['usage_per_256_images'], len(counts) / size
+    )
+
+  def test_distances_and_their_floor(self):
+    images, rebuilt, _ = self._expected()
+    real = _blocks(images)
+    self.assertAllClose(
+      self.figures['rfd_file_blocks'],
+      _frechet(real, _blocks(rebuilt)),
+      rtol=1e-3,
+    )
+    order = np.random.default_rng(0).permutation(_COUNT)
+    half = _COUNT // 2
+    self.assertEqual(self.figures['floor_images_file_blocks'], half)
+    self.assertAllClose(
+      self.figures['floor_fd_file_blocks'],
+      _frechet(real[order[:half]], real[order[half : 2 * half]]),
+      rtol=1e-2,
+      atol=1e-4,
+    )
+    for name in ('kd', 'kd_error', 'precision', 'recall'):
+      self.assertIn(f'r{name}_file_blocks', self.figures)
+      self.assertIn(f'floor_{name}_file_blocks', self.figures)
+
+  def test_no_name_is_that_of_the_papers_figure(self):
+    for name in self.figures:
+      self.assertNotIn('fid', name.lower())
+      self.assertNotRegex(name, '^(is|inception_score|fd|kd)(_|$)')
+
+  def test_batches_and_other_networks_change_no_figure(self):
+    out = self.root / 'again'
+    result = self._evaluate(
+      f'--out={out}', '--network=', '--perceptual=false', '--batch_size=32'
+    )
+    self.assertEqual(result.status, 0, result.error)
+    again = json.loads((out / 'figures.json').read_text())
+    self.assertNotIn('lpips_vgg', again['figures'])
+    self.assertFalse([name for name in again['figures'] if 'fd' in name])
+    for name, value in again['figures'].items():
+      self.assertAllClose(value, self.figures[name], rtol=1e-5, msg=name)
+    self.assertEqual(again['protocol']['network'], '')
+    self.assertEqual(again['protocol']['network_source'], '')
+
+  # ------------------------------------------------------- protocol, pictures
+
+  def test_json_is_one_line_with_the_whole_protocol(self):
+    self.assertEqual(self.text.count('\n'), 1)
+    self.assertTrue(self.text.endswith('\n'))
+    self.assertEqual(self.result['job'], 'reconstruction')
+    source = sources.load(self.config.data, 'validation')
+    protocol = dict(self.result['protocol'])
+    self.assertRegex(protocol.pop('network_source'), '^sha256:[0-9a-f]{64}$')
+    self.assertEqual(
+      protocol,
+      {
+        'data': f'folder:{self.images}',
+        'split': 'validation',
+        'data_fingerprint': source.fingerprint,
+        'images': _COUNT,
+        'image_size': _SIZE,
+        'crop': 'center',
+        'network': f'file:{self.network}',
+        'tokenizer_fingerprint': restore.fingerprint(
+          restore.tokenizer(self.tokenizer).model
+        ),
+        'tokenizer_step': _STEP,
+      },
+    )
+    self.assertNotIn('NaN', self.text)  # Which is not JSON.
+    figures = dict(self.figures)
+    # These are too few images for an estimate of the error.
+    self.assertIsNone(figures.pop('rkd_error_file_blocks'))
+    self.assertIsNone(figures.pop('floor_kd_error_file_blocks'))
+    self.assertTrue(np.all(np.isfinite(list(figures.values()))))
+
+  def test_another_split_and_fewer_images(self):
+    out = self.root / 'train'
+    for arguments, split, count in (
+      (['--eval_split=train'], 'train', 2),
+      (['--max_images=9'], 'validation', 9),
+    ):
+      shutil.rmtree(out, ignore_errors=True)
+      result = self._evaluate(
+        f'--out={out}', '--network=', '--perceptual=false', *arguments
+      )
+      self.assertEqual(result.status, 0, result.error)
+      protocol = json.loads((out / 'figures.json').read_text())['protocol']
+      self.assertEqual((protocol['split'], protocol['images']), (split, count))
+
+  def test_picture(self):
+    """Best, median and worst, each above its reconstruction."""
+    images, rebuilt, _ = self._expected()
+    order = np.argsort(np.mean((images - rebuilt) ** 2, axis=(1, 2, 3)))
+    middle = (_COUNT - 8) // 2
+    with Image.open(self.out / 'reconstructions.png') as file:
+      picture = np.asarray(file) / 255.0
+    gap = 2
+    row, column = _SIZE + 2 * gap, _SIZE + gap
+    self.assertEqual(picture.shape, (6 * row, 8 * column + gap, 3))
+    for i, first in enumerate((0, middle, _COUNT - 8)):
+      for j in range(8):
+        place = order[first + j]
+        for k, expected in enumerate((images[place], rebuilt[place])):
+          top, left = (2 * i + k) * row + gap, j * column + gap
+          found = picture[top : top + _SIZE, left : left + _SIZE]
+          self.assertAllClose(found, expected, atol=0.6 / 255)
+
+  # ----------------------------------------------------------------- refusals
+
+  @parameterized.named_parameters(
+    ('no_images', ['--data=folder:{root}/empty'], ['has no images']),
+    ('no_folder', ['--data=folder:{root}/none'], ['There is no folder']),
+    ('no_split', ['--eval_split=test'], ["no split 'test'"]),
+    ('no_run', ['--workdir={root}/none'], ['not a working directory']),
+    (
+      'no_network',
+      ['--network=vgg'],
+      ["no feature network 'vgg'", 'efficientnet_lite0'],
+    ),
+    (
+      'too_few_images',
+      ['--max_images=4', '--network=file:{root}/blocks', '--perceptual=false'],
+      ['need'],
+    ),
+    ('out_exists', ['--out={root}/out'], ['exists already']),
+  )
+  def test_refuses(self, arguments, texts):
+    (self.root / 'empty').mkdir(exist_ok=True)
+    new = self.root / 'new'
+    before = running.snapshot(self.out)
+    result = self._evaluate(
+      f'--out={new}', *(text.format(root=self.root) for text in arguments)
+    )
+    self.assertEqual(result.status, 1, result.error)
+    self.assertLen(result.error_lines, 1, result.error)
+    for text in texts:
+      self.assertIn(text, result.error_lines[0])
+    self.assertFalse(new.exists())
+    self.assertEqual(running.snapshot(self.out), before)
+
+  def test_refuses_no_images_at_all(self):
+    result = self._evaluate(f'--out={self.root}/new', '--max_images=0')
+    self.assertEqual(result.status, 1)
+    self.assertIn('max_images', result.error)
+    self.assertNotIn('Traceback', result.error)
+
+  def test_refuses_images_of_another_size(self):
+    """Which no flag can ask for, but a caller of the job can."""
+    from experiments import reconstruction_job
+
+    data = replace(self.config.data, {'image_size': '32'})
+    with self.assertRaisesRegex(
+      ValueError, 'of 32 pixels, but the tokenizer takes 16'
+    ):
+      reconstruction_job.evaluate(
+        restore.tokenizer(self.tokenizer),
+        reconstruction_job.Protocol(data, max_images=5, network=''),
+      )
+
+
+if __name__ == '__main__':
+  tf.test.main()
