@@ -1,0 +1,306 @@
+"""Tests of the three exports: loaded without the project, as servers do."""
+
+import io
+import json
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+
+from absl.testing import parameterized
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from export import server_configs
+from tests.export import calls, running, served, tiny
+from vim_tf import restore
+from vim_tf.probe import features
+from vim_tf.vim import decoding
+from vim_tf.vim import model as vim_model
+
+_BATCHES = (1, 5)
+
+
+class ExportsTest(parameterized.TestCase, tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'exports'
+    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.bases = served.export_all(cls.root)
+    cls.runs = {name: cls.root / 'runs' / name for name in cls.bases}
+    cls.tokenizer, cls.vim = restore.both(cls.runs['sampler'])
+    cls.files = tiny.files(max(_BATCHES))
+    cls.images = tiny.pipeline_images(cls.files, cls.root / 'images', 16)
+    cls.codes = cls.tokenizer.model.encode(cls.images).numpy()
+    cls.results = cls._call_in_fresh_process()
+
+  @classmethod
+  def _call_in_fresh_process(cls):
+    rows = [row for n in _BATCHES for row in calls.every_signature(n)]
+    todo, done = cls.root / 'calls', cls.root / 'results'
+    with open(todo, 'wb') as file:
+      pickle.dump(
+        [(str(cls.bases[m] / '1'), name, x) for m, name, x in rows], file
+      )
+    program = pathlib.Path(__file__).with_name('fresh_process.py')
+    ended = subprocess.run(
+      [sys.executable, '-I', str(program), str(todo), str(done)],
+      cwd=cls.root,
+      capture_output=True,
+      text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    with open(done, 'rb') as file:
+      results = pickle.load(file)
+    found = {}
+    for (model, name, inputs), outputs in zip(rows, results):
+      found[model, name, len(next(iter(inputs.values())))] = inputs, outputs
+    return found
+
+  def _outputs(self, model, signature):
+    """Yields batch size, inputs and outputs, loaded in both ways."""
+    for n in _BATCHES:
+      inputs, outputs = self.results[model, signature, n]
+      self.assertLen(outputs, 2)
+      for found in outputs:
+        for value in found.values():
+          self.assertLen(value, n)
+        yield n, inputs, found
+
+  @parameterized.parameters('serving_default', 'reconstruct')
+  def test_codes_are_those_of_the_training_pipeline(self, signature):
+    for n, _, found in self._outputs('tokenizer', signature):
+      self.assertAllEqual(found['codes'], self.codes[:n])
+
+  def test_images_to_codes(self):
+    for _, inputs, found in self._outputs('tokenizer', 'encode_images'):
+      expected = self.tokenizer.model.encode(inputs['images'])
+      self.assertAllEqual(found['codes'], expected)
+
+  def test_codes_to_images(self):
+    for _, inputs, found in self._outputs('tokenizer', 'decode'):
+      expected = self.tokenizer.model.decode(inputs['codes'])
+      self.assertAllClose(found['images'], expected, atol=1e-5)
+
+  def test_codes_to_png_files(self):
+    for _, inputs, found in self._outputs('tokenizer', 'decode_png'):
+      images = self.tokenizer.model.decode(inputs['codes']).numpy()
+      self._assert_shown(found['png_bytes'], images)
+
+  def test_reconstructions(self):
+    for n, _, found in self._outputs('tokenizer', 'reconstruct'):
+      images = self.tokenizer.model.decode(self.codes[:n]).numpy()
+      self.assertAllClose(found['images'], images, atol=1e-5)
+      self._assert_shown(found['png_bytes'], images)
+
+  def _assert_shown(self, files, images):
+    for file, image in zip(files, images, strict=True):
+      pixels = np.asarray(Image.open(io.BytesIO(file)))
+      self.assertAllClose(pixels / 255.0, image, atol=0.6 / 255)
+
+  def _draw(self, inputs, **kwargs):
+    n = len(inputs['seeds'])
+    return decoding.Decoder(self.vim.model)(
+      inputs['class_ids'], inputs['seeds'], list(calls.SETTINGS[:n]), **kwargs
+    )
+
+  @parameterized.parameters('serving_default', 'sample_images')
+  def test_samples_are_those_of_the_library(self, signature):
+    for _, inputs, found in self._outputs('sampler', signature):
+      codes = self._draw(inputs)
+      self.assertAllEqual(found['codes'], codes)
+      images = self.tokenizer.model.decode(codes).numpy()
+      if 'images' in found:
+        self.assertAllClose(found['images'], images, atol=1e-5)
+      else:
+        self._assert_shown(found['png_bytes'], images)
+
+  def test_samples_do_not_depend_on_the_batch(self):
+    one = self.results['sampler', 'serving_default', 1][1][0]
+    five = self.results['sampler', 'serving_default', 5][1][0]
+    self.assertAllEqual(one['codes'][0], five['codes'][0])
+    self.assertEqual(one['png_bytes'][0], five['png_bytes'][0])
+
+  def test_completions_keep_rows_and_draw_the_others(self):
+    for n, inputs, found in self._outputs('sampler', 'complete'):
+      kept = inputs['kept_rows'] * 4
+      codes = self._draw(inputs, prefix=self.codes[:n], prefix_length=kept)
+      self.assertAllEqual(found['codes'], codes)
+      for i in range(n):
+        self.assertAllEqual(codes[i, : kept[i]], self.codes[i, : kept[i]])
+
+  def test_negative_log_likelihood(self):
+    for n, inputs, found in self._outputs('sampler', 'negative_log_likelihood'):
+      codes = self.codes[:n]
+      logits = self.vim.model(codes, inputs['class_ids'])
+      nats = vim_model.negative_log_likelihood(logits, codes).numpy()
+      self.assertAllClose(found['nats'], nats.sum(axis=1), rtol=1e-4)
+      self.assertAllClose(
+        found['bits_per_code'], nats.mean(axis=1) / np.log(2), rtol=1e-4
+      )
+
+  def _expected_features(self, n):
+    return features.block_features(
+      self.vim.model, tf.constant(self.codes[:n]), tiny.PROBE_BLOCK
+    )[features.block_name(tiny.PROBE_BLOCK)].numpy()
+
+  def test_features(self):
+    for n, _, found in self._outputs('probe', 'features'):
+      self.assertAllClose(
+        found['features'], self._expected_features(n), atol=1e-4
+      )
+
+  def test_probabilities_and_likeliest_classes(self):
+    reader = tf.train.load_checkpoint(
+      str(self.runs['probe'] / 'seed-0/final/checkpoints')
+      + f'/step-{tiny.STEP:09d}/checkpoint'
+    )
+
+    def weight(name):
+      return reader.get_tensor(f'block_1/{name}/.ATTRIBUTES/VARIABLE_VALUE')
+
+    for n, _, found in self._outputs('probe', 'serving_default'):
+      x = (self._expected_features(n) - weight('mean')) * weight('scale')
+      logits = x @ weight('kernel')[:, 0] + weight('bias')[0]
+      expected = np.exp(logits - logits.max(axis=1, keepdims=True))
+      expected /= expected.sum(axis=1, keepdims=True)
+      self.assertAllClose(found['probabilities'], expected, atol=1e-4)
+      best = np.argsort(-found['probabilities'], axis=1)[:, :5]
+      self.assertAllEqual(found['top_ids'], best)
+      for i in range(n):
+        self.assertEqual(
+          [x.decode() for x in found['top_classes'][i]],
+          [tiny.CLASSES[k] for k in best[i]],
+        )
+        self.assertAllEqual(
+          found['top_scores'][i], found['probabilities'][i, best[i]]
+        )
+
+  def test_classify_gives_the_likeliest_classes(self):
+    for n in _BATCHES:
+      expected = self.results['probe', 'serving_default', n][1][0]
+      for found in self.results['probe', 'classify', n][1]:
+        self.assertAllEqual(found['classes'], expected['top_classes'])
+        self.assertAllClose(found['scores'], expected['top_scores'])
+
+  def test_graphs_run_no_python(self):
+    for base in self.bases.values():
+      graph = self._graph(base).graph_def
+      nodes = list(graph.node)
+      for function in graph.library.function:
+        nodes.extend(function.node_def)
+      ops = {node.op for node in nodes}
+      self.assertIn('StatefulPartitionedCall', ops)
+      self.assertEmpty({op for op in ops if 'PyFunc' in op})
+
+  def _graph(self, base):
+    proto = saved_model_pb2.SavedModel.FromString(
+      (base / '1' / 'saved_model.pb').read_bytes()
+    )
+    self.assertLen(proto.meta_graphs, 1)
+    return proto.meta_graphs[0]
+
+  def test_only_the_classify_signature_is_of_that_method(self):
+    for name, base in self.bases.items():
+      for key, found in self._graph(base).signature_def.items():
+        if not key.startswith('__'):
+          classifies = found.method_name == 'tensorflow/serving/classify'
+          self.assertEqual(classifies, (name, key) == ('probe', 'classify'))
+
+  def test_weights_are_stored_once(self):
+    def size(path):
+      reader = tf.train.load_checkpoint(str(path))
+      shapes = reader.get_variable_to_shape_map()
+      return sum(
+        int(np.prod(shape))
+        for name, shape in shapes.items()
+        if not name.startswith('_CHECKPOINTABLE') and 'save_counter' not in name
+      )
+
+    exported = {
+      name: size(base / '1' / 'variables' / 'variables')
+      for name, base in self.bases.items()
+    }
+    tokenizer = sum(int(np.prod(v.shape)) for v in self.tokenizer.model.weights)
+    vim = sum(int(np.prod(v.shape)) for v in self.vim.model.weights)
+    self.assertEqual(exported['tokenizer'], tokenizer)
+    self.assertEqual(exported['sampler'], tokenizer + vim)
+    # The probe needs neither the decoder nor VIM's head.
+    self.assertLess(exported['probe'], tokenizer + vim)
+
+  def test_warmup_holds_every_signature(self):
+    for name, base in self.bases.items():
+      file = base / '1' / 'assets.extra' / 'tf_serving_warmup_requests'
+      found = set()
+      for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = getattr(log, log.WhichOneof('log_type')).request
+        self.assertEqual(request.model_spec.name, name)
+        found.add(request.model_spec.signature_name)
+      signatures = self._graph(base).signature_def
+      self.assertEqual(found, {x for x in signatures if not x.startswith('__')})
+
+  def test_assets(self):
+    for name, base in self.bases.items():
+      assets = base / '1' / 'assets'
+      self.assertEqual(
+        (assets / 'class_names.txt').read_text().split(), tiny.CLASSES
+      )
+      config = json.loads((assets / 'config.json').read_text())
+      self.assertEqual(config['tokenizer']['kind'], 'vit_vqgan', name)
+
+  def test_files_of_the_server(self):
+    for name, base in self.bases.items():
+      found = server_configs.read_model_config(
+        (base / 'model.config').read_text()
+      )
+      self.assertEqual(found, {name: str(base)})
+      batching = (base / 'batching.config').read_text()
+      self.assertIn('max_batch_size { value: 32 }', batching)
+      self.assertIn(
+        'prometheus_config', (base / 'monitoring.config').read_text()
+      )
+
+  def test_what_cannot_be_exported_is_told_in_one_line(self):
+    for name, flags, text in (
+      ('tokenizer', ['--workdir=/nowhere'], 'not a working directory'),
+      ('sampler', [f'--workdir={self.runs["tokenizer"]}'], "not 'vim'"),
+      ('probe', [f'--workdir={self.runs["probe"]}', '--block=9'], 'block 9'),
+    ):
+      base = self.root / 'refused'
+      status, error = running.run(name, f'--base={base}', *flags)
+      self.assertEqual(status, 1)
+      self.assertIn(text, error.splitlines()[-1])
+      self.assertFalse(base.exists())
+
+  def test_a_loop_compiled_by_xla(self):
+    base = self.root / 'xla'
+    served.export('sampler', self.runs['sampler'], base, '--xla')
+    loaded = tf.saved_model.load(str(base / '1'))
+    inputs = calls.sampling_inputs(2)
+    found = loaded.signatures['serving_default'](
+      **{name: tf.constant(x) for name, x in inputs.items()}
+    )
+    self.assertAllEqual(found['codes'], self._draw(inputs))
+
+  def test_bfloat16(self):
+    base = self.root / 'bfloat16'
+    run = self.runs['tokenizer']
+    served.export('tokenizer', run, base, '--precision=bfloat16')
+    loaded = tf.saved_model.load(str(base / '1'))
+    codes = loaded.signatures['encode_images'](images=self.images)['codes']
+    half = restore.tokenizer(run, 'mixed_bfloat16').model
+    # Rounding differs between graphs, and may move a code that is near a tie.
+    same = np.mean(codes.numpy() == half.encode(self.images).numpy())
+    self.assertGreater(same, 0.9)
+    images = loaded.signatures['decode'](codes=codes)['images']
+    self.assertAllClose(images, half.decode(codes), atol=0.1)
+
+
+if __name__ == '__main__':
+  tf.test.main()

@@ -1,0 +1,402 @@
+"""What a server of the exports must do, asked with the stock clients.
+
+The same tests run against the loopback server and, where there is one, against
+the real `tensorflow_model_server`.
+"""
+
+import base64
+from concurrent import futures
+import http.client
+import json
+
+import grpc
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+from tensorflow_serving.apis import (
+  classification_pb2,
+  get_model_metadata_pb2,
+  get_model_status_pb2,
+  model_service_pb2_grpc,
+  predict_pb2,
+  prediction_service_pb2_grpc,
+)
+
+from tests.export import calls, tiny
+
+_BATCHES = (1, 5)
+_AT_ONCE = 200
+
+
+def spec(message, model: str, signature: str = ''):
+  """Names the model and signature of a request."""
+  message.model_spec.name = model
+  message.model_spec.signature_name = signature
+  return message
+
+
+def connect(channel: grpc.Channel):
+  """The stock client of the prediction service."""
+  return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def predict(stub, model: str, signature: str, inputs: dict, filtered=()):
+  """The response to gRPC's Predict."""
+  request = spec(predict_pb2.PredictRequest(), model, signature)
+  request.output_filter.extend(filtered)
+  for name, value in inputs.items():
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+  return stub.Predict(request)
+
+
+def metadata(stub, model: str):
+  """The response to gRPC's GetModelMetadata."""
+  request = spec(get_model_metadata_pb2.GetModelMetadataRequest(), model)
+  request.metadata_field.append('signature_def')
+  return stub.GetModelMetadata(request)
+
+
+def to_json(value):
+  """Bytes as TF Serving's JSON writes them, arrays as lists."""
+  if isinstance(value, np.ndarray):
+    return to_json(value.tolist())
+  if isinstance(value, list):
+    return [to_json(x) for x in value]
+  if isinstance(value, bytes):
+    return {'b64': base64.b64encode(value).decode()}
+  return value
+
+
+def bad_requests() -> dict[str, tuple[str, str, dict, str]]:
+  """Model, signature, inputs and a part of the message, by what is wrong."""
+  picture = tiny.picture(0)
+  good = tiny.encoded(picture)
+  noise = np.random.default_rng(0).integers(0, 2**16, [9, 9], np.uint16)
+  frames = {'save_all': True, 'append_images': [tiny.picture(1)]}
+  found = {}
+  for name, file, text in (
+    ('no_image', b'hello', 'not a JPEG, PNG, BMP or GIF'),
+    ('no_bytes', b'', 'no bytes'),
+    ('webp', tiny.encoded(picture, 'WEBP'), 'not a JPEG, PNG, BMP or GIF'),
+    ('cut_png', good[: len(good) // 2], 'damaged or cut short'),
+    ('cut_jpeg', tiny.encoded(picture, 'JPEG')[:40], 'damaged or cut short'),
+    ('cmyk', tiny.encoded(picture.convert('CMYK'), 'JPEG'), 'CMYK'),
+    ('deep', tiny.encoded(Image.fromarray(noise)), '16-bit PNG'),
+    ('gif', tiny.encoded(picture, 'GIF', **frames), 'animated GIF'),
+    ('apng', tiny.encoded(picture, 'PNG', **frames), 'animated PNG'),
+    ('large', tiny.encoded(Image.new('1', (20_000, 20_000))), '20000 x 20000'),
+    ('long', tiny.encoded(Image.new('L', (20_000, 1))), '20000 x 1'),
+  ):
+    inputs = {'image_bytes': np.array([good, file], object)}
+    found[name] = 'tokenizer', 'serving_default', inputs, f'example 1: {text}'
+  for name, code in (('high_code', 32), ('negative_code', -1)):
+    codes = np.full([3, 16], 7, np.int32)
+    codes[2, 15] = code
+    text = f'example 2: codes is {code}, but must be in [0, 31]'
+    found[name] = 'tokenizer', 'decode', {'codes': codes}, text
+  pixels = np.full([2, 16, 16, 3], 0.5, np.float32)
+  pixels[1, 0, 0, 0] = 255.0
+  found['bright'] = (
+    'tokenizer',
+    'encode_images',
+    {'images': pixels},
+    'example 1: images is 255',
+  )
+  for name, value, text in (
+    ('class_ids', 10, 'is 10, but must be in [0, 9]'),
+    ('class_ids', -1, 'is -1'),
+    ('seeds', -1, 'is -1'),
+    ('seeds', 2**32, 'is 4294967296'),
+    ('temperature', np.nan, 'is nan'),
+    ('temperature', -0.5, 'is -0.5'),
+    ('temperature', np.inf, 'is inf'),
+    ('top_k', -1, 'is -1'),
+    ('top_p', 0.0, 'is 0, but must be in (0.0, 1.0]'),
+    ('top_p', 1.5, 'is 1.5'),
+    ('guidance_scale', -1.0, 'is -1'),
+  ):
+    drawn = calls.sampling_inputs(3)
+    drawn[name][1] = value
+    found[f'{name}_{value}'] = (
+      'sampler',
+      'serving_default',
+      drawn,
+      f'example 1: {name} {text}',
+    )
+  kept = {
+    'image_bytes': np.array([good], object),
+    'kept_rows': np.int32([5]),
+    **calls.sampling_inputs(1),
+  }
+  text = 'example 0: kept_rows is 5, but must be in [0, 4]'
+  found['kept_rows'] = 'sampler', 'complete', kept, text
+  uneven = {**calls.sampling_inputs(3), 'seeds': np.arange(2)}
+  found['uneven'] = 'sampler', 'serving_default', uneven, 'seeds'
+  empty = {'codes': np.zeros([0, 16], np.int32)}
+  found['empty'] = 'tokenizer', 'decode', empty, 'empty'
+  return found
+
+
+class ProtocolTests:
+  """Mixed into a test case, whose class starts a server.
+
+  Attributes:
+    port: Of gRPC.
+    rest_port: Of REST.
+  """
+
+  port: int
+  rest_port: int
+
+  def setUp(self):
+    super().setUp()
+    self.channel = grpc.insecure_channel(f'127.0.0.1:{self.port}')
+    self.addCleanup(self.channel.close)
+    self.stub = connect(self.channel)
+
+  def direct(self, model: str, signature: str, inputs: dict) -> dict:
+    """The outputs of a signature without any server."""
+    raise NotImplementedError
+
+  def predict(self, model, signature, inputs, filtered=()):
+    """The response to gRPC's Predict."""
+    return predict(self.stub, model, signature, inputs, filtered)
+
+  def rest(self, method: str, path: str, body=None) -> tuple[int, dict]:
+    """Status and JSON of an HTTP request."""
+    connection = http.client.HTTPConnection('127.0.0.1', self.rest_port)
+    if body is not None and not isinstance(body, bytes):
+      body = json.dumps(body).encode()
+    connection.request(method, path, body)
+    response = connection.getresponse()
+    found = response.status, json.loads(response.read())
+    connection.close()
+    return found
+
+  def _assert_outputs(self, found, expected):
+    self.assertCountEqual(found, expected)
+    for name, value in expected.items():
+      if value.dtype == object:
+        self.assertEqual(np.asarray(found[name]).tolist(), value.tolist())
+      else:
+        self.assertAllClose(found[name], value, atol=1e-4, rtol=1e-4)
+
+  def _predicts(self):
+    for n in _BATCHES:
+      for model, signature, inputs in calls.every_signature(n):
+        yield n, model, signature, inputs
+
+  def test_predict_by_grpc(self):
+    for _, model, signature, inputs in self._predicts():
+      response = self.predict(model, signature, inputs)
+      self.assertEqual(response.model_spec.name, model)
+      self.assertEqual(response.model_spec.signature_name, signature)
+      self.assertEqual(response.model_spec.version.value, 1)
+      found = {k: tf.make_ndarray(v) for k, v in response.outputs.items()}
+      self._assert_outputs(found, self.direct(model, signature, inputs))
+
+  def test_output_filter(self):
+    inputs = calls.sampling_inputs(2)
+    found = self.predict('sampler', 'serving_default', inputs, ['codes'])
+    self.assertEqual(list(found.outputs), ['codes'])
+
+  def test_predict_by_rest_in_rows(self):
+    for n, model, signature, inputs in self._predicts():
+      columns = {name: to_json(x) for name, x in inputs.items()}
+      rows = [{k: v[i] for k, v in columns.items()} for i in range(n)]
+      if len(columns) == 1:  # Then the name may be left out.
+        rows = [next(iter(row.values())) for row in rows]
+      status, body = self.rest(
+        'POST',
+        f'/v1/models/{model}:predict',
+        {'signature_name': signature, 'instances': rows},
+      )
+      self.assertEqual(status, 200, body)
+      expected = self.direct(model, signature, inputs)
+      if len(expected) == 1:
+        found = {next(iter(expected)): body['predictions']}
+      else:
+        found = {
+          name: [row[name] for row in body['predictions']] for name in expected
+        }
+      self._assert_outputs(self._from_json(found, expected), expected)
+
+  def test_predict_by_rest_in_columns(self):
+    for _, model, signature, inputs in self._predicts():
+      columns = {name: to_json(x) for name, x in inputs.items()}
+      status, body = self.rest(
+        'POST',
+        f'/v1/models/{model}/versions/1:predict',
+        {'signature_name': signature, 'inputs': columns},
+      )
+      self.assertEqual(status, 200, body)
+      expected = self.direct(model, signature, inputs)
+      found = body['outputs']
+      if len(expected) == 1:
+        found = {next(iter(expected)): found}
+      self._assert_outputs(self._from_json(found, expected), expected)
+
+  def _from_json(self, found, expected):
+    def to_bytes(value):
+      if isinstance(value, list):
+        return [to_bytes(x) for x in value]
+      if isinstance(value, dict):
+        return base64.b64decode(value['b64'])
+      return value.encode()
+
+    return {
+      name: to_bytes(value) if expected[name].dtype == object else value
+      for name, value in found.items()
+    }
+
+  def test_classify(self):
+    contents = tiny.files(3)
+    expected = self.direct(
+      'probe', 'serving_default', {'image_bytes': np.array(contents, object)}
+    )
+    request = spec(
+      classification_pb2.ClassificationRequest(), 'probe', 'classify'
+    )
+    for file in contents:
+      request.input.example_list.examples.append(calls.example(file))
+    rows = [
+      [(x.label, x.score) for x in row.classes]
+      for row in self.stub.Classify(request).result.classifications
+    ]
+    status, body = self.rest(
+      'POST',
+      '/v1/models/probe:classify',
+      {
+        'signature_name': 'classify',
+        'examples': [{'image/encoded': to_json(file)} for file in contents],
+      },
+    )
+    self.assertEqual(status, 200, body)
+    for found in (rows, body['result']):
+      for i, row in enumerate(found):
+        names, scores = zip(*row)
+        self.assertEqual(
+          list(names), [x.decode() for x in expected['top_classes'][i]]
+        )
+        self.assertAllClose(scores, expected['top_scores'][i], atol=1e-4)
+
+  def test_metadata(self):
+    response = metadata(self.stub, 'sampler')
+    found = get_model_metadata_pb2.SignatureDefMap()
+    self.assertTrue(response.metadata['signature_def'].Unpack(found))
+    signature = found.signature_def['complete']
+    self.assertEqual(signature.inputs['seeds'].dtype, tf.int64.as_datatype_enum)
+    shape = tf.TensorShape(signature.outputs['codes'].tensor_shape)
+    self.assertEqual(shape.as_list(), [None, 16])
+    status, body = self.rest('GET', '/v1/models/sampler/metadata')
+    self.assertEqual(status, 200, body)
+    self.assertEqual(body['model_spec']['version'], '1')
+    named = body['metadata']['signature_def']['signature_def']
+    self.assertEqual(named['complete']['inputs']['seeds']['dtype'], 'DT_INT64')
+
+  def test_status(self):
+    stub = model_service_pb2_grpc.ModelServiceStub(self.channel)
+    request = spec(get_model_status_pb2.GetModelStatusRequest(), 'probe')
+    found = stub.GetModelStatus(request).model_version_status
+    self.assertLen(found, 1)
+    self.assertEqual(found[0].version, 1)
+    self.assertEqual(
+      found[0].state, get_model_status_pb2.ModelVersionStatus.AVAILABLE
+    )
+    status, body = self.rest('GET', '/v1/models/probe')
+    self.assertEqual(status, 200, body)
+    row = body['model_version_status'][0]
+    self.assertEqual((row['version'], row['state']), ('1', 'AVAILABLE'))
+
+  def test_bad_inputs_are_refused_with_their_example(self):
+    for name, (model, signature, inputs, text) in bad_requests().items():
+      with self.subTest(name):
+        with self.assertRaises(grpc.RpcError) as caught:
+          self.predict(model, signature, inputs)
+        self.assertEqual(
+          caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT
+        )
+        self.assertIn(text, caught.exception.details())
+        columns = {k: to_json(v) for k, v in inputs.items()}
+        status, body = self.rest(
+          'POST',
+          f'/v1/models/{model}:predict',
+          {'signature_name': signature, 'inputs': columns},
+        )
+        self.assertEqual(status, 400, body)
+        # JSON has no empty array of a shape, so that another check finds it.
+        if name != 'empty':
+          self.assertIn(text, body['error'])
+    self._assert_lives()
+
+  def test_wrong_types_and_names_are_refused(self):
+    good = calls.sampling_inputs(2)
+    missing = {k: v for k, v in good.items() if k != 'seeds'}
+    for inputs in (
+      {**good, 'seeds': np.float32([1, 2])},
+      {**good, 'class_ids': np.int64([1, 2])},
+      {**good, 'seeds': np.zeros([2, 2], np.int64)},
+      missing,
+      {**good, 'more': np.zeros(2)},
+    ):
+      with self.assertRaises(grpc.RpcError) as caught:
+        self.predict('sampler', 'serving_default', inputs)
+      self.assertEqual(
+        caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT
+      )
+    for model, signature in (('nobody', ''), ('sampler', 'nothing')):
+      with self.assertRaises(grpc.RpcError) as caught:
+        self.predict(model, signature, good)
+      self.assertIn(
+        caught.exception.code(),
+        (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT),
+      )
+    path = '/v1/models/tokenizer:predict'
+    for body in (
+      b'{',
+      b'[]',
+      {},
+      {'signature_name': 'decode', 'instances': []},
+      {'signature_name': 'decode', 'instances': [[1.5] * 16]},
+      {'signature_name': 'decode', 'instances': [[1] * 15]},
+      {'signature_name': 'decode', 'instances': [[1] * 16, [1]]},
+      {'signature_name': 'decode', 'instances': [['a'] * 16]},
+      {'instances': [{'b64': '!'}]},
+      {'instances': [3]},
+    ):
+      status, answer = self.rest('POST', path, body)
+      self.assertEqual(status, 400, body)
+      self.assertNotEmpty(answer['error'])
+    for path in ('/v1/models/nobody', '/v1/models/probe/versions/9', '/x'):
+      status, _ = self.rest('GET', path)
+      self.assertEqual(status, 404, path)
+    self._assert_lives()
+
+  def test_many_requests_at_once(self):
+    codes = np.random.default_rng(0).integers(0, 32, [_AT_ONCE, 16], np.int32)
+    expected = self.direct('tokenizer', 'decode_png', {'codes': codes})
+
+    def ask(i):
+      one = {'codes': codes[i : i + 1]}
+      if i % 2:
+        found = self.predict('tokenizer', 'decode_png', one).outputs
+        return tf.make_ndarray(found['png_bytes'])[0]
+      _, body = self.rest(
+        'POST',
+        '/v1/models/tokenizer:predict',
+        {'signature_name': 'decode_png', 'instances': one['codes'].tolist()},
+      )
+      return base64.b64decode(body['predictions'][0]['b64'])
+
+    with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+      found = list(pool.map(ask, range(_AT_ONCE)))
+    for i in range(_AT_ONCE):
+      pixels = [
+        tf.io.decode_png(x) for x in (found[i], expected['png_bytes'][i])
+      ]
+      # A last bit may differ, because the batch's size does.
+      self.assertAllClose(*(tf.cast(x, tf.int32) for x in pixels), atol=1)
+
+  def _assert_lives(self):
+    inputs = {'codes': np.zeros([1, 16], np.int32)}
+    self.assertLen(self.predict('tokenizer', 'decode', inputs).outputs, 1)

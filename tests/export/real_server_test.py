@@ -1,0 +1,84 @@
+"""The protocol's tests against TensorFlow's own server, where it is installed.
+
+Tagged `manual`: `./bazelw test //tests/export:real_server_test`, with
+`tensorflow_model_server` on the PATH.
+"""
+
+import pathlib
+import shutil
+import socket
+import subprocess
+import time
+import unittest
+
+import grpc
+import numpy as np
+import tensorflow as tf
+
+from export import server_configs
+from tests.export import protocol, served
+
+_SERVER = 'tensorflow_model_server'
+_DEADLINE = 300.0  # Seconds until all models must be loaded and warm.
+
+
+def _free_port() -> int:
+  with socket.socket() as one:
+    one.bind(('127.0.0.1', 0))
+    return one.getsockname()[1]
+
+
+class RealServerTest(protocol.ProtocolTests, tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    if not shutil.which(_SERVER):
+      raise unittest.SkipTest(f'{_SERVER} is not on the PATH.')
+    root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'real_server'
+    shutil.rmtree(root, ignore_errors=True)
+    bases = served.export_all(root)
+    config = root / 'models.config'
+    config.write_text(server_configs.model_config(bases))
+    cls.port, cls.rest_port = _free_port(), _free_port()
+    cls.process = subprocess.Popen(
+      [
+        _SERVER,
+        f'--port={cls.port}',
+        f'--rest_api_port={cls.rest_port}',
+        f'--model_config_file={config}',
+      ]
+    )
+    cls.addClassCleanup(cls.process.wait)
+    cls.addClassCleanup(cls.process.terminate)
+    cls.loaded = {
+      name: tf.saved_model.load(str(base / '1')) for name, base in bases.items()
+    }
+    cls._wait()
+
+  @classmethod
+  def _wait(cls):
+    end = time.monotonic() + _DEADLINE
+    channel = grpc.insecure_channel(f'127.0.0.1:{cls.port}')
+    with channel:
+      stub = protocol.connect(channel)
+      while True:
+        try:
+          codes = np.zeros([1, 16], np.int32)
+          protocol.predict(stub, 'tokenizer', 'decode', {'codes': codes})
+          for name in ('sampler', 'probe'):
+            protocol.metadata(stub, name)
+          return
+        except grpc.RpcError:
+          if time.monotonic() > end or cls.process.poll() is not None:
+            raise
+          time.sleep(0.5)
+
+  def direct(self, model, signature, inputs):
+    outputs = self.loaded[model].signatures[signature](
+      **{name: tf.constant(x) for name, x in inputs.items()}
+    )
+    return {name: x.numpy() for name, x in outputs.items()}
+
+
+if __name__ == '__main__':
+  tf.test.main()

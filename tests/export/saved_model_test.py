@@ -1,0 +1,121 @@
+"""Tests of how versions are written, with a module of one addition."""
+
+import os
+import pathlib
+from unittest import mock
+
+import tensorflow as tf
+
+from export import saved_model, server_configs, signatures, warmup
+
+
+class _Sum(signatures.SignatureModule):
+  """Adds a weight."""
+
+  def __init__(self, amount: float = 1.0):
+    super().__init__('sum')
+    self.parts.amount = tf.Variable(amount)
+    self.parts.unused = tf.Variable(tf.zeros([1000]))
+    for name in ('serving_default', 'again'):
+      self.add(name, self.add_amount, signatures.example(tf.float32, 'x'))
+
+  def add_amount(self, x):
+    return {'sum': x + self.parts.amount}
+
+
+def _export(amount: float = 1.0) -> saved_model.Export:
+  inputs = {'x': [3.0]}
+  log = warmup.predict('sum', 'serving_default', inputs)
+  return saved_model.Export(_Sum(amount), ['one', 'two'], {'a': 1}, [log])
+
+
+class SavedModelTest(tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.base = pathlib.Path(self.create_tempdir()) / 'deep' / 'base'
+
+  def _sum(self, version):
+    loaded = tf.saved_model.load(str(self.base / str(version)))
+    return loaded.signatures['again'](x=tf.constant([3.0]))['sum'].numpy()
+
+  def test_versions_count_up(self):
+    for number in (1, 2):
+      folder = saved_model.write(_export(number), self.base)
+      self.assertEqual(folder, self.base / str(number))
+    self.assertEqual(saved_model.write(_export(), self.base, 12).name, '12')
+    self.assertEqual(saved_model.write(_export(), self.base, 5).name, '5')
+    self.assertEqual(saved_model.versions(self.base), [1, 2, 5, 12])
+    self.assertCountEqual(os.listdir(self.base), ['1', '2', '5', '12'])
+    self.assertAllClose([self._sum(i)[0] for i in (1, 2)], [4.0, 5.0])
+
+  def test_a_version_is_never_written_over(self):
+    saved_model.write(_export(1.0), self.base, 3)
+    with self.assertRaisesRegex(
+      saved_model.ExportError, '3 exists already.*none for 4'
+    ):
+      saved_model.write(_export(2.0), self.base, 3)
+    self.assertAllClose(self._sum(3), [4.0])
+    self.assertEqual(os.listdir(self.base), ['3'])
+
+  def test_of_two_exports_at_once_the_first_stays(self):
+    other = saved_model.write(_export(7.0), self.base.parent / 'other')
+    real_rename = os.rename
+
+    def be_late(source, target):
+      real_rename(other, target)
+      real_rename(source, target)
+
+    with mock.patch.object(os, 'rename', be_late):
+      with self.assertRaisesRegex(saved_model.ExportError, 'Cannot write'):
+        saved_model.write(_export(2.0), self.base)
+    self.assertAllClose(self._sum(1), [10.0])
+    self.assertEqual(os.listdir(self.base), ['1'])
+
+  def test_what_cannot_be_written_leaves_nothing(self):
+    self.base.parent.mkdir()
+    self.base.write_text('a file')
+    with self.assertRaisesRegex(saved_model.ExportError, 'Cannot write'):
+      saved_model.write(_export(), self.base)
+    self.assertEqual(os.listdir(self.base.parent), ['base'])
+    with self.assertRaisesRegex(saved_model.ExportError, '-1'):
+      saved_model.write(_export(), self.base, -1)
+
+  def test_only_weights_that_are_used_are_stored_and_once(self):
+    folder = saved_model.write(_export(), self.base)
+    shapes = tf.train.load_checkpoint(
+      str(folder / 'variables' / 'variables')
+    ).get_variable_to_shape_map()
+    stored = [n for n in shapes if not n.startswith('_CHECKPOINTABLE')]
+    self.assertEqual(stored, ['weights/0/.ATTRIBUTES/VARIABLE_VALUE'])
+
+  def test_files_beside_the_graph(self):
+    folder = saved_model.write(_export(), self.base)
+    self.assertEqual(
+      (folder / saved_model.CLASS_NAMES_FILE).read_text(), 'one\ntwo\n'
+    )
+    self.assertTrue((folder / saved_model.CONFIG_FILE).exists())
+    records = tf.data.TFRecordDataset(str(folder / saved_model.WARMUP_FILE))
+    self.assertLen(list(records), 1)
+
+  def test_files_of_the_server_are_left_as_they_are(self):
+    self.base.mkdir(parents=True)
+    (self.base / server_configs.BATCHING).write_text('mine')
+    server_configs.write(self.base, 'sum', 12)
+    self.assertEqual((self.base / server_configs.BATCHING).read_text(), 'mine')
+    os.remove(self.base / server_configs.BATCHING)
+    server_configs.write(self.base, 'sum', 12)
+    text = (self.base / server_configs.BATCHING).read_text()
+    sizes = [line for line in text.splitlines() if 'allowed' in line]
+    # TensorFlow Serving wants the last size to be the largest batch.
+    self.assertEqual([int(x.split()[-1]) for x in sizes], [1, 2, 4, 8, 12])
+    self.assertIn('max_batch_size { value: 12 }', text)
+    self.assertEqual(
+      server_configs.read_model_config(
+        (self.base / server_configs.MODEL).read_text()
+      ),
+      {'sum': str(self.base)},
+    )
+
+
+if __name__ == '__main__':
+  tf.test.main()

@@ -1,0 +1,258 @@
+"""Tests of the loopback server with the stock clients, and of its page."""
+
+from concurrent import futures
+import os
+import pathlib
+import shutil
+import time
+
+from absl.testing import absltest
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from export import saved_model, serve, server, server_configs
+from tests.export import chromium, protocol, served, tiny
+from vim_tf import restore
+
+_CLIENTS = 8
+_DEADLINE = 120.0  # Seconds until a new version must be served.
+
+
+def _root() -> pathlib.Path:
+  return pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'serve'
+
+
+def setUpModule():  # noqa: N802
+  shutil.rmtree(_root(), ignore_errors=True)
+  ServeTest.bases = served.export_all(_root())
+
+
+def _start(bases) -> server.Server:
+  found = server.Server(bases, port=0, rest_port=0, poll_seconds=0.2)
+  found.start()
+  return found
+
+
+class ServeTest(protocol.ProtocolTests, tf.test.TestCase):
+  bases: dict[str, pathlib.Path]
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.server = _start(cls.bases)
+    cls.port, cls.rest_port = cls.server.port, cls.server.rest_port
+    cls.loaded = {
+      name: tf.saved_model.load(str(base / '1'))
+      for name, base in cls.bases.items()
+    }
+
+  @classmethod
+  def tearDownClass(cls):
+    cls.server.stop()
+    super().tearDownClass()
+
+  def direct(self, model, signature, inputs):
+    outputs = self.loaded[model].signatures[signature](
+      **{name: tf.constant(x) for name, x in inputs.items()}
+    )
+    return {name: x.numpy() for name, x in outputs.items()}
+
+  def test_warmup_replays_every_record(self):
+    for name, base in self.bases.items():
+      file = base / '1' / saved_model.WARMUP_FILE
+      count = sum(1 for _ in tf.data.TFRecordDataset(str(file)))
+      servable = self.server.models[name].get()
+      self.assertEqual(servable.warm_up(), count)
+      self.assertGreaterEqual(count, len(servable.signature_defs))
+
+  def test_page(self):
+    if not chromium.find():
+      self.skipTest('There is no Chromium on this machine.')
+    url = f'http://127.0.0.1:{self.rest_port}/'
+    page = chromium.Page(url, pathlib.Path(self.create_tempdir()))
+    self.addCleanup(page.close)
+    page.wait_for("document.body && document.body.dataset.ready === 'yes'")
+    classes = page.run("""
+      [...document.querySelectorAll('#class option')].map((x) => x.textContent)
+    """)
+    self.assertEqual(classes, [*tiny.CLASSES, 'no class'])
+
+    # A class is chosen and drawn.
+    page.run("""
+      document.getElementById('class').value = '4';
+      document.getElementById('seed').value = '11';
+      document.getElementById('count').value = '2';
+      document.getElementById('guidance').value = '2.5';
+      document.getElementById('draw').click();
+    """)
+    shown = page.wait_for("""
+      document.querySelectorAll('#samples img').length === 2 &&
+      [...document.querySelectorAll('#samples img')].every(
+          (x) => x.naturalWidth === 16) &&
+      [...document.querySelectorAll('#samples img')].map((x) => x.src)
+    """)
+    drawn = {
+      'class_ids': np.int32([4, 4]),
+      'seeds': np.int64([11, 12]),
+      'temperature': np.float32([1, 1]),
+      'top_k': np.int32([0, 0]),
+      'top_p': np.float32([1, 1]),
+      'guidance_scale': np.float32([2.5, 2.5]),
+    }
+    expected = self.direct('sampler', 'serving_default', drawn)['png_bytes']
+    self.assertEqual(shown, [self._url(file) for file in expected])
+
+    # A setting that the graph refuses is told.
+    page.run("""
+      document.getElementById('settings').noValidate = true;
+      document.getElementById('top_p').value = '0';
+      document.getElementById('draw').click();
+    """)
+    error = page.wait_for(
+      "document.getElementById('sampling_error').textContent"
+    )
+    self.assertIn('top_p is 0', error)
+    page.run("document.getElementById('top_p').value = '1'")
+
+    # An image is dropped.
+    self._drop(page, tiny.encoded(tiny.picture(5)), 'image/png')
+    shown = page.wait_for("""
+      ['reconstruction', 'completion'].every((id) => {
+        const image = document.querySelector(`#${id} img`);
+        return image && image.naturalWidth === 16;
+      }) && document.querySelectorAll('#classes tr').length === 5 &&
+      document.querySelector('#reconstruction img').src
+    """)
+    files = {'image_bytes': np.array([tiny.encoded(tiny.picture(5))], object)}
+    expected = self.direct('tokenizer', 'reconstruct', files)['png_bytes']
+    self.assertEqual(shown, self._url(expected[0]))
+    best = page.run("document.querySelector('#classes td').textContent")
+    found = self.direct('probe', 'serving_default', files)['top_classes']
+    self.assertEqual(best, found[0, 0].decode())
+
+    # What is no image is refused in words.
+    self._drop(page, b'hello', 'image/png')
+    error = page.wait_for("document.getElementById('image_error').textContent")
+    self.assertIn('not a JPEG, PNG, BMP or GIF', error)
+
+  def _url(self, file: bytes) -> str:
+    return f'data:image/png;base64,{protocol.to_json(file)["b64"]}'
+
+  def _drop(self, page, content: bytes, kind: str):
+    page.run(f"""
+      var bytes = new Uint8Array({list(content)});
+      var transfer = new DataTransfer();
+      transfer.items.add(new File([bytes], 'dropped', {{type: '{kind}'}}));
+      document.getElementById('drop').dispatchEvent(new DragEvent(
+          'drop', {{dataTransfer: transfer, bubbles: true, cancelable: true}}));
+    """)
+
+
+class VersionsTest(tf.test.TestCase):
+  """New versions, while requests run."""
+
+  def setUp(self):
+    super().setUp()
+    self.base = pathlib.Path(self.create_tempdir()) / 'tokenizer'
+    shutil.copytree(ServeTest.bases['tokenizer'], self.base)
+
+  def _wait(self, condition):
+    end = time.monotonic() + _DEADLINE
+    while not condition():
+      self.assertLess(time.monotonic(), end)
+      time.sleep(0.05)
+
+  def test_a_new_version_is_taken_up_and_no_request_is_lost(self):
+    other = tiny.tokenizer(self.base.parent / 'other', seed=9)
+    made = self.base.parent / 'made'
+    served.export('tokenizer', other, made)
+    codes = np.arange(16, dtype=np.int32)[None]
+    expected = [
+      restore.tokenizer(run).model.decode(codes).numpy()
+      for run in (_root() / 'runs' / 'tokenizer', other)
+    ]
+    self.assertNotAllClose(*expected, atol=1e-2)
+    running_server = _start({'tokenizer': self.base})
+    self.addCleanup(running_server.stop)
+    channel = grpc.insecure_channel(f'127.0.0.1:{running_server.port}')
+    self.addCleanup(channel.close)
+    stub = protocol.connect(channel)
+    answers = []
+
+    def ask():
+      while not (answers and answers[-1][0] == 2) or len(answers) < 50:
+        response = protocol.predict(
+          stub, 'tokenizer', 'decode', {'codes': codes}
+        )
+        answers.append((
+          response.model_spec.version.value,
+          tf.make_ndarray(response.outputs['images']),
+        ))  # fmt: skip
+
+    with futures.ThreadPoolExecutor(_CLIENTS) as pool:
+      clients = [pool.submit(ask) for _ in range(_CLIENTS)]
+      self._wait(lambda: len(answers) > 20)
+      os.rename(made / '1', self.base / '2')
+      for one in clients:
+        one.result(_DEADLINE)
+    self.assertEqual({version for version, _ in answers}, {1, 2})
+    for version, images in answers:
+      self.assertAllClose(images, expected[version - 1], atol=1e-4)
+
+  def test_a_damaged_version_is_told_and_the_old_one_kept(self):
+    running_server = _start({'tokenizer': self.base})
+    self.addCleanup(running_server.stop)
+    model = running_server.models['tokenizer']
+    (self.base / '5').mkdir()
+    (self.base / '5' / 'saved_model.pb').write_text('nonsense')
+    self._wait(lambda: 5 in model.status() and model.status()[5].error)
+    self.assertEqual(model.get().version, 1)
+    # A version whose own requests fail is not fit to be served either.
+    shutil.copytree(self.base / '1', self.base / '.writing')
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.signature_name = 'decode'
+    request.inputs['codes'].CopyFrom(
+      tf.make_tensor_proto(np.full([1, 16], 99, np.int32))
+    )
+    warmup = str(self.base / '.writing' / saved_model.WARMUP_FILE)
+    with tf.io.TFRecordWriter(warmup) as writer:
+      writer.write(log.SerializeToString())
+    os.rename(self.base / '.writing', self.base / '6')
+    self._wait(lambda: 6 in model.status() and model.status()[6].error)
+    self.assertIn('codes is 99', model.status()[6].error)
+    self.assertEqual(model.get().version, 1)
+
+
+class FlagsTest(absltest.TestCase):
+  def test_models_by_flag_and_by_file(self):
+    bases = {name: str(base) for name, base in ServeTest.bases.items()}
+    flags = [f'{name}={base}' for name, base in bases.items()]
+    self.assertEqual(serve.find_bases(flags, ''), bases)
+    file = pathlib.Path(self.create_tempdir()) / 'models.config'
+    file.write_text(server_configs.model_config(bases))
+    self.assertEqual(serve.find_bases([], str(file)), bases)
+
+  def test_bad_flags_are_refused(self):
+    folder = self.create_tempdir().full_path
+    for models, config, text in (
+      ([], '', 'No model'),
+      (['tokenizer'], '', 'NAME=BASE'),
+      ([f'a={folder}'], '', 'no version'),
+      ([], f'{folder}/none', 'Cannot read'),
+    ):
+      with self.assertRaisesRegex(server.ServerError, text):
+        serve.find_bases(models, config)
+
+  def test_a_port_that_is_taken_is_told(self):
+    first = server.Server({}, port=0, rest_port=0)
+    self.addCleanup(first.stop)
+    first.start()
+    with self.assertRaisesRegex(server.ServerError, 'Cannot listen'):
+      server.Server({}, port=0, rest_port=first.rest_port)
+
+
+if __name__ == '__main__':
+  tf.test.main()
