@@ -194,7 +194,7 @@ def _of_discriminator(setting: cli.Setting) -> cli.Setting:
     f'discriminator_{setting.flag}',
     (f'discriminator_{path}',),
     f"[discriminator's optimizer] {text}"
-    + ('' if setting.flag in _OWN else f' As --{setting.flag} by default.'),
+    + ('' if setting.flag in _OWN else f' Else --{setting.flag} sets it too.'),
   )
 
 
