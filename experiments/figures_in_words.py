@@ -184,6 +184,14 @@ def comparison(parts: Mapping[str, Mapping]) -> str:
       'an order-1 model needs, which counts how often each code follows each '
       'other; order-0 counts single codes.'
     )
+  probe = parts.get('probe', {})
+  shares = probe.get('top1'), probe.get('pixels')
+  if all(map(is_number, shares)):
+    text.append(
+      'One softmax layer on the features of one of VIM’s blocks, averaged over '
+      f'the codes, tells the class of {_percent(shares[0])} of the held-out '
+      f'images; on their raw pixels, of {_percent(shares[1])}.'
+    )
   return ' '.join(text)
 
 
@@ -192,6 +200,7 @@ def tables(parts: Mapping[str, Mapping]) -> list[Table]:
   explained = {
     'tokenizer': ('Tokenizer (ViT-VQGAN)', _tokenizer(parts)),
     'vim': ('VIM', _vim(parts)),
+    'probe': ('Linear probe', _probe()),
     'seconds': ('Time', _seconds(parts)),
     'machine': ('Machine', _machine()),
   }
@@ -323,6 +332,21 @@ def _vim(parts) -> dict[str, _Known]:
   }
 
 
+def _probe() -> dict[str, _Known]:
+  shares = {
+    'top1': ('VIM’s block', 'Chosen on a part of the training images.'),
+    'untrained_vim': ('An untrained VIM', 'Its best block, chosen alike.'),
+    'pixels': ('Raw pixels', ''),
+    'code_vectors': ('Mean code vector', ''),
+    'code_counts': ('Counts of the codes', ''),
+    'largest_class': ('The largest class', 'Always to name it.'),
+  }
+  return {
+    key: _Known(name, _percent, note, lambda x: x)
+    for key, (name, note) in shares.items()
+  }
+
+
 def _seconds(parts) -> dict[str, _Known]:
   total = parts.get('seconds', {}).get('total')
 
@@ -336,6 +360,7 @@ def _seconds(parts) -> dict[str, _Known]:
     'vim': 'VIM',
     'baselines': 'Figures and baselines',
     'samples': 'Samples',
+    'probe': 'Linear probe',
   }
   known = {
     key: _Known(name, duration, share=share) for key, name in names.items()

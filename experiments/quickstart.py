@@ -1,15 +1,16 @@
-"""The whole method in one sitting: both stages on OpenMoji, then a report.
+"""The whole method in one sitting: both stages, a probe, then a report.
 
   ./bazelw run //experiments:quickstart
   ./bazelw run //experiments:quickstart -- --budget=long
 
-It trains the tokenizer, trains VIM on its codes, draws images of every class
-and writes `report.html` and `report.json`. Nothing is downloaded: the pictures
-come with a Python package. A run that was stopped goes on when it is started
-again.
+It trains the tokenizer on OpenMoji, trains VIM on its codes, draws images of
+every class, probes VIM's blocks for the classes and writes `report.html` and
+`report.json`. Nothing is downloaded: the pictures come with a Python package. A
+run that was stopped goes on when it is started again.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import platform
@@ -23,12 +24,14 @@ from experiments import (
   cli,
   generation,
   pictures,
+  probe_figures,
+  probing,
   quickstart_configs,
   report,
   stage1,
   stage2,
 )
-from vim_tf import restore
+from vim_tf import presets, restore
 from vim_tf.config import Stage1Config, Stage2Config
 from vim_tf.data import pipeline, sources
 from vim_tf.metrics import kmeans, ngram, reconstruction
@@ -85,6 +88,19 @@ def main():
     vim_figures = measure_vim(tokenizer, vim, train, held_out, second)
   with clock.part('samples'):
     samples = draw_samples(tokenizer, vim, _SAMPLES_PER_CLASS)
+  with clock.part('probe'):
+    name = 'tiny' if BUDGET.value == 'tiny' else 'quick'
+    config = dataclasses.replace(
+      presets.probe(name, second),
+      vim=str(folder / 'vim'),
+      tokenizer=str(folder / 'tokenizer'),
+    )
+    outcomes = probing.sweep(
+      tokenizer, vim, train, held_out, config, folder / 'probe', strategy
+    )
+    probe = probe_figures.write(
+      folder / 'probe', outcomes, tokenizer, vim, config
+    )
 
   # ------------------------------------------------------------------ report
   report.write(
@@ -94,6 +110,7 @@ def main():
       figures={
         'tokenizer': tokenizer_figures,
         'vim': vim_figures,
+        'probe': probe_figures.flat(probe),
         'seconds': clock.seconds(),
         'machine': machine(precision),
       },
@@ -104,6 +121,7 @@ def main():
         'Tokenizer (ViT-VQGAN)': workdir_lib.read_metrics(folder / 'tokenizer'),
         'VIM': workdir_lib.read_metrics(folder / 'vim'),
       },
+      panels={'Linear probe': [probe_figures.panel(probe)]},
       licence=train.licence,
     ),
     folder,

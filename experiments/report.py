@@ -37,9 +37,9 @@ class Report:
   Attributes:
     title: The headline, such as 'vim_tf quickstart'.
     budget: Name of the budget that was run.
-    figures: Nested, by part: 'tokenizer', 'vim', 'seconds', 'machine'. Goes
-      into `report.json` as it is; parts and keys may be missing, and unknown
-      ones are shown under their names.
+    figures: Nested, by part: 'tokenizer', 'vim', 'probe', 'seconds',
+      'machine'. Goes into `report.json` as it is; parts and keys may be
+      missing, and unknown ones are shown under their names.
     reconstructions: uint8 `[height, width, 3]`: rows of held-out originals,
       each above its reconstructions.
     kmeans: The same of the k-means codebook.
@@ -47,6 +47,7 @@ class Report:
       were drawn, as the page calls them unselected.
     curves: Rows of `metrics.jsonl` by title of the stage.
     licence: Licence and source of the data; '' if unknown.
+    panels: More curves, ready to be drawn, by title.
   """
 
   title: str
@@ -57,6 +58,9 @@ class Report:
   samples: Mapping[str, np.ndarray]
   curves: Mapping[str, list[dict]]
   licence: str
+  panels: Mapping[str, list[curves_lib.Panel]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def write(report: Report, folder: str | os.PathLike) -> None:
@@ -193,10 +197,11 @@ def _panels(report: Report) -> dict[str, list[curves_lib.Panel]]:
       'order-1': vim.get('order1_bits_per_code'),
     },
   }
-  return {
+  stages = {
     title: curves_lib.panels(rows, references)
     for title, rows in report.curves.items()
   }
+  return {**stages, **report.panels}
 
 
 def _next_steps(report: Report, folder: str) -> list[dict[str, str]]:

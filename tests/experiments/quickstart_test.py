@@ -37,6 +37,9 @@ class QuickstartTest(absltest.TestCase):
       bits = vim[f'{name}bits_per_code']
       self.assertBetween(bits, 0.5, 12.0, name)
     self.assertEqual(tokenizer['steps'], _STEPS)
+    for name in ('top1', 'pixels', 'code_vectors', 'untrained_vim'):
+      self.assertBetween(report['probe'][name], 0.0, 1.0, name)
+    self.assertIn('Linear probe', page)
     self.assertIn('CC BY-SA', page)
     self.assertIn('data:image/png;base64,', page)
     self.assertNotIn('src="http', page)  # It opens without a network.

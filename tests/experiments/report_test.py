@@ -12,6 +12,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from PIL import Image
 
+from experiments import curves
 from experiments import figures_in_words as words
 from experiments import report as report_lib
 
@@ -30,6 +31,7 @@ _FIGURES = {
     'order1_bits_per_code': 6.0,
     'sampling': {'temperature': 0.9, 'top_k': 0, 'top_p': 0.95, 'seed': 7},
   },
+  'probe': {'top1': 0.613, 'pixels': 0.402, 'peak': 'It is highest inside.'},
   'seconds': {'tokenizer': 500.0, 'total': 901.8},
   'machine': {'cpu': 'a CPU', 'cores': 2},
 }
@@ -101,6 +103,28 @@ class ReportTest(parameterized.TestCase):
     self.assertEqual(figures['tokenizer']['steps'], 1500)
     self.assertAlmostEqual(figures['tokenizer']['usage'], 0.843, places=6)
     self.assertEqual(figures['vim'], _FIGURES['vim'])
+
+  def test_probe(self):
+    panel = curves.Panel(
+      'Accuracy',
+      '%',
+      [curves.Line('VIM', [0, 1, 2], [50.0, 61.3, 55.0], [1.0, 0.5, 2.0])],
+      {'raw pixels': 40.2},
+      axis='block, from 0',
+    )
+    _, _, page = self._write(panels={'Linear probe': [panel]})
+    for text in (
+      'tells the class of 61.3 % of the held-out images',
+      'on their raw pixels, of 40.2 %',
+      'It is highest inside.',
+    ):
+      self.assertIn(text, page.text)
+    described = [tag['alt'] for tag in page.all('img')]
+    self.assertIn(
+      'Accuracy, %: VIM from 50 at place 0 to 55 at place 2; raw pixels at '
+      '40.2.',
+      described,
+    )
 
   def test_page_needs_nothing_from_outside(self):
     _, text, page = self._write(curves={'VIM': _ROWS})
