@@ -214,9 +214,9 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('class-conditional', text)
     self.assertIn("never met 'no class'", text)
     self.assertNotIn('VGG16', text)
+    config = presets.stage1('tiny')  # Its images are large enough for LPIPS.
     config = dataclasses.replace(
-      tokenizer.config,
-      losses=dataclasses.replace(tokenizer.config.losses, perceptual=0.1),
+      config, losses=dataclasses.replace(config.losses, perceptual=0.1)
     )
     tokenizer = dataclasses.replace(tokenizer, config=config)
     with self.assertLogs('absl', 'WARNING') as logs:
