@@ -19,7 +19,6 @@ papers, and are not called so.
 from collections.abc import Callable
 import dataclasses
 import json
-import math
 import pathlib
 
 from absl import flags
@@ -37,6 +36,7 @@ from experiments import (
 from vim_tf import config as config_lib
 from vim_tf import restore
 from vim_tf.metrics import feature_networks
+from vim_tf.training import workdir as workdir_lib
 
 # --------------------------------------------------------- flags of every job
 
@@ -251,7 +251,7 @@ def main():
     _print(result[part])
   out.mkdir(parents=True)
   (out / 'figures.json').write_text(
-    json.dumps(_without_nan(result), allow_nan=False) + '\n'
+    json.dumps(workdir_lib.without_nan(result), allow_nan=False) + '\n'
   )
   for name, picture in pictures.items():
     Image.fromarray(picture).save(out / name)
@@ -267,15 +267,6 @@ def _refuse_flags_of_others(name: str):
           f'--{flag} belongs to --job={other}, not to --job={name}: leave it '
           'out, or choose another job.'
         )
-
-
-def _without_nan(value):
-  """None for NaN, which JSON has not: a figure without an estimate."""
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_without_nan(item) for item in value]
-  return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _print(values: dict, indent: int = 2):

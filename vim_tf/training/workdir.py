@@ -8,6 +8,7 @@ a second run at the same time; nothing is ever overwritten.
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -167,11 +168,20 @@ def read_json(path: str | os.PathLike):
   return json.loads(pathlib.Path(path).read_text())
 
 
+def without_nan(value):
+  """None for NaN, which JSON has not: a figure without an estimate."""
+  if isinstance(value, dict):
+    return {key: without_nan(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [without_nan(item) for item in value]
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write_json(path: str | os.PathLike, value):
   """Writes JSON under another name, then renames: whole, or not there."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(value, indent=2) + '\n')
+  temporary.write_text(json.dumps(without_nan(value), indent=2) + '\n')
   os.replace(temporary, path)
 
 
