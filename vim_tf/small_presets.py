@@ -18,6 +18,7 @@ from vim_tf.config import (
 )
 
 _OPENMOJI_CLASSES = 9
+_EMA_DECAY = 0.998
 
 
 def falling(
@@ -32,7 +33,6 @@ def falling(
     decay_start=warmup,
     decay_end=steps,
     final_learning_rate=learning_rate * final,
-    ema_decay=0.998,
     **kwargs,
   )
 
@@ -132,7 +132,9 @@ class SmallRun:
         revival_interval=50,
         revival_steps=steps * 2 // 3,
       ),
-      optimizer=falling(1.2e-3, steps, final=0.05, clip_norm=1.0),
+      optimizer=falling(
+        1.2e-3, steps, final=0.05, clip_norm=1.0, ema_decay=_EMA_DECAY
+      ),
       discriminator_optimizer=OptimizerConfig(learning_rate=1e-3),
       run=_run(steps, self.tokenizer_batch, precision),
     )
@@ -161,6 +163,7 @@ class SmallRun:
         beta_2=0.96,
         weight_decay=0.05,
         clip_norm=1.0,
+        ema_decay=_EMA_DECAY,
       ),
       run=_run(self.vim_steps, self.vim_batch, stage1.run.precision),
       tokenizer=tokenizer,
