@@ -75,17 +75,29 @@ def bad_requests() -> dict[str, tuple[str, str, dict, str]]:
   frames = {'save_all': True, 'append_images': [tiny.picture(1)]}
   found = {}
   for name, file, text in (
-    ('no_image', b'hello', 'not a JPEG, PNG, BMP or GIF'),
-    ('no_bytes', b'', 'no bytes'),
-    ('webp', tiny.encoded(picture, 'WEBP'), 'not a JPEG, PNG, BMP or GIF'),
-    ('cut_png', good[: len(good) // 2], 'damaged or cut short'),
-    ('cut_jpeg', tiny.encoded(picture, 'JPEG')[:40], 'damaged or cut short'),
-    ('cmyk', tiny.encoded(picture.convert('CMYK'), 'JPEG'), 'CMYK'),
-    ('deep', tiny.encoded(Image.fromarray(noise)), '16-bit PNG'),
-    ('gif', tiny.encoded(picture, 'GIF', **frames), 'animated GIF'),
-    ('apng', tiny.encoded(picture, 'PNG', **frames), 'animated PNG'),
-    ('large', tiny.encoded(Image.new('1', (20_000, 20_000))), '20000 x 20000'),
-    ('long', tiny.encoded(Image.new('L', (20_000, 1))), '20000 x 1'),
+    ('no_image', b'hello', 'the bytes are not a JPEG, PNG, BMP or GIF'),
+    ('no_bytes', b'', 'the image has no bytes'),
+    (
+      'webp',
+      tiny.encoded(picture, 'WEBP'),
+      'the bytes are not a JPEG, PNG, BMP or GIF',
+    ),
+    ('cut_png', good[: len(good) // 2], 'the image is damaged or cut short'),
+    (
+      'cut_jpeg',
+      tiny.encoded(picture, 'JPEG')[:40],
+      'the image is damaged or cut short',
+    ),
+    ('cmyk', tiny.encoded(picture.convert('CMYK'), 'JPEG'), 'it is a CMYK'),
+    ('deep', tiny.encoded(Image.fromarray(noise)), 'it is a 16-bit PNG'),
+    ('gif', tiny.encoded(picture, 'GIF', **frames), 'it is an animated GIF'),
+    ('apng', tiny.encoded(picture, 'PNG', **frames), 'it is an animated PNG'),
+    (
+      'large',
+      tiny.encoded(Image.new('1', (20_000, 20_000))),
+      'it has 20000 x 20000',
+    ),
+    ('long', tiny.encoded(Image.new('L', (20_000, 1))), 'it has 20000 x 1 '),
   ):
     inputs = {'image_bytes': np.array([good, file], object)}
     found[name] = 'tokenizer', 'serving_default', inputs, f'example 1: {text}'

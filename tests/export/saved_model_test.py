@@ -40,7 +40,7 @@ class SavedModelTest(tf.test.TestCase):
 
   def test_versions_count_up(self):
     for number in (1, 2):
-      folder = saved_model.write(_export(number), self.base)
+      folder = saved_model.write(_export(float(number)), self.base)
       self.assertEqual(folder, self.base / str(number))
     self.assertEqual(saved_model.write(_export(), self.base, 12).name, '12')
     self.assertEqual(saved_model.write(_export(), self.base, 5).name, '5')
