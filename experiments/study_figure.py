@@ -61,7 +61,8 @@ def _kernel(axes: Axes, places, points, baselines, network):
   axes.set_title(f'Kernel distance\n{network}')
   key, error = f'gkd_{network}', f'gkd_error_{network}'
   values = [point[key] for point in points]
-  errors = [point[error] for point in points]
+  # Of few images there is none, which JSON has as null.
+  errors = [point[error] or 0.0 for point in points]
   axes.errorbar(places, values, errors, color=_ACCENT, marker='o', capsize=2)
   _reference(axes, baselines, f'held_out_{key}', 'real, held out')
   _reference(axes, baselines, f'reconstructed_{key}', 'reconstructions')
