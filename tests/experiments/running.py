@@ -47,13 +47,15 @@ class Binary:
     name: Name of its module.
   """
 
+  _flags_of = {}  # By module, since its import defines them once only.
+
   def __init__(self, name: str):
     before = set(flags.FLAGS)
     self._module = importlib.import_module(f'experiments.{name}')
-    self._flags = {
-      flag: flags.FLAGS[flag] for flag in set(flags.FLAGS) - before
-    }
-    self._forget()
+    defined = {flag: flags.FLAGS[flag] for flag in set(flags.FLAGS) - before}
+    self._flags = self._flags_of.setdefault(name, defined)
+    if defined:
+      self._forget()
 
   def run(self, *arguments: str, folder: str = '') -> Result:
     """Runs it.

@@ -199,6 +199,7 @@ class FinetuneTest(_BinaryTest):
     result = cls.binary.run(
       f'--workdir={cls.start}', *cls.tiny, '--steps=2', '--revival_interval=1',
       '--revival_steps=1', '--codebook_size=48', '--set=model.encoder.width=16',
+      '--ema_decay=0.998',
     )  # fmt: skip
     assert result.status == 0, result.error
     result = cls._finetune(f'--workdir={cls.tuned}', '--seed=3')
