@@ -43,6 +43,7 @@ _STAGE2_SIZES = {
   'vim_base_unconditional': (_VIM_BASE, 32, 0),
   'vim_large_probe': (_VIM_LARGE, 32, 0),
 }
+_OURS = ('small', 'tiny')  # Not the paper's; run below.
 
 
 def _dense(inputs: int, outputs: int) -> int:
@@ -105,8 +106,8 @@ def _stage2(name: str) -> tuple[tf.Graph, vim_model.VIM]:
 
 class CoverageTest(tf.test.TestCase):
   def test_every_preset_is_counted(self):
-    self.assertEqual({*_STAGE1_SIZES, 'tiny'}, set(presets.STAGE1))
-    self.assertEqual({*_STAGE2_SIZES, 'tiny'}, set(presets.STAGE2))
+    self.assertEqual({*_STAGE1_SIZES, *_OURS}, set(presets.STAGE1))
+    self.assertEqual({*_STAGE2_SIZES, *_OURS}, set(presets.STAGE2))
 
 
 class Stage1Test(tf.test.TestCase, parameterized.TestCase):
@@ -199,18 +200,20 @@ class Stage2Test(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(_count(model), closed, rtol=3e-3)
 
 
-class TinyTest(tf.test.TestCase):
-  def test_tiny_stages_run(self):
-    stage1 = vit_vqgan_model.ViTVQGAN(presets.stage1('tiny').model)
-    stage2 = vim_model.VIM(presets.stage2('tiny').model)
+class OursTest(tf.test.TestCase, parameterized.TestCase):
+  # The width of the quickstart's models: millions of parameters.
+  @parameterized.parameters(('small', 64, 8_000_000), ('tiny', 16, 200_000))
+  def test_both_stages_run(self, name, image_size, most_parameters):
+    stage1 = vit_vqgan_model.ViTVQGAN(presets.stage1(name).model)
+    stage2 = vim_model.VIM(presets.stage2(name).model)
     stage1.build()
     stage2.build()
-    images = tf.random.stateless_uniform([2, 16, 16, 3], [1, 2])
+    images = tf.random.stateless_uniform([2, image_size, image_size, 3], [1, 2])
     codes = stage1.encode(images)
     self.assertEqual(stage1.decode(codes).shape, images.shape)
     logits = stage2(codes, tf.constant([0, 9]))
-    self.assertEqual(logits.shape, [2, 16, 32])
-    self.assertLess(_count(stage1) + _count(stage2), 200_000)
+    self.assertEqual(logits.shape, [*codes.shape, stage1.config.codebook_size])
+    self.assertLess(_count(stage1) + _count(stage2), most_parameters)
 
 
 if __name__ == '__main__':
