@@ -28,13 +28,13 @@ BUDGETS = {
     encoder_blocks=3,
     decoder_blocks=3,
     tokenizer_batch=16,
-    tokenizer_steps=16000,
-    full_loss_steps=800,
+    tokenizer_steps=18000,
+    full_loss_steps=600,
     vim_width=256,
     vim_blocks=6,
     vim_dropout=0.15,
     vim_batch=16,
-    vim_steps=6000,
+    vim_steps=9000,
   ),
 }
 

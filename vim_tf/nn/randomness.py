@@ -13,6 +13,8 @@ import math
 
 import tensorflow as tf
 
+from vim_tf.nn import fusion
+
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive positions.
 
 
@@ -90,18 +92,26 @@ def dropout(x: tf.Tensor, rate: float, seeds: tf.Tensor, stream) -> tf.Tensor:
   Returns:
     A tensor like `x`, of the same mean.
   """
+  return _fused_dropout(rate)(x, seeds, stream_tensor(stream)) if rate else x
+
+
+def stream_tensor(stream) -> tf.Tensor:
+  """A stream as a tensor, so that one compiled function serves all of them."""
+  return tf.cast(stream, tf.uint32)
+
+
+def dropped(
+  x: tf.Tensor, rate: float, seeds: tf.Tensor, stream: tf.Tensor
+) -> tf.Tensor:
+  """`dropout` in plain operations, to be compiled with what surrounds it."""
   if not rate:
     return x
-  keep = _compiled_keep(
-    seeds,
-    tf.cast(stream, tf.uint32),
-    tf.constant(round(rate * 2**32), tf.uint32),
-    tuple(x.shape[1:]),
+  keep = bits(seeds, tuple(x.shape[1:]), stream) >= tf.constant(
+    round(rate * 2**32), tf.uint32
   )
   return tf.where(keep, x / (1.0 - rate), tf.zeros([], x.dtype))
 
 
-# Compiled, because on a CPU TensorFlow would go over the memory ten times.
-@functools.partial(tf.function, jit_compile=True, autograph=False)
-def _compiled_keep(seeds, stream, threshold, shape):
-  return bits(seeds, shape, stream) >= threshold
+@functools.cache
+def _fused_dropout(rate: float):
+  return fusion.fused(lambda x, seeds, stream: dropped(x, rate, seeds, stream))

@@ -1,10 +1,12 @@
 """Pre-norm Transformer blocks and stacks of them, used by both stages."""
 
+import functools
+
 import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import attention, layers, randomness
+from vim_tf.nn import attention, fusion, layers, randomness
 
 _DROPOUTS_PER_BLOCK = 3
 
@@ -50,11 +52,25 @@ class MLP(tf.keras.layers.Layer):
     )
     super().build(input_shape)
 
-  def call(self, x, seeds=None, stream: int = 0):
-    """Maps `[..., width]` to `[..., out_width]`; no dropout without seeds."""
-    x = ACTIVATIONS[self.activation](self.hidden(x))
-    if seeds is not None:
-      x = randomness.dropout(x, self.dropout, seeds, stream)
+  def call(self, x, seeds=None, stream: int = 0, training=None):
+    """Maps `[..., width]` to `[..., out_width]`.
+
+    Args:
+      x: `[batch, ..., width]`.
+      seeds: uint32 `[batch]` of the examples for dropout; None: no dropout.
+      stream: Random stream of the dropout.
+      training: Whether to fuse the non-linearity for speed. Off by default,
+        because a server without XLA could not run what was exported so.
+    """
+    x = self.hidden(x)
+    if seeds is not None and self.dropout:
+      x = _fused_activation(self.activation, self.dropout)(
+        x, seeds, randomness.stream_tensor(stream)
+      )
+    elif training:
+      x = _fused_activation(self.activation)(x)
+    else:
+      x = ACTIVATIONS[self.activation](x)
     return self.out(x)
 
   def get_config(self):
@@ -65,6 +81,18 @@ class MLP(tf.keras.layers.Layer):
       'out_width': self.out_width,
       'dropout': self.dropout,
     }
+
+
+@functools.cache
+def _fused_activation(activation: str, dropout: float = 0.0):
+  """A non-linearity, with the dropout after it, as one pass."""
+  if not dropout:
+    return fusion.fused(ACTIVATIONS[activation])
+  return fusion.fused(
+    lambda x, seeds, stream: randomness.dropped(
+      ACTIVATIONS[activation](x), dropout, seeds, stream
+    )
+  )
 
 
 class Block(tf.keras.layers.Layer):

@@ -87,6 +87,7 @@ class VIM(tf.keras.Model):
     class_ids: tf.Tensor,
     seeds: tf.Tensor | None = None,
     out: dict | None = None,
+    training: bool | None = None,
   ) -> tf.Tensor:
     """Logits of every code given those before it.
 
@@ -96,10 +97,12 @@ class VIM(tf.keras.Model):
       seeds: uint32 `[batch]` of the examples for dropout; None: no dropout.
       out: If given, receives the intermediates by name: 'embedded',
         'block_<index>' and 'final', each `[batch, num_codes, width]`.
+      training: Keras hands it on to `transformer.MLP`.
 
     Returns:
       float32 `[batch, num_codes, codebook_size]`.
     """
+    del training
     x = tf.concat([self.start(class_ids), self.embed(codes[:, :-1])], axis=1)
     if seeds is not None:
       x = randomness.dropout(

@@ -81,7 +81,9 @@ class VIMStep:
     global_batch = codes.shape[0] * replicas
 
     def losses(part):
-      logits = self._model(part['codes'], part['labels'], seeds=part['seeds'])
+      logits = self._model(
+        part['codes'], part['labels'], seeds=part['seeds'], training=True
+      )
       nats = model_lib.negative_log_likelihood(logits, part['codes'])
       right = tf.equal(
         tf.argmax(logits, axis=-1, output_type=tf.int32), part['codes']

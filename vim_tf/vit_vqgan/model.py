@@ -123,13 +123,17 @@ class ViTVQGAN(tf.keras.Model):
     return tf.clip_by_value(self._pixels(vectors)['reconstruction'], 0.0, 1.0)
 
   def call(
-    self, images: tf.Tensor, quantize: bool = True
+    self,
+    images: tf.Tensor,
+    quantize: bool = True,
+    training: bool | None = None,
   ) -> dict[str, tf.Tensor]:
     """Reconstructs images and measures the quantizer.
 
     Args:
       images: `[batch, size, size, 3]` in [0, 1].
       quantize: See `quantizer.Quantizer`.
+      training: Keras hands it on to `transformer.MLP`.
 
     Returns:
       A dictionary of: 'reconstruction' float32 `[batch, size, size, 3]`, not
@@ -137,6 +141,7 @@ class ViTVQGAN(tf.keras.Model):
       of `quantizer.Quantizer`; 'features', the quantizer's input; and with
       logit-laplace outputs 'mu' and 'log_scale' `[batch, size, size, 3]`.
     """
+    del training
     features = self.features(images)
     out = self.quantizer(features, quantize)
     return {**out, 'features': features, **self._pixels(out['quantized'])}

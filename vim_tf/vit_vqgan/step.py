@@ -173,7 +173,9 @@ class TokenizerStep:
     images, weights = batch['images'], self._config.losses
     adversarial = 'adversarial' in parts
     with tf.GradientTape(persistent=True) as tape:
-      out = self._model(images, quantize='unquantized' not in parts)
+      out = self._model(
+        images, quantize='unquantized' not in parts, training=True
+      )
       reconstruction = out['reconstruction']
       terms = {
         'codebook': out['codebook'],
