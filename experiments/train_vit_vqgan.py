@@ -175,10 +175,16 @@ CODEBOOK = (
 # The paper trains both networks alike. What the discriminator has of its own
 # is off by default (clipping) or belongs to the tokenizer alone.
 _OWN = ('clip_norm', 'ema_decay', 'accumulate')
+_ACCUMULATE = (
+  ' They equal the whole batch, but for what compares its images: the minibatch'
+  ' deviation of stylegan2, in groups of 4, and the adaptive weight.'
+)
 
 
 def _of_both(setting: cli.Setting) -> cli.Setting:
   """A flag of the tokenizer's optimizer, which sets the other one as well."""
+  if setting.flag == 'accumulate':
+    return dataclasses.replace(setting, help=setting.help + _ACCUMULATE)
   if setting.flag in _OWN:
     return setting
   return dataclasses.replace(

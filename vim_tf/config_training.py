@@ -184,7 +184,10 @@ class OptimizerConfig:
     final_learning_rate: Learning rate from `decay_end` on.
     clip_norm: Largest global gradient norm; 0 turns clipping off.
     ema_decay: Decay of the moving average of the weights; 0 turns it off.
-    accumulate: Micro-batches whose gradients make one update.
+    accumulate: Micro-batches whose gradients make one update. They add up to
+      the gradient of the whole batch, but for what compares the images of a
+      batch: the minibatch deviation of the 'stylegan2' discriminator, whose
+      groups of 4 are formed within a micro-batch, and the adaptive weight.
   """
 
   name: str = 'adam'
