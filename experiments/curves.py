@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 HELD_OUT = 'eval/'
 """Prefix of what was measured on held-out images."""
 
-_ON_HELD_OUT = 'held-out images'
-_ON_TRAINING = 'training batches'
+ON_HELD_OUT = 'held-out images'
+ON_TRAINING = 'training batches'
 _STEPS = 'training steps'
 _PANEL_INCHES = (4.2, 2.7)
 _DPI = 110
@@ -137,7 +137,7 @@ def panels(
   """
   references = references or {}
   kinds = [_Kind('loss', 'Training loss', _loss_unit(rows))]
-  known = [kind for kind in _KNOWN if _line(rows, kind.key, '')]
+  known = [kind for kind in _KNOWN if line_of(rows, kind.key, '')]
   kinds += known or [
     _Kind(key, _readable(key), _readable(key))
     for key in sorted({key for row in rows for key in row})
@@ -146,10 +146,10 @@ def panels(
   result = []
   for kind in kinds:
     held_out = kind.key.startswith(HELD_OUT)
-    name = _ON_HELD_OUT if held_out else _ON_TRAINING
+    name = ON_HELD_OUT if held_out else ON_TRAINING
     lines = [
-      _line(rows, kind.also, _ON_TRAINING, kind.scale),
-      _line(rows, kind.key, name, kind.scale),
+      line_of(rows, kind.also, ON_TRAINING, kind.scale),
+      line_of(rows, kind.key, name, kind.scale),
     ]
     if lines[-1]:
       baselines = {
@@ -227,7 +227,7 @@ def _render(
 def _draw(axes: Axes, panel: Panel, palette: Palette):
   last = len(panel.lines) - 1
   for i, line in enumerate(panel.lines):
-    seldom = line.name == _ON_HELD_OUT or panel.axis != _STEPS
+    seldom = line.name == ON_HELD_OUT or panel.axis != _STEPS
     few = seldom and len(line.steps) < 20
     if line.errors:
       low, high = (
@@ -274,7 +274,7 @@ def _draw(axes: Axes, panel: Panel, palette: Palette):
     axes.set_xlim(left=0)
 
 
-def _line(
+def line_of(
   rows: Sequence[Mapping], key: str, name: str, scale: float = 1.0
 ) -> Line | None:
   """The finite values of one metric in order of steps; None if none is."""

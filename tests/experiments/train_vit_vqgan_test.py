@@ -101,6 +101,9 @@ class FlagsTest(_BinaryTest):
       '--decay=constant',
       '--clip_norm=1',
       '--accumulate=2',
+      '--ema_decay=0.9',
+      '--recompute=true',
+      '--precision=bfloat16',
       '--init_from_data=false',
       '--revival_interval=1',
       '--revival_steps=1',
@@ -137,57 +140,37 @@ class FlagsTest(_BinaryTest):
     self.assertEqual((ours.accumulate, theirs.accumulate), (2, 1))
 
   def test_options_work_together(self):
-    """The terms of the first batch are the same with all of them on."""
+    """With all of them on, the terms of the first batch are the same."""
     full = (
       *self.tiny,
-      '--steps=2',
-      '--batch_size=8',
+      '--steps=1',
       '--image_size=32',
       '--patch_size=8',
       '--logit_laplace=true',
       '--logit_laplace_weight=0.1',
-      '--perceptual_weight=0.1',
       '--adversarial_weight=0.1',
       '--discriminator=patchgan',
-      '--r1_interval=1',
-      '--init_from_data=false',
+      '--ema_decay=0.9',
+      '--set=model.encoder.num_blocks=1',
+      '--set=model.decoder.num_blocks=1',
     )
     options = (
       '--clip_norm=0.1',
       '--discriminator_clip_norm=0.1',
-      '--ema_decay=0.9',
       '--accumulate=4',
       '--recompute=true',
-      '--revival_interval=1',
-      '--revival_steps=2',
+      '--deterministic=true',
     )
-    rows = {}
-    for name, more in (
-      ('plain', ()),
-      ('options', options),
-      ('bfloat16', (*options, '--precision=bfloat16')),
-    ):
+    rows = []
+    for name, more in (('plain', ()), ('options', options)):
       workdir = self.root / f'together_{name}'
       result = self.binary.run(f'--workdir={workdir}', *full, *more)
       self.assertEqual(result.status, 0, result.error)
-      trained = [
-        row for row in workdir_lib.read_metrics(workdir) if 'loss' in row
-      ]
-      for row in trained:
-        self.assertTrue(np.all(np.isfinite(list(row.values()))), row)
-      rows[name] = trained[0]
-    terms = rows['plain'].keys() - {'images_per_second'}
-    self.assertContainsSubset({'perceptual', 'discriminator/r1'}, terms)
-    for name in terms:
-      expected = rows['plain'][name]
-      self.assertAllClose(rows['options'][name], expected, 1e-3, msg=name)
-      if name not in ('codebook', 'commitment', 'usage'):
-        # Codes that a rounding changed move what follows them a little.
-        self.assertAllClose(
-          rows['bfloat16'][name], expected, rtol=0.1, atol=0.02, msg=name
-        )
-    average = restore.tokenizer(self.root / 'together_bfloat16').model
-    self.assertEqual(average.compute_dtype, 'bfloat16')
+      row, _ = workdir_lib.read_metrics(workdir)
+      del row['images_per_second']
+      rows.append(row)
+    self.assertContainsSubset({'logit_laplace', 'discriminator/r1'}, rows[0])
+    self.assertAllClose(*rows, rtol=1e-3, atol=1e-5)
 
   @parameterized.named_parameters(
     ('weight', ['--l2_weight=-1'], ['l2 is -1.0', 'at least 0']),

@@ -1,0 +1,98 @@
+"""Tests of `draw_curves`: what is drawn with what, and what is refused."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+from experiments import curves
+from tests.experiments import running
+from vim_tf import presets
+from vim_tf.training import workdir as workdir_lib
+
+_ROWS = (
+  {
+    'step': 10,
+    'loss': 3.0,
+    'l2': 0.5,
+    'gradient_norm': 1.0,
+    'discriminator/gradient_norm': 2.0,
+    'discriminator/real_logits': 0.4,
+    'discriminator/fake_logits': -0.6,
+    'discriminator/accuracy': 0.9,
+  },
+  {'step': 20, 'loss': 2.0, 'l2': 0.25, 'codebook': 0.1, 'commitment': 0.1},
+  {'step': 20, 'eval/l2': 0.3, 'eval/mean_psnr': 12.0},
+  {'step': 30, 'loss': float('nan'), 'perceptual': 0.2},
+)
+
+
+class DrawCurvesTest(tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    self._folder = pathlib.Path(self.create_tempdir().full_path)
+    self._binary = running.Binary('draw_curves')
+
+  def _run(self, workdir):
+    return self._binary.run(
+      f'--workdir={workdir}', f'--out={self._folder / "out" / "curves.png"}'
+    )
+
+  def _assert_refused(self, result, text):
+    self.assertEqual(result.status, 1, result.error)
+    self.assertLen(result.error_lines, 1, result.error)
+    self.assertIn(text, result.error_lines[0])
+
+  def test_every_metric_has_its_place(self):
+    found = self._binary.module.panels(_ROWS)
+    self.assertEqual(
+      {title: [p.title for p in group] for title, group in found.items()},
+      {
+        'Training 1': ['codebook', 'commitment', 'l2', 'loss'],
+        'Training 2': ['perceptual'],
+        'Held-out 1': ['mean psnr'],
+        'Discriminator 1': ['discriminator/accuracy', 'logits'],
+        'Updates 1': ['discriminator/gradient norm', 'gradient norm'],
+      },
+    )
+    l2, loss = found['Training 1'][2:]
+    self.assertEqual(
+      [(line.name, line.steps, line.values) for line in l2.lines],
+      [
+        ('training batches', [10, 20], [0.5, 0.25]),
+        ('held-out images', [20], [0.3]),
+      ],
+    )
+    self.assertEqual(loss.lines[0].values, [3.0, 2.0])  # NaN is not drawn.
+    logits = found['Discriminator 1'][1]
+    self.assertEqual(
+      [(line.name, line.values) for line in logits.lines],
+      [('fake', [-0.6]), ('real', [0.4])],
+    )
+
+  def test_draws_a_run(self):
+    workdir = workdir_lib.Workdir(
+      str(self._folder / 'run'), 'vit_vqgan', presets.stage1('tiny')
+    )
+    self._assert_refused(self._run(self._folder / 'run'), 'no metrics yet')
+    for row in _ROWS[:3]:
+      workdir.log(row)
+    result = self._run(self._folder / 'run')
+    self.assertEqual(result.status, 0, result.error)
+    with Image.open(self._folder / 'out' / 'curves.png') as image:
+      picture = np.asarray(image.convert('RGB')).astype(int)
+    # Four rows of up to four panels, which are wider than high.
+    self.assertGreater(picture.shape[1], picture.shape[0])
+    accent = [int(curves.LIGHT.accent[i : i + 2], 16) for i in (1, 3, 5)]
+    near = np.abs(picture - accent).max(axis=-1) < 24
+    self.assertGreater(near.sum(), 200)
+    self._assert_refused(self._run(self._folder / 'run'), 'exists already')
+
+  def test_refuses_what_is_no_run(self):
+    self._assert_refused(self._run(self._folder), 'not a working directory')
+    self.assertFalse((self._folder / 'out').exists())
+
+
+if __name__ == '__main__':
+  tf.test.main()
