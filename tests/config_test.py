@@ -120,6 +120,13 @@ class ValuesTest(ConfigTestCase):
     ('code_dim', {'code_dim': 0}, ['code_dim is 0']),
     ('positions', {'positions': 'rotary'}, ['positions', 'rotary', 'sincos']),
     ('backbone', {'backbone': 'unet'}, ['backbone', 'unet', 'cnn']),
+    ('cnn_none', {'cnn_multiplier': 0.0}, ['cnn_multiplier is 0.0']),
+    ('cnn_part', {'cnn_multiplier': 0.3}, ['cnn_multiplier is 0.3', 'whole']),
+    (
+      'cnn_infinite',
+      {'cnn_multiplier': float('inf')},
+      ['cnn_multiplier is inf'],
+    ),
     (
       'cnn_patch',
       {'backbone': 'cnn', 'image_size': 24, 'patch_size': 6},

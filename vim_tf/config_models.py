@@ -7,6 +7,8 @@ from vim_tf.config_checks import check, check_choice, check_least
 BACKBONES = ('vit', 'cnn')
 POSITIONS = ('learned', 'sincos', 'factorized')
 CNN_PATCH_SIZES = (1, 2, 4, 8, 16, 32)
+CNN_CHANNELS = 128
+"""Channels of the CNN backbone at full resolution and multiplier 1."""
 ACTIVATIONS = ('gelu', 'tanh', 'relu')
 
 
@@ -71,7 +73,8 @@ class ViTVQGANConfig:
     positions: 'learned', 'factorized' (a row's plus a column's vector) or
       fixed 2-D 'sincos' positions; the paper does not say.
     backbone: 'vit', or the paper's baseline 'cnn'.
-    cnn_multiplier: Channel multiplier of the 'cnn' backbone (Table 4).
+    cnn_multiplier: Channel multiplier of the 'cnn' backbone: 1 or 2 in the
+      paper (Table 1), below 1 for small trials.
   """
 
   encoder: TransformerConfig
@@ -85,12 +88,10 @@ class ViTVQGANConfig:
   output_mlp: bool = True
   positions: str = 'learned'
   backbone: str = 'vit'
-  cnn_multiplier: int = 1
+  cnn_multiplier: float = 1.0
 
   def __post_init__(self):
-    check_least(
-      self, 1, 'image_size', 'patch_size', 'code_dim', 'cnn_multiplier'
-    )
+    check_least(self, 1, 'image_size', 'patch_size', 'code_dim')
     check_least(self, 2, 'codebook_size')
     check_choice('positions', self.positions, POSITIONS)
     check_choice('backbone', self.backbone, BACKBONES)
@@ -104,6 +105,12 @@ class ViTVQGANConfig:
       f'patch_size is {self.patch_size}, but the cnn backbone halves its way '
       'down, at most five times: it must be one of '
       f'{", ".join(map(str, CNN_PATCH_SIZES))}.',
+    )
+    channels = CNN_CHANNELS * self.cnn_multiplier
+    check(
+      channels >= 1 and channels % 1 == 0,
+      f'cnn_multiplier is {self.cnn_multiplier}, but must make a whole number '
+      f'of channels out of {CNN_CHANNELS}.',
     )
     for name in ('encoder', 'decoder'):
       check(

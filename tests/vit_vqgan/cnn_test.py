@@ -299,6 +299,12 @@ class WholeModelTest(tf.test.TestCase, parameterized.TestCase):
       copy.decoder.get_config()['multiplier'], config.cnn_multiplier
     )
 
+  def test_a_part_of_the_channels(self):
+    config = testing.vit_vqgan_config(backbone='cnn', cnn_multiplier=0.25)
+    model = model_lib.ViTVQGAN(config)
+    self.assertEqual(model.encoder.width, 128)  # 0.25 x 128 x 4.
+    self.assertEqual(model.decoder.width, 128)
+
 
 if __name__ == '__main__':
   tf.test.main()

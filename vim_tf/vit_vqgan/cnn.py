@@ -55,7 +55,7 @@ class CNNEncoder(tf.keras.layers.Layer):
     self,
     image_size: int,
     patch_size: int,
-    multiplier: int = 1,
+    multiplier: float = 1.0,
     base_channels: int = 128,
     **kwargs,
   ):
@@ -65,7 +65,7 @@ class CNNEncoder(tf.keras.layers.Layer):
     self.patch_size = patch_size
     self.multiplier = multiplier
     self.base_channels = base_channels
-    widths = _widths(image_size, patch_size, multiplier * base_channels)
+    widths = _widths(image_size, patch_size, int(multiplier * base_channels))
     self.width = widths[-1]
     dtype = self.dtype_policy
     self.stem = _conv(widths[0], dtype, 'stem')
@@ -130,7 +130,7 @@ class CNNDecoder(tf.keras.layers.Layer):
     image_size: int,
     patch_size: int,
     channels: int = 3,
-    multiplier: int = 1,
+    multiplier: float = 1.0,
     base_channels: int = 128,
     **kwargs,
   ):
@@ -140,7 +140,7 @@ class CNNDecoder(tf.keras.layers.Layer):
     self.channels = channels
     self.multiplier = multiplier
     self.base_channels = base_channels
-    widths = _widths(image_size, patch_size, multiplier * base_channels)
+    widths = _widths(image_size, patch_size, int(multiplier * base_channels))
     self.width = widths[-1]
     dtype = self.dtype_policy
     self.stem = _conv(self.width, dtype, 'stem')
