@@ -41,18 +41,30 @@ def write(
   Returns:
     What `summarize` gives.
   """
-  path = pathlib.Path(path)
   figures = summarize(outcomes)
-  result = {
-    'job': 'probe',
-    'figures': figures,
-    'protocol': protocol(tokenizer, vim, config),
-  }
-  (path / 'figures.json').write_text(json.dumps(result) + '\n')
-  if len(figures['blocks']) > 1:
-    picture = curves.png({'VIM': [panel(figures)]})
-    (path / 'accuracy_by_block.png').write_bytes(picture)
+  write_record(
+    path,
+    {
+      'job': 'probe',
+      'figures': figures,
+      'protocol': protocol(tokenizer, vim, config),
+    },
+  )
   return figures
+
+
+def write_record(path: str | os.PathLike, record: Mapping):
+  """Writes a record of 'figures' and 'protocol', and draws the curve."""
+  path = pathlib.Path(path)
+  (path / 'figures.json').write_text(json.dumps(record) + '\n')
+  if len(record['figures']['blocks']) > 1:
+    picture = curves.png({'VIM': [panel(record['figures'])]})
+    (path / 'accuracy_by_block.png').write_bytes(picture)
+
+
+def most_common(chosen: Sequence[int]) -> int:
+  """What was chosen most often; of equals what was chosen first."""
+  return collections.Counter(chosen).most_common(1)[0][0]
 
 
 def summarize(outcomes: Sequence[probing.Outcome]) -> dict:
@@ -74,8 +86,7 @@ def summarize(outcomes: Sequence[probing.Outcome]) -> dict:
   """
   chosen = [probe_features.block_index(o.best_block) for o in outcomes]
   names = [o.best_block for o in outcomes]
-  # Ties go to the block that was chosen first.
-  best = collections.Counter(chosen).most_common(1)[0][0]
+  best = most_common(chosen)
   right = _right(outcomes, names)
   figures = {
     'best_block': best,
@@ -238,6 +249,7 @@ def protocol(
     'held_out_split': config.data.eval_split,
     'image_size': config.data.image_size,
     'passes': config.passes,
+    'views': config.views,
     'crop': config.data.crop if config.passes else 'center',
     'normalize': config.normalize,
     'validation_share': config.validation_share,

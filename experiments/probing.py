@@ -36,8 +36,8 @@ class Outcome:
     validation: Top-1 on the validation part, by name.
     top1: On the held-out images, of all that was measured on them, by name.
     top5: The same.
-    right: Whether each held-out image's class was the likeliest, bool
-      `[num_images]`, by name.
+    right: In which share of its views each held-out image's class was the
+      likeliest, `[num_images]`, by name.
     largest_class: Share of the held-out images in their largest class.
   """
 
@@ -142,27 +142,32 @@ def _check_labels(source: sources.Source, labels: np.ndarray, what: str):
 def _tables(
   extract: Callable, train, held_out, config: ProbeConfig, folder: pathlib.Path
 ) -> tuple[features_lib.Table, features_lib.Table]:
-  """Features of the training images in all crops, and of the held-out ones."""
+  """Features of training and held-out images, in all crops that count."""
   batch_size = probe_features.BATCH
-  crops = [
-    pipeline.epoch_batches(
-      train, config.data, batch_size=batch_size, seed=config.run.seed, epoch=i
-    )
-    for i in range(config.passes)
-  ]
+
+  def passes(source, augmented):
+    return [
+      pipeline.evaluation_batches(source, config.data, batch_size=batch_size),
+      *(
+        pipeline.epoch_batches(
+          source,
+          config.data,
+          batch_size=batch_size,
+          seed=config.run.seed,
+          epoch=i,
+        )
+        for i in range(augmented)
+      ),
+    ]
+
+  held_out_passes = config.passes if config.views == 'augmented' else 0
   return tuple(
     features_lib.tabulate(
-      extract,
-      [
-        pipeline.evaluation_batches(source, config.data, batch_size=batch_size),
-        *more,
-      ],
-      source.num_examples,
-      folder / name,
+      extract, passes(source, count), source.num_examples, folder / name
     )
-    for source, more, name in (
-      (train, crops, 'train'),
-      (held_out, [], 'held_out'),
+    for source, count, name in (
+      (train, config.passes, 'train'),
+      (held_out, held_out_passes, 'held_out'),
     )
   )
 
@@ -198,17 +203,19 @@ def _probe(
     ]
 
   # ----------------------------------------------------------------- measure
-  shown = {name: held_out.features[name][0] for name in wanted}
+  augmented = config.views == 'augmented'
+  every = np.arange(held_out.num_images)
+  shown, labels = held_out.only(wanted).views(every, augmented)
   layers = fit(
     {name: (penalty[name],) for name in wanted},
     table.only(wanted),
     np.arange(table.num_images),
     path / 'final',
-    (shown, held_out.labels),
+    (shown, labels),
     f'probes, seed {seed}',
   )
   figures = {
-    name: linear.accuracies(layer, shown[name], held_out.labels)
+    name: linear.accuracies(layer, shown[name], labels)
     for name, layer in layers.items()
   }
   return Outcome(
@@ -218,7 +225,10 @@ def _probe(
     validation=validation,
     top1={name: float(found['top1'][0]) for name, found in figures.items()},
     top5={name: float(found['top5'][0]) for name, found in figures.items()},
-    right={name: found['right'][:, 0] for name, found in figures.items()},
+    right={
+      name: found['right'].reshape(-1, held_out.num_images).mean(axis=0)
+      for name, found in figures.items()
+    },
     largest_class=float(
       np.bincount(held_out.labels).max() / len(held_out.labels)
     ),
@@ -249,18 +259,18 @@ def _choose(
       'give a larger validation_share.'
     )
   part = np.flatnonzero(chosen)
-  shown = {name: x[0, part] for name, x in table.features.items()}
+  shown, labels = table.views(part, config.views == 'augmented')
   layers = fit(
     {name: config.penalties for name in table.features},
     table,
     np.flatnonzero(~chosen),
     path / 'choice',
-    (shown, table.labels[part]),
+    (shown, labels),
     f'probes to choose from, seed {seed}',
   )
   validation, penalty = {}, {}
   for name, layer in layers.items():
-    found = linear.accuracies(layer, shown[name], table.labels[part])['top1']
+    found = linear.accuracies(layer, shown[name], labels)['top1']
     place = np.flatnonzero(found == found.max())[-1]  # The strongest of equals.
     validation[name] = float(found[place])
     penalty[name] = config.penalties[place]

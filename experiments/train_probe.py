@@ -49,6 +49,12 @@ SETTINGS = (
     'crops.',
   ),
   cli.Setting(
+    'views',
+    ('views',),
+    '[probe] What is measured of validation and held-out images: their center '
+    'crops, or augmented ones, as many as passes.',
+  ),
+  cli.Setting(
     'normalize',
     ('normalize',),
     '[probe] standardize features by the training images, or none.',

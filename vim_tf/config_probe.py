@@ -6,6 +6,7 @@ from vim_tf.config_checks import check, check_choice, check_least
 from vim_tf.config_training import DataConfig, OptimizerConfig, RunConfig
 
 NORMALIZATIONS = ('standardize', 'none')
+VIEWS = ('center', 'augmented')
 ALL_BLOCKS, BEST_BLOCK = 'all', 'best'
 
 
@@ -25,6 +26,8 @@ class ProbeConfig:
       part of the training images.
     passes: Augmented passes over the training images, besides one pass over
       their centre crops.
+    views: What is measured of validation and held-out images: their 'center'
+      crops, or 'augmented' ones, of each image as many as `passes`.
     normalize: 'standardize' (each feature by the training images' mean and
       standard deviation) or 'none'.
     num_seeds: How often everything is repeated, with the seeds from
@@ -49,6 +52,7 @@ class ProbeConfig:
   tokenizer: str = ''
   block: str = BEST_BLOCK
   passes: int = 0
+  views: str = 'center'
   normalize: str = 'standardize'
   num_seeds: int = 1
   validation_share: float = 0.2
@@ -66,6 +70,11 @@ class ProbeConfig:
       f'{ALL_BLOCKS} or {BEST_BLOCK}.',
     )
     check_choice('normalize', self.normalize, NORMALIZATIONS)
+    check_choice('views', self.views, VIEWS)
+    check(
+      self.views == 'center' or self.passes > 0,
+      f'views is {self.views!r}, but passes is 0: it must be at least 1.',
+    )
     check_least(self, 0, 'passes', 'labels_per_class')
     check_least(self, 1, 'num_seeds', 'num_l2')
     check(

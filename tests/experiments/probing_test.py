@@ -204,6 +204,19 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertIsNone(probe_figures.summarize([outcome])['top1_standard_error'])
 
+  def test_augmented_views_count_each(self):
+    config = dataclasses.replace(
+      self.config, num_seeds=1, passes=3, views='augmented'
+    )
+    (outcome,) = self._sweep(config, self.create_tempdir().full_path)
+    for name, right in outcome.right.items():
+      self.assertLen(right, self.held_out.num_examples)
+      self.assertAllClose(3 * right, np.round(3 * right))
+      self.assertAllClose(outcome.top1[name], right.mean())
+    # The crops of an image differ, and so do the answers for some images.
+    shares = np.concatenate(list(outcome.right.values()))
+    self.assertNotEmpty(set(np.round(3 * shares)) & {1, 2})
+
   # ------------------------------------------------------- warnings, refusals
 
   def test_warnings(self):

@@ -109,6 +109,7 @@ class TrainProbeTest(parameterized.TestCase, tf.test.TestCase):
     ('--block=2', 'There is no block 2: the VIM has the blocks 0 to 1.'),
     ('--block=middle', "block is 'middle', but must be an index from 0"),
     ('--normalize=norm', "normalize is 'norm', but must be one of"),
+    ('--views=all', "views is 'all', but must be one of"),
     ('--eval_split=test', "no split 'test'"),
     ('--validation_share=1', 'validation_share is 1.0'),
   )

@@ -127,6 +127,17 @@ class TabulateTest(tf.test.TestCase):
       self.assertAllEqual(table.labels, np.arange(1, 6))
       self.assertEqual(list(table.only(['both']).features), ['both'])
 
+  def test_views(self):
+    table = self._tabulate([self._batches(s) for s in (1, -1, 1)])
+    some = np.array([4, 1])
+    found, labels = table.views(some, augmented=False)
+    self.assertAllEqual(found['x'][:, 0], [5, 2])
+    self.assertAllEqual(labels, [5, 2])
+    found, labels = table.views(some, augmented=True)
+    self.assertAllEqual(found['x'][:, 0], [-5, -2, 5, 2])
+    self.assertAllEqual(found['both'][:, 1], [25, 4, 25, 4])
+    self.assertAllEqual(labels, [5, 2, 5, 2])
+
   def test_refuses_another_number_of_images(self):
     for count in (4, 7):
       with self.assertRaisesRegex(UserError, 'A pass over the images gave'):

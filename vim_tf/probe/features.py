@@ -77,6 +77,28 @@ class Table:
     """The same images with fewer features."""
     return Table({name: self.features[name] for name in names}, self.labels)
 
+  def views(
+    self, images: np.ndarray, augmented: bool
+  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What is measured of some images.
+
+    Args:
+      images: Their indices.
+      augmented: Whether to take all passes but the first, which is that over
+        the centre crops, instead of the first alone.
+
+    Returns:
+      By name float32 `[passes * count, width]`, pass after pass, and the
+      labels, int32 `[passes * count]`.
+    """
+    passes = slice(1, None) if augmented else slice(1)
+    features = {
+      name: x[passes, images].reshape(-1, x.shape[-1])
+      for name, x in self.features.items()
+    }
+    count = self.num_passes - 1 if augmented else 1
+    return features, np.tile(self.labels[images], count)
+
   def part(self, images: np.ndarray) -> 'Table':
     """The same features of fewer images, by index."""
     features = {name: x[:, images] for name, x in self.features.items()}
