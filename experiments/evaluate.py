@@ -81,6 +81,11 @@ NETWORK = flags.DEFINE_string(
 PERCEPTUAL = flags.DEFINE_bool(
   'perceptual', True, '[reconstruction] Measure LPIPS (VGG16).'
 )
+PRECISIONS = flags.DEFINE_bool(
+  'precisions',
+  False,
+  '[reconstruction] Also compare the codes of bfloat16 with those of float32.',
+)
 TOKENIZER = flags.DEFINE_string(
   'tokenizer',
   '',
@@ -152,6 +157,7 @@ def _reconstruction():
       batch_size=BATCH.value,
       network=NETWORK.value,
       perceptual=PERCEPTUAL.value,
+      precisions=PRECISIONS.value,
     ),
   )
   return result, {'reconstructions.png': picture}
@@ -211,7 +217,9 @@ def _likelihood():
 
 
 JOBS = {
-  'reconstruction': Job(_reconstruction, ('network', 'perceptual')),
+  'reconstruction': Job(
+    _reconstruction, ('network', 'perceptual', 'precisions')
+  ),
   'generation': Job(
     _generation,
     (

@@ -17,6 +17,7 @@ from vim_tf.metrics import (
   reconstruction,
 )
 from vim_tf.vit_vqgan import losses, lpips
+from vim_tf.vit_vqgan import model as model_lib
 
 _SHOWN = 8  # Images each of the best, the median and the worst.
 
@@ -31,6 +32,7 @@ class Protocol:
     batch_size: Images at once; changes no figure.
     network: Name of the feature network; '' leaves the distances out.
     perceptual: Whether to measure LPIPS (VGG16).
+    precisions: Whether to compare the codes of bfloat16 with those of float32.
   """
 
   data: DataConfig
@@ -38,6 +40,7 @@ class Protocol:
   batch_size: int = 32
   network: str = feature_networks.DEFAULT
   perceptual: bool = True
+  precisions: bool = False
 
 
 def evaluate(
@@ -100,6 +103,8 @@ def evaluate(
     # Reconstruction distances must not be taken for those of samples.
     figures.update({f'r{name}': value for name, value in scores.items()})
     figures.update(generation.floor(real, network.name))
+  if protocol.precisions:
+    figures.update(_compare_precisions(tokenizer.model, batches()))
   return {
     'job': 'reconstruction',
     'figures': figures,
@@ -135,6 +140,31 @@ def _measure(model, protocol: Protocol):
     return out['codes'], rebuilt, values
 
   return measure
+
+
+def _compare_precisions(model, batches) -> dict[str, float]:
+  """Share of codes that bfloat16 leaves as they are, and the use of both."""
+  encoders, meters = [], []
+  for policy in ('float32', 'mixed_bfloat16'):
+    copy = model_lib.ViTVQGAN(model.config, dtype=policy)
+    copy.build()
+    copy.set_weights(model.get_weights())
+    encoders.append(tf.function(copy.encode, autograph=False))
+    meters.append(codebook.CodebookMeter(model.config.codebook_size))
+  same = count = 0
+  for batch in batches:
+    keep = batch['mask'].numpy() > 0
+    found = [encode(batch['images']).numpy()[keep] for encode in encoders]
+    for meter, codes in zip(meters, found, strict=True):
+      meter.update(codes)
+    same += np.sum(found[0] == found[1])
+    count += found[0].size
+  usages = [meter.result()['usage'] for meter in meters]
+  return {
+    'same_codes_bfloat16': float(same / count),
+    'usage_float32': usages[0],
+    'usage_bfloat16': usages[1],
+  }
 
 
 def _picture(model, batches, psnr: np.ndarray) -> np.ndarray:

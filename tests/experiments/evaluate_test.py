@@ -1,8 +1,10 @@
 """Tests of `evaluate --job=reconstruction`: figures, protocol, refusals."""
 
 import json
+import os
 import pathlib
 import shutil
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -210,6 +212,26 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(again['protocol']['network'], '')
     self.assertEqual(again['protocol']['network_source'], '')
 
+  def test_precisions(self):
+    out = self.root / 'precisions'
+    result = self._evaluate(
+      f'--out={out}', '--network=', '--perceptual=false', '--precisions'
+    )
+    self.assertEqual(result.status, 0, result.error)
+    figures = json.loads((out / 'figures.json').read_text())['figures']
+    images = _read_images(self.images).astype('f')
+    one, other = (
+      restore.tokenizer(self.tokenizer, policy).model.encode(images).numpy()
+      for policy in ('float32', 'mixed_bfloat16')
+    )
+    self.assertAllClose(figures['same_codes_bfloat16'], np.mean(one == other))
+    size = self.config.model.codebook_size
+    for name, codes in (('float32', one), ('bfloat16', other)):
+      self.assertAllClose(
+        figures[f'usage_{name}'], len(np.unique(codes)) / size
+      )
+    self.assertNotIn('same_codes_bfloat16', self.figures)
+
   # ------------------------------------------------------- protocol, pictures
 
   def test_json_is_one_line_with_the_whole_protocol(self):
@@ -306,6 +328,24 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
       self.assertIn(text, result.error_lines[0])
     self.assertFalse(new.exists())
     self.assertEqual(running.snapshot(self.out), before)
+
+  def test_refuses_inception_without_a_network(self):
+    """Through a proxy that is not there: whether there is one decides not."""
+    new = self.root / 'new'
+    nowhere = {
+      'https_proxy': 'http://127.0.0.1:9',
+      'no_proxy': '',
+      'TFHUB_CACHE_DIR': self.create_tempdir().full_path,
+    }
+    with mock.patch.dict(os.environ, nowhere):
+      result = self._evaluate(
+        f'--out={new}', '--network=inception', '--perceptual=false'
+      )
+    self.assertEqual(result.status, 1, result.error)
+    self.assertLen(result.error_lines, 1, result.error)
+    for text in ('Inception cannot be loaded', 'tfhub.dev', 'inception:PATH'):
+      self.assertIn(text, result.error_lines[0])
+    self.assertFalse(new.exists())
 
   def test_refuses_no_images_at_all(self):
     result = self._evaluate(f'--out={self.root}/new', '--max_images=0')
