@@ -1,5 +1,6 @@
 """Tests of LPIPS against a second implementation, and of its weights file."""
 
+import collections
 import hashlib
 import pickle
 
@@ -134,6 +135,23 @@ class LPIPSTest(tf.test.TestCase, parameterized.TestCase):
     )
     for x in target:
       self.assertAllClose(tf.norm(x, axis=-1), tf.ones(x.shape[:-1]))
+
+  @parameterized.parameters((1, 13), (2, 26))
+  def test_a_side_without_a_gradient_is_not_paid_for(self, sides, expected):
+    """The backward pass has the convolutions of what is watched alone."""
+    images = [tf.constant(x) for x in _batch()]
+
+    @tf.function
+    def gradients(*images):
+      with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images[:sides])
+        distance = self.lpips(*images)
+      return tape.gradient(distance, images[:sides])
+
+    graph = gradients.get_concrete_function(*images).graph
+    kinds = collections.Counter(op.type for op in graph.get_operations())
+    self.assertEqual(kinds['Conv2D'], 26)
+    self.assertEqual(kinds['Conv2DBackpropInput'], expected)
 
   def test_compiles_and_agrees_in_bfloat16(self):
     a, b = (x[1:] for x in _batch())

@@ -433,9 +433,10 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
       self.assertNotAllEqual(old, new, new.name)
     self.assertNotAllEqual(judge[0], parts.discriminator.trainable_variables[0])
 
-  def test_compiles(self):
-    """Under XLA, with a revival inside, to the same result."""
-    config = _config()
+  @parameterized.parameters('revive', 'adversarial+r1')
+  def test_compiles(self, kind):
+    """Under XLA to the same result."""
+    config = _adversarial(**{'adversarial.loss': 'hinge'})
     config = dataclasses.replace(
       config,
       model=testing.vit_vqgan_config(logit_laplace=False),
@@ -447,7 +448,7 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
       parts = _Parts(config, descent=True)
       run = tf.function(
         lambda batch, step=parts.step: step.replica_step(
-          'revive', batch, tf.constant(0)
+          kind, batch, tf.constant(0)
         ),
         jit_compile=compiled,
       )
