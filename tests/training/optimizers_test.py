@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import presets
-from vim_tf.config import OptimizerConfig
+from vim_tf.config import AdversarialConfig, OptimizerConfig
 from vim_tf.training import optimizers
 from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import discriminators
 from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _SHAPES = {'kernel': [3, 2], 'bias': [2]}
@@ -85,6 +86,16 @@ class DecaysTest(tf.test.TestCase):
     self.assertFalse(optimizers.decays(model.quantizer.codebook))
     self.assertTrue(optimizers.decays(model.to_code.kernel))
     self.assertTrue(optimizers.decays(model.decoder.last_layer))
+
+  def test_discriminators(self):
+    for name, others in (
+      ('stylegan2', {'bias'}),
+      ('patchgan', {'bias', 'gamma', 'beta'}),
+    ):
+      config = AdversarialConfig(discriminator=name, channel_multiplier=1 / 128)
+      yes, no = self._split(discriminators.make(config, image_size=24))
+      self.assertEqual(set(yes), {'kernel'})
+      self.assertEqual(set(no), others)
 
   def test_vim(self):
     model = vim_model.VIM(presets.stage2('tiny').model)
