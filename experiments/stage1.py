@@ -42,7 +42,7 @@ def train(
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
-  perceptual = _perceptual(config)
+  perceptual = load_perceptual(config)
   source = sources.load(config.data, config.data.train_split)
   held_out = sources.load(config.data, config.data.eval_split)
   facts = {
@@ -57,7 +57,7 @@ def train(
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
-    step, model = _build(config, start, perceptual)
+    step, model = build(config, start, perceptual)
 
   figures = Figures(model)
 
@@ -127,7 +127,7 @@ def _start(config: Stage1Config) -> model_lib.ViTVQGAN | None:
   return start.model
 
 
-def _perceptual(config: Stage1Config) -> lpips.LPIPS | None:
+def load_perceptual(config: Stage1Config) -> lpips.LPIPS | None:
   """LPIPS, if the loss has it."""
   if not config.losses.perceptual:
     return None
@@ -138,12 +138,19 @@ def _perceptual(config: Stage1Config) -> lpips.LPIPS | None:
   )
 
 
-def _build(
+def build(
   config: Stage1Config,
   start: model_lib.ViTVQGAN | None,
   perceptual: lpips.LPIPS | None,
 ):
-  """The training step, and the model that is evaluated."""
+  """The training step, and the model that is evaluated.
+
+  Args:
+    config: Every setting.
+    start: The tokenizer whose decoder is fine-tuned; None: a new one is
+      trained whole.
+    perceptual: What `load_perceptual` gave.
+  """
   dtype = restore.policy(config.run.precision)
 
   def new_model():

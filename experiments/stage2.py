@@ -58,7 +58,7 @@ def train(
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
-    step, model = _build(config, tokenizer.model.encode)
+    step, model = build(config, tokenizer.model.encode)
   decoder = decoding.Decoder(model)
 
   figures = Figures(model, tokenizer.model)
@@ -84,8 +84,13 @@ def train(
   )
 
 
-def _build(config: Stage2Config, encode):
-  """The training step, and the model that is evaluated."""
+def build(config: Stage2Config, encode: Callable | None):
+  """The training step, and the model that is evaluated.
+
+  Args:
+    config: Every setting.
+    encode: See `step_lib.VIMStep`.
+  """
   dtype = restore.policy(config.run.precision)
 
   def new_model():

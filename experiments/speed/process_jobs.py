@@ -1,0 +1,74 @@
+"""Jobs that start a process: how long a user waits before anything happens."""
+
+from collections.abc import Sequence
+import dataclasses
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+
+from experiments.speed import untrained
+from experiments.speed.sizes import Sizes
+from experiments.speed.timing import Job
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+  """Processes have no settings: they run as a user starts them."""
+
+
+def start_tensorflow(sizes: Sizes, settings: Process) -> Job:
+  """A Python that imports TensorFlow alone: the floor of every binary."""
+  del sizes, settings
+  return _job(['-c', 'import tensorflow'])
+
+
+def start_sample(sizes: Sizes, settings: Process) -> Job:
+  """A Python that imports all that `sample` imports."""
+  del sizes, settings
+  return _job(['-c', 'import experiments.sample'])
+
+
+def first_sample(sizes: Sizes, settings: Process, folder: pathlib.Path) -> Job:
+  """`sample`, from its start to the PNG file of its first image."""
+  del settings
+  vim = untrained.write(sizes, folder)
+  numbers = itertools.count()
+
+  def call():
+    out = folder / f'samples-{next(numbers)}'
+    return _run(
+      ['-m', 'experiments.sample', f'--workdir={vim}', f'--out={out}']
+      + ['--count=1', '--batch_size=1']
+      + (['--classes=0'] if sizes.stage2.model.num_classes else [])
+    )
+
+  return Job(call, unit='image', warm_up=False, own_process=True)
+
+
+def _job(arguments: Sequence[str]) -> Job:
+  return Job(lambda: _run(arguments), warm_up=False, own_process=True)
+
+
+def _run(arguments: Sequence[str]) -> int:
+  """Runs Python to its end; returns the most memory that it had, in bytes.
+
+  Raises:
+    RuntimeError: If it failed; with the last line that it printed.
+  """
+  path = os.pathsep.join(filter(None, sys.path))
+  process = subprocess.Popen(
+    [sys.executable, *arguments],
+    env={**os.environ, 'PYTHONPATH': path},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  error = process.stderr.read()
+  _, status, usage = os.wait4(process.pid, 0)
+  process.returncode = os.waitstatus_to_exitcode(status)
+  if process.returncode:
+    lines = error.strip().splitlines() or ['it printed nothing']
+    raise RuntimeError(f'{" ".join(arguments)} failed: {lines[-1]}')
+  return usage.ru_maxrss * 1024

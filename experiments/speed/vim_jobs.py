@@ -1,0 +1,140 @@
+"""VIM's jobs: a training step, and sampling."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from experiments import stage2
+from experiments.speed import counts
+from experiments.speed.sizes import Sizes
+from experiments.speed.timing import Job
+from vim_tf import restore
+from vim_tf.config import PRECISIONS
+from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.vim import decoding, sampling
+from vim_tf.vim import model as model_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage2Step:
+  """Settings of a training step.
+
+  Attributes:
+    batch: Images.
+    precision: 'float32' or 'bfloat16'.
+    recompute: Whether the blocks recompute their activations.
+    dropout: Its rate.
+    xla: Whether XLA compiles the whole.
+  """
+
+  batch: int
+  precision: str = 'float32'
+  recompute: bool = False
+  dropout: float = 0.1
+  xla: bool = False
+
+  def __post_init__(self):
+    check_least(self, 1, 'batch')
+    check_choice('precision', self.precision, PRECISIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """Settings of sampling.
+
+  Attributes:
+    batch: Images at once.
+    grid_size: Rows of codes of an image.
+    guidance_scale: 1 is none; else every image runs twice.
+    top_k: Draws from so many codes; 0: from all.
+    top_p: Draws from this share of the probability.
+    precision: 'float32' or 'bfloat16'.
+    xla: Whether XLA compiles the loop.
+  """
+
+  batch: int
+  grid_size: int
+  guidance_scale: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+  precision: str = 'float32'
+  xla: bool = False
+
+  def __post_init__(self):
+    check_least(self, 1, 'batch', 'grid_size')
+    check_choice('precision', self.precision, PRECISIONS)
+    self.parameters()
+
+  def parameters(self) -> sampling.SamplingConfig:
+    """How codes are drawn."""
+    return sampling.SamplingConfig(
+      top_k=self.top_k, top_p=self.top_p, guidance_scale=self.guidance_scale
+    )
+
+  @property
+  def rows(self) -> int:
+    """Sequences that run at once."""
+    return self.batch * (1 if self.guidance_scale == 1.0 else 2)
+
+
+def stage2_step(sizes: Sizes, settings: Stage2Step) -> Job:
+  """One update of VIM on codes that are there."""
+  config = dataclasses.replace(
+    sizes.stage2,
+    model=dataclasses.replace(
+      sizes.stage2.model,
+      transformer=dataclasses.replace(
+        sizes.stage2.model.transformer, dropout=settings.dropout
+      ),
+    ),
+    run=dataclasses.replace(
+      sizes.stage2.run,
+      precision=settings.precision,
+      recompute=settings.recompute,
+    ),
+  )
+  step, _ = stage2.build(config, None)
+  batch = {
+    'codes': _codes(config.model, settings.batch),
+    'labels': tf.zeros([settings.batch], tf.int32),
+    'seeds': tf.range(settings.batch, dtype=tf.uint32),
+  }
+
+  def update(batch):
+    return step.replica_step('plain', batch, tf.constant(0, tf.int64))
+
+  run = tf.function(update, jit_compile=settings.xla, autograph=False)
+
+  def call():
+    tf.nest.map_structure(lambda x: x.numpy(), run(batch))
+
+  flops = settings.batch * counts.stage2_step(config.model)
+  work = counts.Work(flops, settings.precision)
+  return Job(call, work, 'image', settings.batch)
+
+
+def sample(sizes: Sizes, settings: Sampling) -> Job:
+  """All codes of a batch of images, one after the other."""
+  config = dataclasses.replace(sizes.stage2.model, grid_size=settings.grid_size)
+  check(
+    config.num_classes > 0 or settings.guidance_scale == 1.0,
+    f'guidance_scale is {settings.guidance_scale}, but the VIM is '
+    'unconditional: give stage2.model.num_classes.',
+  )
+  model = model_lib.VIM(config, dtype=restore.policy(settings.precision))
+  model.build()
+  decoder = decoding.Decoder(model, jit_compile=settings.xla)
+  seeds = range(settings.batch)
+
+  def call():
+    decoder([0] * settings.batch, seeds, settings.parameters())
+
+  work = counts.sampling(config, settings.rows, settings.precision)
+  return Job(call, work, 'code', settings.batch * config.num_codes)
+
+
+def _codes(config, batch: int) -> tf.Tensor:
+  shape = [batch, config.num_codes]
+  codes = np.random.default_rng(0).integers(0, config.codebook_size, shape)
+  return tf.constant(codes, tf.int32)
