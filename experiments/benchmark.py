@@ -88,6 +88,8 @@ def main():
       print(f'{row.name:26} {row.what}\n{"":26} {told}'.rstrip())
     return
   planned = _planned(chosen)
+  # Every row has models of its own: it would warn of so many traces.
+  tf.get_logger().setLevel('ERROR')
   if THREADS.value:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)

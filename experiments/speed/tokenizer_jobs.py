@@ -137,21 +137,7 @@ def lookup(sizes: Sizes, settings: Lookup) -> Job:
 def stage1_step(sizes: Sizes, settings: Stage1Step) -> Job:
   """One update of the tokenizer, and of the discriminator."""
   config = step_config(sizes.stage1, settings)
-  perceptual = stage1.load_perceptual(config)
-  step, _ = stage1.build(config, None, perceptual)
-  kind = '+'.join(
-    name
-    for name in ('perceptual', 'adversarial', 'r1')
-    if getattr(settings, name)
-  )
-  batch = {
-    'images': _images(settings.batch, settings.image_size),
-    'seeds': tf.range(settings.batch, dtype=tf.uint32),
-  }
-
-  def update(batch):
-    return step.replica_step(kind or 'plain', batch, tf.constant(0, tf.int64))
-
+  update, batch = updating(config, settings)
   run = _compiled(update, settings.xla)
   flops = counts.stage1_step(
     config,
@@ -161,6 +147,26 @@ def stage1_step(sizes: Sizes, settings: Stage1Step) -> Job:
   )
   work = counts.Work(settings.batch * flops, settings.precision)
   return Job(lambda: _finish(run(batch)), work, 'image', settings.batch)
+
+
+def updating(config: Stage1Config, settings: Stage1Step):
+  """The update itself, as a function of a batch, and such a batch."""
+  perceptual = stage1.load_perceptual(config)
+  step, _ = stage1.build(config, None, perceptual)
+  kind = '+'.join(
+    name
+    for name in ('perceptual', 'adversarial', 'r1')
+    if getattr(settings, name)
+  )
+  batch = {
+    'images': _images(settings.batch, settings.image_size),
+    'seeds': tf.cast(tf.range(settings.batch), tf.uint32),
+  }
+
+  def update(batch):
+    return step.replica_step(kind or 'plain', batch, tf.constant(0, tf.int64))
+
+  return update, batch
 
 
 def step_config(config: Stage1Config, settings: Stage1Step) -> Stage1Config:

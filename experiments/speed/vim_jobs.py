@@ -10,7 +10,7 @@ from experiments.speed import counts
 from experiments.speed.sizes import Sizes
 from experiments.speed.timing import Job
 from vim_tf import restore
-from vim_tf.config import PRECISIONS
+from vim_tf.config import PRECISIONS, Stage2Config, VIMConfig
 from vim_tf.config_checks import check, check_choice, check_least
 from vim_tf.vim import decoding, sampling
 from vim_tf.vim import model as model_lib
@@ -80,30 +80,8 @@ class Sampling:
 
 def stage2_step(sizes: Sizes, settings: Stage2Step) -> Job:
   """One update of VIM on codes that are there."""
-  config = dataclasses.replace(
-    sizes.stage2,
-    model=dataclasses.replace(
-      sizes.stage2.model,
-      transformer=dataclasses.replace(
-        sizes.stage2.model.transformer, dropout=settings.dropout
-      ),
-    ),
-    run=dataclasses.replace(
-      sizes.stage2.run,
-      precision=settings.precision,
-      recompute=settings.recompute,
-    ),
-  )
-  step, _ = stage2.build(config, None)
-  batch = {
-    'codes': _codes(config.model, settings.batch),
-    'labels': tf.zeros([settings.batch], tf.int32),
-    'seeds': tf.range(settings.batch, dtype=tf.uint32),
-  }
-
-  def update(batch):
-    return step.replica_step('plain', batch, tf.constant(0, tf.int64))
-
+  config = step_config(sizes.stage2, settings)
+  update, batch = updating(config, settings.batch)
   run = tf.function(update, jit_compile=settings.xla, autograph=False)
 
   def call():
@@ -112,6 +90,37 @@ def stage2_step(sizes: Sizes, settings: Stage2Step) -> Job:
   flops = settings.batch * counts.stage2_step(config.model)
   work = counts.Work(flops, settings.precision)
   return Job(call, work, 'image', settings.batch)
+
+
+def step_config(config: Stage2Config, settings: Stage2Step) -> Stage2Config:
+  """A run's settings, with those of a row."""
+  transformer = dataclasses.replace(
+    config.model.transformer, dropout=settings.dropout
+  )
+  return dataclasses.replace(
+    config,
+    model=dataclasses.replace(config.model, transformer=transformer),
+    run=dataclasses.replace(
+      config.run,
+      precision=settings.precision,
+      recompute=settings.recompute,
+    ),
+  )
+
+
+def updating(config: Stage2Config, batch_size: int):
+  """The update itself, as a function of a batch, and such a batch."""
+  step, _ = stage2.build(config, None)
+  batch = {
+    'codes': _codes(config.model, batch_size),
+    'labels': tf.zeros([batch_size], tf.int32),
+    'seeds': tf.cast(tf.range(batch_size), tf.uint32),
+  }
+
+  def update(batch):
+    return step.replica_step('plain', batch, tf.constant(0, tf.int64))
+
+  return update, batch
 
 
 def sample(sizes: Sizes, settings: Sampling) -> Job:
@@ -134,7 +143,7 @@ def sample(sizes: Sizes, settings: Sampling) -> Job:
   return Job(call, work, 'code', settings.batch * config.num_codes)
 
 
-def _codes(config, batch: int) -> tf.Tensor:
+def _codes(config: VIMConfig, batch: int) -> tf.Tensor:
   shape = [batch, config.num_codes]
   codes = np.random.default_rng(0).integers(0, config.codebook_size, shape)
   return tf.constant(codes, tf.int32)
