@@ -9,8 +9,9 @@ from absl import app, flags, logging
 import tensorflow as tf
 
 from vim_tf import config as config_lib
+from vim_tf import config_faults
 from vim_tf.data import errors
-from vim_tf.training import preemption
+from vim_tf.training import preemption, workers
 from vim_tf.training import strategy as strategy_lib
 
 
@@ -191,6 +192,7 @@ def define_run_flags(presets: Sequence[str], default: str):
     'config', None, '[run] JSON file with a whole config, instead of --preset.'
   )
   define_strategy_flags()
+  define_fault_flags()
 
 
 def define_strategy_flags():
@@ -199,10 +201,36 @@ def define_strategy_flags():
     'strategy',
     'auto',
     list(strategy_lib.NAMES),
-    '[hardware] Where to run; auto: all GPUs of this machine, or its CPU.',
+    '[hardware] Where to run; auto: all GPUs of this machine, or its CPU; '
+    'multi_worker: the cluster of TF_CONFIG.',
   )
   flags.DEFINE_string(
     'tpu', 'local', "[hardware] local on a Cloud TPU VM, or a TPU's name."
+  )
+
+
+def define_fault_flags():
+  """Defines the flags that say what a run does about faults."""
+  flags.DEFINE_enum(
+    'on_bad_example',
+    'stop',
+    list(config_faults.ON_BAD_EXAMPLE),
+    '[run] At an image or record that cannot be read: stop, or skip and count '
+    'it, so that another example of the batch stands in for it.',
+  )
+  flags.DEFINE_enum(
+    'on_non_finite',
+    'stop',
+    list(config_faults.ON_NON_FINITE),
+    '[run] At a loss that is infinite or not a number: stop, or restore the '
+    'last checkpoint and leave out the data since then.',
+  )
+
+
+def faults() -> config_faults.Faults:
+  """What the flags say about faults."""
+  return config_faults.Faults(
+    flags.FLAGS.on_bad_example, flags.FLAGS.on_non_finite
   )
 
 
@@ -279,7 +307,11 @@ def run(main: Callable[[], None]):
           f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
         )
       main()
-    except preemption.Preempted as error:
+    except workers.WorkerLost as error:
+      print(error, file=sys.stderr)
+      sys.stderr.flush()
+      workers.leave(preemption.EXIT_STATUS)
+    except preemption.Restart as error:
       print(error, file=sys.stderr)
       sys.exit(preemption.EXIT_STATUS)
     except config_lib.UserError as error:

@@ -11,7 +11,7 @@ from vim_tf.data import pipeline
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear
 from vim_tf.probe import step as step_lib
-from vim_tf.training import loop, optimizers
+from vim_tf.training import loop, optimizers, workers
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -68,7 +68,9 @@ class Fit:
       'probe_seed': self._seed,
       'penalties': {name: list(values) for name, values in penalties.items()},
     }
-    workdir = workdir_lib.Workdir(path, 'probe', config, facts)
+    workdir = workdir_lib.Workdir(
+      path, 'probe', config, facts, workers.is_chief(self._strategy)
+    )
     with self._strategy.scope():
       layers = {
         name: linear.SoftmaxLayer(
@@ -98,8 +100,8 @@ class Fit:
       step,
       config.run,
       workdir,
-      lambda first: feature_batches(
-        table, images, config.run.batch_size, self._seed, first
+      lambda first, context: feature_batches(
+        table, images, config.run.batch_size, self._seed, first, context
       ),
       self._strategy,
       evaluate,
@@ -115,6 +117,7 @@ def feature_batches(
   batch_size: int,
   seed: int,
   start_step: int,
+  input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
   """Endless batches of features; each crop of each image is an example.
 
@@ -124,11 +127,15 @@ def feature_batches(
     batch_size: Examples of one step.
     seed: The order is a function of it.
     start_step: Step of the first batch.
+    input_context: Of `tf.distribute`: each input pipeline gives its
+      contiguous share of every batch.
 
   Returns:
-    Dictionaries: float32 `[batch_size, width]` by the name of the features;
-    'labels', int32 `[batch_size]`.
+    Dictionaries: float32 `[batch, width]` by the name of the features;
+    'labels', int32 `[batch]`. `batch` is `batch_size` divided by the number
+    of input pipelines.
   """
+  size, share = pipeline.own_share(batch_size, input_context)
   count = table.num_passes * len(images)
   start = start_step * batch_size
   draws = pipeline.draw_examples(count, None, seed=seed, epoch=start // count)
@@ -143,13 +150,14 @@ def feature_batches(
     ]
 
   def gather(drawn):
+    drawn = share(drawn)
     values = tf.numpy_function(
       read, [drawn['index']], [tf.float32] * len(names) + [tf.int32]
     )
     batch = dict(zip([*names, 'labels'], values))
     for name in names:
-      batch[name].set_shape([batch_size, table.features[name].shape[-1]])
-    batch['labels'].set_shape([batch_size])
+      batch[name].set_shape([size, table.features[name].shape[-1]])
+    batch['labels'].set_shape([size])
     return batch
 
   data = draws.skip(start % count).batch(batch_size, drop_remainder=True)

@@ -6,10 +6,11 @@ import tensorflow as tf
 from experiments import pictures
 from vim_tf import restore
 from vim_tf.config import Stage1Config, UserError, to_dict
+from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import pipeline, sources
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
-from vim_tf.training import loop, optimizers
+from vim_tf.training import loop, optimizers, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import lpips
@@ -25,6 +26,7 @@ def train(
   path: str,
   strategy: tf.distribute.Strategy,
   title: str = 'ViT-VQGAN',
+  faults: Faults = STOP,
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
@@ -33,6 +35,7 @@ def train(
     path: The working directory.
     strategy: Where replicas run.
     title: What the progress bar says.
+    faults: What to do about bad examples and a loss that is not finite.
 
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
@@ -43,8 +46,12 @@ def train(
   _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
   perceptual = load_perceptual(config)
-  source = sources.load(config.data, config.data.train_split)
-  held_out = sources.load(config.data, config.data.eval_split)
+  source = sources.load(
+    config.data, config.data.train_split, faults.on_bad_example
+  )
+  held_out = sources.load(
+    config.data, config.data.eval_split, faults.on_bad_example
+  )
   facts = {
     'class_names': list(source.class_names),
     'data_fingerprint': source.fingerprint,
@@ -52,7 +59,9 @@ def train(
   }
   if start is not None:
     facts['start_fingerprint'] = restore.fingerprint(start)
-  workdir = workdir_lib.Workdir(path, 'vit_vqgan', config, facts)
+  workdir = workdir_lib.Workdir(
+    path, 'vit_vqgan', config, facts, workers.is_chief(strategy)
+  )
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
@@ -86,17 +95,19 @@ def train(
     step,
     config.run,
     workdir,
-    lambda first: pipeline.training_batches(
+    lambda first, context: pipeline.training_batches(
       source,
       config.data,
       batch_size=config.run.batch_size,
       seed=config.run.seed,
       start_step=first,
+      input_context=context,
     ),
     strategy,
     evaluate,
     draw,
     title,
+    faults,
   )
 
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 from experiments import pictures
 from vim_tf import restore
 from vim_tf.config import Stage2Config, check_stages_match
+from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import code_cache, pipeline, sources
-from vim_tf.training import loop, optimizers
+from vim_tf.training import loop, optimizers, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import decoding, sampling
@@ -29,6 +30,7 @@ def train(
   path: str,
   strategy: tf.distribute.Strategy,
   title: str = 'VIM',
+  faults: Faults = STOP,
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
@@ -37,6 +39,7 @@ def train(
     path: The working directory.
     strategy: Where replicas run.
     title: What the progress bar says.
+    faults: What to do about bad examples and a loss that is not finite.
 
   Raises:
     UserError: Bad data, a tokenizer of other sizes, a directory of another
@@ -49,11 +52,13 @@ def train(
   check_stages_match(tokenizer.config.model, config)
   fingerprint = restore.fingerprint(tokenizer.model)
   if config.codes:
-    examples = _cached_examples(config, fingerprint)
+    examples = _cached_examples(config, fingerprint, faults)
   else:
-    examples = _online_examples(config)
+    examples = _online_examples(config, faults)
   facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
-  workdir = workdir_lib.Workdir(path, 'vim', config, facts)
+  workdir = workdir_lib.Workdir(
+    path, 'vim', config, facts, workers.is_chief(strategy)
+  )
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
@@ -81,6 +86,7 @@ def train(
     evaluate,
     draw,
     title,
+    faults,
   )
 
 
@@ -119,19 +125,24 @@ class _Examples:
 
   Attributes:
     facts: What `config.json` says of them.
-    training: From a step to the endless batches from that step on.
+    training: From a step and an input pipeline to its share of the endless
+      batches from that step on.
     held_out: One pass over held-out examples.
   """
 
   facts: dict
-  training: Callable[[int], tf.data.Dataset]
+  training: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
   held_out: Callable[[], tf.data.Dataset]
 
 
-def _online_examples(config: Stage2Config) -> _Examples:
+def _online_examples(config: Stage2Config, faults: Faults) -> _Examples:
   """Images, of which each step makes codes, as in the paper (5.2)."""
-  source = sources.load(config.data, config.data.train_split)
-  held_out = sources.load(config.data, config.data.eval_split)
+  source = sources.load(
+    config.data, config.data.train_split, faults.on_bad_example
+  )
+  held_out = sources.load(
+    config.data, config.data.eval_split, faults.on_bad_example
+  )
   classes = len(source.class_names)
   if config.model.num_classes not in (0, classes):
     raise workdir_lib.WorkdirError(
@@ -145,12 +156,13 @@ def _online_examples(config: Stage2Config) -> _Examples:
       'data_fingerprint': source.fingerprint,
       'data_licence': source.licence,
     },
-    lambda first: pipeline.training_batches(
+    lambda first, context: pipeline.training_batches(
       source,
       config.data,
       batch_size=config.run.batch_size,
       seed=config.run.seed,
       start_step=first,
+      input_context=context,
     ),
     lambda: pipeline.evaluation_batches(
       held_out,
@@ -161,9 +173,11 @@ def _online_examples(config: Stage2Config) -> _Examples:
   )
 
 
-def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
+def _cached_examples(
+  config: Stage2Config, fingerprint: str, faults: Faults
+) -> _Examples:
   """Codes of a cache, the held-out ones too: no image is read."""
-  cache = code_cache.CodeCache(config.codes)
+  cache = code_cache.CodeCache(config.codes, faults.on_bad_example)
   cache.check_fits(config, fingerprint)
   return _Examples(
     {
@@ -172,11 +186,12 @@ def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
       'data_licence': cache.description.licence,
       'codes_fingerprint': cache.fingerprint,
     },
-    lambda first: code_cache.training_batches(
+    lambda first, context: code_cache.training_batches(
       cache,
       batch_size=config.run.batch_size,
       seed=config.run.seed,
       start_step=first,
+      input_context=context,
       balance_classes=config.data.balance_classes,
     ),
     lambda: code_cache.evaluation_batches(

@@ -72,14 +72,16 @@ def preset(name: str) -> Stage2Config:
   config = presets.stage2(name)
   if not flags.FLAGS.codes:
     return config
-  data = code_cache.CodeCache(flags.FLAGS.codes).description.data
+  cache = code_cache.CodeCache(flags.FLAGS.codes, flags.FLAGS.on_bad_example)
+  data = cache.description.data
   return dataclasses.replace(config, data=data)
 
 
 def main():
   """Trains with the settings of the flags."""
+  strategy = cli.strategy()  # Workers must be joined before anything else.
   config = cli.config_from_flags(preset, SETTINGS)
-  stage2.train(config, flags.FLAGS.workdir, cli.strategy())
+  stage2.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
 
 
 if __name__ == '__main__':

@@ -257,6 +257,7 @@ def finetuning(folder: str) -> config_lib.Stage1Config:
 
 def main():
   """Trains with the settings of the flags."""
+  strategy = cli.strategy()  # Workers must be joined before anything else.
   start = None
   if FINETUNE.value:
     start = finetuning(FINETUNE.value)
@@ -265,7 +266,7 @@ def main():
     config = dataclasses.replace(
       config, finetune_decoder_of=start.finetune_decoder_of
     )
-  stage1.train(config, flags.FLAGS.workdir, cli.strategy())
+  stage1.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.data import pipeline, records
+from vim_tf.data import bad_examples, pipeline, records
 from vim_tf.data.errors import DataError
 
 FORMAT = 1
@@ -103,6 +103,8 @@ class Split:
     folder: The cache.
     description: What its codes are.
     record: The split's part of the manifest.
+    on_bad_example: Whether damaged records 'stop' the run, or it is to 'skip'
+      them.
 
   Raises:
     DataError: If a file is missing or not as long as it should be, or the
@@ -110,7 +112,11 @@ class Split:
   """
 
   def __init__(
-    self, folder: os.PathLike, description: Description, record: dict
+    self,
+    folder: os.PathLike,
+    description: Description,
+    record: dict,
+    on_bad_example: str = bad_examples.STOP,
   ):
     self.split = str(record['split'])
     self.fingerprint = str(record['fingerprint'])
@@ -121,7 +127,14 @@ class Split:
       folder,
       [records.Shard(**shard) for shard in record['shards']],
       description.record_bytes,
+      whole=on_bad_example == bad_examples.STOP,
     )
+    self._read = self._reader.read_sound
+    if on_bad_example == bad_examples.STOP:
+      self._read = lambda positions: (
+        self._reader.read(positions),
+        np.zeros(len(positions), np.float32),
+      )
     expected = self.num_examples * self.crops
     if not expected or len(self._reader) != expected:
       raise DataError(
@@ -147,19 +160,23 @@ class Split:
 
     Returns:
       'codes' int32 `[count, num_codes]`, 'labels' int32 `[count]`, 'indices'
-      int64 `[count]` and 'crops' int32 `[count]`.
+      int64 `[count]`, 'crops' int32 `[count]` and 'broken', float32
+      `[count]`: 1 where another one stands in for a damaged record.
 
     Raises:
-      DataError: If one is damaged, naming the file and record; inside
-        `tf.data` wrapped, see `errors.find_data_error`.
+      DataError: If one is damaged and to stop the run, naming the file and
+        record; inside `tf.data` wrapped, see `errors.find_data_error`.
     """
     count = positions.shape[0]
     positions = tf.cast(positions, tf.int64)
     if tf.executing_eagerly():
-      serialized = tf.constant(self._reader.read(positions.numpy()))
+      serialized, broken = map(tf.constant, self._read(positions.numpy()))
     else:
-      serialized = tf.numpy_function(self._reader.read, [positions], tf.string)
+      serialized, broken = tf.numpy_function(
+        self._read, [positions], [tf.string, tf.float32]
+      )
       serialized.set_shape([count])
+      broken.set_shape([count])
     names = ('codes', 'label', 'index', 'crop')
     found = tf.io.parse_example(
       serialized, {name: tf.io.FixedLenFeature([], tf.string) for name in names}
@@ -179,6 +196,7 @@ class Split:
       'labels': tf.reshape(found['label'], [count]),
       'indices': tf.reshape(found['index'], [count]),
       'crops': tf.reshape(found['crop'], [count]),
+      'broken': broken,
     }
 
 
@@ -187,6 +205,8 @@ class CodeCache:
 
   Args:
     folder: What `code_cache_writer.write` wrote.
+    on_bad_example: Whether damaged records 'stop' the run, or it is to 'skip'
+      them.
 
   Attributes:
     description: What its codes are.
@@ -199,13 +219,18 @@ class CodeCache:
       contents of the records are checked when they are read.
   """
 
-  def __init__(self, folder: str | os.PathLike):
+  def __init__(
+    self, folder: str | os.PathLike, on_bad_example: str = bad_examples.STOP
+  ):
+    self.on_bad_example = on_bad_example
     self.path = pathlib.Path(folder)
     manifest = _read_manifest(self.path)
     try:
       self.description = _describe(manifest)
       self.train, self.evaluation = (
-        Split(folder, self.description, manifest['splits'][name])
+        Split(
+          folder, self.description, manifest['splits'][name], on_bad_example
+        )
         for name in (TRAIN, EVALUATION)
       )
     except (KeyError, TypeError, ValueError) as error:
@@ -293,8 +318,8 @@ def training_batches(
 
   Returns:
     Dictionaries: `codes`, int32 `[batch, num_codes]`; `labels`, int32
-    `[batch]`; `seeds`, uint32 `[batch]`, as with images. `batch` is
-    `batch_size` divided by the number of input pipelines.
+    `[batch]`; `seeds`, uint32 `[batch]`, and `broken`, as with images. `batch`
+    is `batch_size` divided by the number of input pipelines.
 
   Raises:
     ValueError: If the batch does not divide among the input pipelines.
@@ -314,9 +339,12 @@ def training_batches(
     batch = share(batch)
     crops = batch['round'] % split.crops
     found = split.read(crops * split.num_examples + batch['index'])
-    return dict(
+    batch = dict(
       codes=found['codes'], labels=found['labels'], seeds=batch['seed']
     )
+    if cache.on_bad_example == bad_examples.SKIP:
+      batch['broken'] = found['broken']
+    return batch
 
   data = data.batch(batch_size, drop_remainder=True).map(read).prefetch(2)
   return data.with_options(pipeline.options())
@@ -335,7 +363,7 @@ def evaluation_batches(
   Returns:
     Dictionaries: `codes`, int32 `[batch_size, num_codes]`; `labels`, int32
     `[batch_size]`; `mask`, float32 `[batch_size]`: 1, or 0 for the copies
-    that fill up the last batch.
+    that fill up the last batch or stand in for damaged records.
   """
   split = cache.evaluation
   count = min(split.num_examples, max_examples or split.num_examples)
@@ -351,7 +379,9 @@ def evaluation_batches(
   def read(batch):
     found = split.read(batch['position'])
     return dict(
-      codes=found['codes'], labels=found['labels'], mask=batch['mask']
+      codes=found['codes'],
+      labels=found['labels'],
+      mask=batch['mask'] * (1.0 - found['broken']),
     )
 
   data = data.batch(batch_size, drop_remainder=True).map(read).prefetch(1)

@@ -4,6 +4,13 @@ import re
 
 from vim_tf.config import UserError
 
+_UNREADABLE = (
+  r'corrupted record at \d+|truncated record at \d+|'
+  r'Unknown image file format|Input is empty|'
+  r'(?:Invalid|Corrupt|Truncated|Expected)[^.\n]*(?:JPEG|PNG|BMP|GIF|image)'
+)
+"""How TensorFlow's readers and decoders tell of bad data."""
+
 
 class DataError(UserError):
   """Data that cannot be used; the message is one line for the user."""
@@ -24,4 +31,12 @@ def find_data_error(error: Exception) -> DataError | None:
   if isinstance(error, DataError):
     return error
   found = re.search(r'DataError: (.+)', str(error))
-  return DataError(found.group(1).strip()) if found else None
+  if found:
+    return DataError(found.group(1).strip())
+  found = re.search(_UNREADABLE, str(error))
+  if found:
+    return DataError(
+      f'An image or a record of the data cannot be read ({found.group(0)}); '
+      '--on_bad_example=skip leaves out such ones.'
+    )
+  return None

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import DataConfig
-from vim_tf.data import augmentation, images, order
+from vim_tf.data import augmentation, bad_examples, images, order
 from vim_tf.data.errors import DataError
 from vim_tf.data.sources import Source
 from vim_tf.nn import randomness
@@ -53,7 +53,9 @@ def training_batches(
     Dictionaries: `images`, float32 `[batch, image_size, image_size, 3]` in
     [0, 1]; `labels`, int32 `[batch]`; `seeds`, uint32 `[batch]`, a hash of
     (seed, epoch, example) for all that the step draws for an example. `batch`
-    is `batch_size` divided by the number of input pipelines.
+    is `batch_size` divided by the number of input pipelines. If the source
+    leaves out bad examples also `broken`, float32 `[batch]`: 1 where another
+    example stands in.
 
   Raises:
     DataError: If classes shall be balanced, but the source is streamed.
@@ -83,15 +85,15 @@ def training_batches(
   flippable = tf.constant(source.flippable)
 
   def finish(example):
-    image, label = read(example)
+    image, label, sound = read(example)
     image = augmentation.augment(
       image, example['seed'], tf.gather(flippable, label), config
     )
-    return dict(images=image, labels=label, seeds=example['seed'])
+    return dict(images=image, labels=label, seeds=example['seed'], sound=sound)
 
   data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
-  data = data.batch(local_size, drop_remainder=True).prefetch(2)
-  return data.with_options(options())
+  data = _whole(data.batch(local_size, drop_remainder=True), source)
+  return data.prefetch(2).with_options(options())
 
 
 def evaluation_batches(
@@ -114,7 +116,8 @@ def evaluation_batches(
     Dictionaries: `images`, float32 `[batch_size, image_size, image_size, 3]`
     in [0, 1]; `labels`, int32 `[batch_size]`; `indices`, int64
     `[batch_size]`, each example's identity; `mask`, float32 `[batch_size]`:
-    1, or 0 for the zeros that fill up the last batch.
+    1, or 0 for the zeros that fill up the last batch and for bad examples
+    that the source leaves out.
   """
   count = min(source.num_examples, max_examples or source.num_examples)
   if source.random_access:
@@ -125,9 +128,12 @@ def evaluation_batches(
   read = _reader(source, config, centered=True)
 
   def finish(example):
-    image, label = read(example)
+    image, label, sound = read(example)
     return dict(
-      images=image, labels=label, indices=example['index'], mask=tf.ones([])
+      images=image,
+      labels=label,
+      indices=example['index'],
+      mask=tf.cast(sound, tf.float32),
     )
 
   data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
@@ -165,13 +171,16 @@ def epoch_batches(
   flippable = tf.constant(source.flippable)
 
   def finish(example):
-    image, label = read(example)
+    image, label, sound = read(example)
     seeds = example_seeds(seed, tf.constant(epoch, tf.int64), example['index'])
     image = augmentation.augment(
       image, seeds, tf.gather(flippable, label), config
     )
     return dict(
-      images=image, labels=label, indices=example['index'], mask=tf.ones([])
+      images=image,
+      labels=label,
+      indices=example['index'],
+      mask=tf.cast(sound, tf.float32),
     )
 
   data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
@@ -308,65 +317,85 @@ def _stream_examples(source: Source, seed: int, epoch: int):
   return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
 
 
+def _whole(data: tf.data.Dataset, source: Source) -> tf.data.Dataset:
+  """Batches in which sound examples stand in for bad ones."""
+  if source.on_bad_example == bad_examples.SKIP:
+    return data.map(lambda batch: bad_examples.fill_gaps(batch, source.name))
+
+  def without_note(batch):
+    return {name: x for name, x in batch.items() if name != 'sound'}
+
+  return data.map(without_note)
+
+
 def _reader(source: Source, config: DataConfig, centered: bool = False):
   """A function from an example to its image and label, inside `tf.data`.
 
   Unless the crop wants the whole image, images are cropped to the square and
   rounded to bytes, so that it makes no difference whether they are cached.
+  It also tells whether the image is sound; a bad one that the source does not
+  leave out is an error.
   """
   whole = config.crop == 'random_resized' and not centered
+  size = config.image_size
+  find = _encoded(source)
 
-  def prepare(encoded):
-    image = images.decode(encoded)
+  def prepare(example):
+    image = images.decode(find(example))
     if whole:
       return image
-    image = images.resize_and_center_crop(image, config.image_size)
-    return images.to_uint8(image)
+    return images.to_uint8(images.resize_and_center_crop(image, size))
 
-  if not source.random_access:
+  def attempt(example):
+    if source.on_bad_example != bad_examples.SKIP:
+      return prepare(example), tf.constant(True)
+    blank = tf.zeros([size, size, 3], tf.float32 if whole else tf.uint8)
+    return bad_examples.guarded(
+      lambda example: (prepare(example), True), example, (blank, False)
+    )
 
-    def read_streamed(example):
-      image = prepare(example['image'])
-      return image if whole else images.from_uint8(image), example['label']
+  if source.random_access:
+    labels = tf.constant(source.labels, tf.int32)
+    if not whole and source.num_examples * size**2 * 3 <= MAX_CACHE:
+      attempt = _cached(source, size, attempt)
 
-    return read_streamed
+  def read(example):
+    image, sound = attempt(example)
+    image = image if whole else images.from_uint8(image)
+    if source.random_access:
+      return image, tf.gather(labels, example['index']), sound
+    return image, example['label'], sound
 
-  labels = tf.constant(source.labels, tf.int32)
-  size = source.num_examples * config.image_size**2 * 3
-  if whole or size > MAX_CACHE:
-
-    def read(example):
-      index = example['index']
-      image = prepare(source.read(index))
-      image = image if whole else images.from_uint8(image)
-      return image, tf.gather(labels, index)
-
-    return read
-
-  decoded = _decode_all(source, config.image_size, prepare)
-
-  def read_cached(example):
-    index = example['index']
-    image = images.from_uint8(tf.gather(decoded, index))
-    return image, tf.gather(labels, index)
-
-  return read_cached
+  return read
 
 
-def _decode_all(source: Source, size: int, prepare) -> tf.Tensor:
-  """All images of a source, uint8 `[num_examples, size, size, 3]`, kept."""
+def _encoded(source: Source):
+  """A function from an example to its encoded image, inside `tf.data`."""
+  if source.random_access:
+    return lambda example: source.read(example['index'])
+  return lambda example: example['image']
+
+
+def _cached(source: Source, size: int, attempt):
+  """Like `attempt`, from decoded images in memory."""
   if size not in source.cache:
-    data = source.examples().map(
-      lambda example: prepare(example['image']),
+    data = tf.data.Dataset.range(source.num_examples).map(
+      lambda index: attempt(dict(index=index)),
       num_parallel_calls=_THREADS,
       deterministic=True,
     )
     decoded = np.empty([source.num_examples, size, size, 3], np.uint8)
-    batches = data.batch(64).with_options(options()).as_numpy_iterator()
+    sound = np.empty([source.num_examples], bool)
     first = 0
-    for batch in batches:
-      decoded[first : first + len(batch)] = batch
-      first += len(batch)
+    batches = data.batch(64).with_options(options()).as_numpy_iterator()
+    for pictures, found in batches:
+      decoded[first : first + len(found)] = pictures
+      sound[first : first + len(found)] = found
+      first += len(found)
     with tf.device('CPU'):
-      source.cache[size] = tf.constant(decoded)
-  return source.cache[size]
+      source.cache[size] = tf.constant(decoded), tf.constant(sound)
+  decoded, sound = source.cache[size]
+  return lambda example: (
+    tf.gather(decoded, example['index']),
+    tf.gather(sound, example['index']),
+  )

@@ -19,6 +19,7 @@ import weakref
 import numpy as np
 import tensorflow as tf
 
+from vim_tf.data import bad_examples
 from vim_tf.data.errors import DataError
 
 FRAME_BYTES = 16
@@ -137,13 +138,18 @@ class Reader:
     folder: Where the files lie.
     shards: The files, as `Writer.finish` gave them.
     payload_bytes: Length of each record's data.
+    whole: Whether to refuse a file that was cut short.
 
   Raises:
     DataError: If a file is missing, or not as long as its records.
   """
 
   def __init__(
-    self, folder: os.PathLike, shards: Sequence[Shard], payload_bytes: int
+    self,
+    folder: os.PathLike,
+    shards: Sequence[Shard],
+    payload_bytes: int,
+    whole: bool = True,
   ):
     self._paths = [pathlib.Path(folder) / shard.file for shard in shards]
     self._length = payload_bytes + FRAME_BYTES
@@ -153,7 +159,7 @@ class Reader:
     self._open = contextlib.ExitStack()
     weakref.finalize(self, self._open.close)
     for path, shard in zip(self._paths, shards):
-      self._check_size(path, shard)
+      self._check_size(path, shard, whole)
 
   def __len__(self) -> int:
     return int(self._firsts[-1])
@@ -170,32 +176,54 @@ class Reader:
     Raises:
       DataError: If one is damaged; it names the file and the record in it.
     """
-    frames = np.empty([len(positions), self._length], np.uint8)
+    payloads, sound = self._find(positions)
+    for wrong in np.flatnonzero(~sound)[:1]:
+      raise self._damaged(*self._place(positions[wrong]))
+    return payloads
+
+  def read_sound(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Like `read`, but sound records stand in for damaged ones.
+
+    Returns:
+      Array of `bytes`, `[count]`, and whether each is another record's,
+      float32 `[count]`.
+
+    Raises:
+      DataError: If none is sound.
+    """
+    payloads, sound = self._find(positions)
+    if not sound.all():
+      name = str(self._paths[0].parent)
+      payloads = payloads[bad_examples.stand_ins(sound, name)]
+    return payloads, 1.0 - sound.astype(np.float32)
+
+  def _place(self, positions):
+    """Files and the numbers of records in them."""
     shards = np.searchsorted(self._firsts, positions, 'right') - 1
-    numbers = positions - self._firsts[shards]
-    for row, shard, number in zip(frames, shards, numbers):
+    return shards, positions - self._firsts[shards]
+
+  def _find(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Records, `bytes` `[count]`, and whether each is sound, bool `[count]`."""
+    frames = np.zeros([len(positions), self._length], np.uint8)
+    for row, shard, number in zip(frames, *self._place(positions)):
       found = self._pread(shard, int(number) * self._length)
-      if len(found) != self._length:
-        raise self._damaged(shard, number)
-      row[:] = np.frombuffer(found, np.uint8)
+      row[: len(found)] = np.frombuffer(found, np.uint8)  # Or cut short.
     payloads = frames[:, _HEADER_BYTES:-4]
     sound = (frames[:, :_HEADER_BYTES] == self._header).all(axis=1)
     stored = np.ascontiguousarray(frames[:, -4:]).view('<u4')[:, 0]
     sound &= stored == masked_crc32c(payloads)
-    for wrong in np.flatnonzero(~sound)[:1]:
-      raise self._damaged(shards[wrong], numbers[wrong])
     out = np.empty(len(positions), object)
     out[:] = [payload.tobytes() for payload in payloads]
-    return out
+    return out, sound
 
-  def _check_size(self, path: pathlib.Path, shard: Shard):
+  def _check_size(self, path: pathlib.Path, shard: Shard, whole: bool):
     try:
       size = path.stat().st_size
     except OSError as error:
       raise DataError(
         f'{path} cannot be read: {error.strerror}; encode the data set again.'
       ) from error
-    if size != shard.records * self._length:
+    if whole and size != shard.records * self._length:
       raise DataError(
         f'{path} has {size} bytes, but its {shard.records} records of '
         f'{self._length} bytes make {shard.records * self._length}: it was '

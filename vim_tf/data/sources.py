@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf.config import DataConfig
-from vim_tf.data import folders
+from vim_tf.data import bad_examples, folders
 from vim_tf.data.errors import DataError
 
 MAX_MEMORY = 512 * 2**20
@@ -60,6 +61,8 @@ class Source:
     records_are_paths: Which of both `records` holds.
     stream: Makes the stream of a source that is not random-access; see
       `_stream_records`.
+    on_bad_example: What the pipeline does about an image or a record that
+      cannot be read: 'stop' or 'skip'.
     cache: What the pipeline keeps between uses (decoded images).
   """
 
@@ -75,6 +78,7 @@ class Source:
   records: list | None = None
   records_are_paths: bool = False
   stream: Callable[..., tf.data.Dataset] | None = None
+  on_bad_example: str = bad_examples.STOP
   cache: dict = dataclasses.field(default_factory=dict)
 
   @property
@@ -132,31 +136,39 @@ class Source:
     ).map(lambda i, label: dict(image=self.read(i), index=i, label=label))
 
 
-def load(config: DataConfig, split: str) -> Source:
+def load(
+  config: DataConfig, split: str, on_bad_example: str = bad_examples.STOP
+) -> Source:
   """Loads one split of the data set that a config names.
 
   Args:
     config: The data's settings.
     split: Name of the split, as a rule `config.train_split` or
       `config.eval_split`.
+    on_bad_example: Whether images and records that cannot be read 'stop' the
+      run, or it is to 'skip' them.
 
   Raises:
     DataError: If there is no such data set or split, it cannot be fetched, or
       its images cannot be used.
   """
   if config.name.startswith('folder:'):
-    return _load_folder(config.name, split)
+    return _load_folder(config.name, split, on_bad_example)
   if config.name in ('openmoji', 'openmoji_variants'):
     return _load_openmoji(config, split)
   if config.name == 'digits':
     return _load_digits(config, split)
-  return _load_tfds(config, split)
+  return _load_tfds(config, split, on_bad_example)
 
 
-def _load_folder(name: str, split: str) -> Source:
+def _load_folder(name: str, split: str, on_bad_example: str) -> Source:
   folder = os.path.expanduser(name.removeprefix('folder:'))
   paths, labels, class_names = folders.list_images(folder, split)
-  if len(paths) <= folders.MAX_CHECKED_FILES:
+  # Those to be left out are found when they are read.
+  if (
+    on_bad_example == bad_examples.STOP
+    and len(paths) <= folders.MAX_CHECKED_FILES
+  ):
     folders.check_files(paths)
   return Source(
     name=name,
@@ -168,6 +180,7 @@ def _load_folder(name: str, split: str) -> Source:
     labels=labels,
     records=paths,
     records_are_paths=True,
+    on_bad_example=on_bad_example,
   )
 
 
@@ -203,7 +216,7 @@ def _load_digits(config: DataConfig, split: str) -> Source:
   )
 
 
-def _load_tfds(config: DataConfig, split: str) -> Source:
+def _load_tfds(config: DataConfig, split: str, on_bad_example: str) -> Source:
   try:
     builder = tfds.builder(config.name, data_dir=_data_dir(config))
   except tfds.core.DatasetNotFoundError as error:
@@ -215,11 +228,14 @@ def _load_tfds(config: DataConfig, split: str) -> Source:
     raise DataError(
       f'Data set {config.name!r} cannot be opened: {_first_line(error)}'
     ) from error
-  return _from_builder(builder, config.name, split)
+  return _from_builder(builder, config.name, split, on_bad_example)
 
 
 def _from_builder(
-  builder: tfds.core.DatasetBuilder, name: str, split: str
+  builder: tfds.core.DatasetBuilder,
+  name: str,
+  split: str,
+  on_bad_example: str = bad_examples.STOP,
 ) -> Source:
   """Prepares the data of a builder and loads one split."""
   image_key, label_key = _find_features(builder.info.features, name)
@@ -252,6 +268,7 @@ def _from_builder(
     num_examples=num_examples,
     flippable=(not directed,) * len(class_names),
     licence=builder.info.redistribution_info.license or '',
+    on_bad_example=on_bad_example,
   )
   if _num_bytes(builder, info) > MAX_MEMORY:
     return _streamed(source, builder, image_key, label_key)
@@ -303,10 +320,28 @@ def _in_memory(source: Source, builder, image_key, label_key) -> Source:
     shuffle_files=False,
     decoders={image_key: tfds.decode.SkipDecoding()},
   )
+  if source.on_bad_example == bad_examples.SKIP:
+    data = data.ignore_errors()
   records, labels = [], []
-  for example in data.as_numpy_iterator():
-    records.append(example[image_key])
-    labels.append(example[label_key] if label_key else 0)
+  try:
+    for example in data.as_numpy_iterator():
+      records.append(example[image_key])
+      labels.append(example[label_key] if label_key else 0)
+  except tf.errors.DataLossError as error:
+    raise DataError(
+      f'A file of data set {source.name!r} in {builder.data_dir} is damaged: '
+      f'{_first_line(error)}'
+    ) from error
+  lost = source.num_examples - len(records)
+  if not records:
+    raise DataError(f'No record of data set {source.name!r} can be read.')
+  if lost:
+    logging.warning(
+      '%s: left out %d of %d examples, which cannot be read.',
+      source.name,
+      lost,
+      source.num_examples,
+    )
   labels = np.array(labels, np.int64)
   class_names, flippable = source.class_names, source.flippable
   if label_key and class_names == ('image',):
@@ -324,6 +359,7 @@ def _in_memory(source: Source, builder, image_key, label_key) -> Source:
     flippable=flippable,
     labels=labels.astype(np.int32),
     records=records,
+    num_examples=len(records),
   )
 
 
@@ -349,13 +385,24 @@ def _streamed(source: Source, builder, image_key, label_key) -> Source:
       image=example[image_key], index=index, label=tf.cast(label, tf.int32)
     )
 
+  def parse_or_leave_out(index, record):
+    # No image is a bad one, which the pipeline leaves out.
+    blank = dict(image='', index=index, label=0)
+    return bad_examples.guarded(
+      lambda pair: parse(*pair), (index, record), blank
+    )
+
+  skips = source.on_bad_example == bad_examples.SKIP
   instructions = builder.info.splits[source.split].file_instructions
+  for instruction in instructions:
+    if not tf.io.gfile.exists(instruction.filename):
+      raise DataError(f'{instruction.filename} is not there.')
   firsts = _first_indices(builder)
   return dataclasses.replace(
     source,
     stream=lambda seed, epoch: _stream_records(
-      instructions, firsts, seed, epoch
-    ).map(parse),
+      instructions, firsts, seed, epoch, skips
+    ).map(parse_or_leave_out if skips else parse),
   )
 
 
@@ -370,7 +417,9 @@ def _first_indices(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
   return firsts
 
 
-def _stream_records(instructions, firsts, seed, epoch) -> tf.data.Dataset:
+def _stream_records(
+  instructions, firsts, seed, epoch, skips: bool = False
+) -> tf.data.Dataset:
   """Reads the records of a split once.
 
   Args:
@@ -378,6 +427,8 @@ def _stream_records(instructions, firsts, seed, epoch) -> tf.data.Dataset:
     firsts: See `_first_indices`.
     seed: The run's seed, or None for the order of the files.
     epoch: Scalar int64, or None; with a seed this runs inside `tf.data`.
+    skips: Whether empty records stand in for a damaged one and, because
+      TFRecords give no other place to go on, for the rest of its file.
 
   Returns:
     Pairs of index (int64, unique in the split) and record (string).
@@ -393,6 +444,9 @@ def _stream_records(instructions, firsts, seed, epoch) -> tf.data.Dataset:
 
   def read(file, skip, take, first):
     records = tf.data.TFRecordDataset(file).skip(skip).take(take)
+    if skips:
+      empty = tf.data.Dataset.from_tensors('').repeat()
+      records = records.ignore_errors().concatenate(empty).take(take)
     return records.enumerate(first + skip)
 
   columns = [tf.gather(x, order) for x in (files, skips, takes, starts)]

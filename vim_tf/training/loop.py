@@ -7,6 +7,7 @@ The loop knows no model: a `Trainer` brings that.
 
 import collections
 from collections.abc import Callable
+import dataclasses
 import functools
 import time
 from typing import Protocol
@@ -16,8 +17,22 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import RunConfig, UserError
-from vim_tf.training import checkpoints, preemption, progress, summaries
+from vim_tf.config_faults import STOP, Faults
+from vim_tf.training import (
+  checkpoints,
+  preemption,
+  progress,
+  skips,
+  summaries,
+  workers,
+)
 from vim_tf.training import workdir as workdir_lib
+
+_STOPPED = (
+  ': training stopped, and the last checkpoint is from before that. Try a '
+  'lower learning rate, a longer warm-up or float32, or go on with '
+  '--on_non_finite=restore.'
+)
 
 
 class NonFiniteError(UserError):
@@ -47,11 +62,12 @@ def train(
   trainer: Trainer,
   run: RunConfig,
   workdir: workdir_lib.Workdir,
-  batches: Callable[[int], tf.data.Dataset],
+  batches: Callable[[int, tf.distribute.InputContext], tf.data.Dataset],
   strategy: tf.distribute.Strategy,
   evaluate: Callable[[], dict[str, float]],
   draw: Callable[[], dict[str, np.ndarray]],
   title: str = 'training',
+  faults: Faults = STOP,
 ):
   """Trains to the last step, from the newest checkpoint if there is one.
 
@@ -59,33 +75,43 @@ def train(
     trainer: What to train, built under `strategy`.
     run: Length of the run and intervals of everything.
     workdir: Where everything is written.
-    batches: From a step to the endless batches from that step on.
+    batches: From a step and an input pipeline to that pipeline's share of the
+      endless batches from that step on; where these have 'broken', float32
+      `[batch]`, its sum is logged as 'broken_examples'.
     strategy: Where replicas run.
     evaluate: Gives figures on held-out data.
     draw: Gives pictures by name, uint8 `[height, width, 3]`.
     title: What the progress bar calls this run.
+    faults: What to do about a loss that is not finite.
 
   Raises:
     NonFiniteError: If a loss term is not finite, naming the term and step.
     CheckpointError: If checkpoints cannot be read or written.
     Preempted: If SIGTERM came; everything up to the end of that chunk is saved.
+    WorkerLost: If another worker of the run has ended.
   """
   # ---------------------------------------------------------------- restore
-  contents = trainer.checkpoint_contents()
+  team = workers.Workers(strategy)
+  chief = workers.is_chief(strategy)
   saver = checkpoints.Checkpoints(
-    workdir.checkpoints, contents, run.keep_checkpoints
+    workdir.checkpoints, trainer.checkpoint_contents(), run.keep_checkpoints
   )
   step = saver.restore()
-  workdir.forget_after(step)
+  if chief:
+    workdir.forget_after(step)
   if step >= run.num_steps:
     logging.info('%s: all %d steps are done.', title, step)
     return
+  goes_back = faults.on_non_finite == 'restore'
+  if chief and goes_back and not step:
+    saver.save(0)  # For there to be something to go back to.
   logging.info('%s: from step %d to %d.', title, step, run.num_steps)
 
   # ------------------------------------------------------------------ build
-  iterator = iter(strategy.experimental_distribute_dataset(batches(step)))
+  left_out = skips.Skips(workdir.path, writes=chief)
+  iterator = _iterator(strategy, batches, left_out, step)
   run_chunk = _Chunk(trainer, strategy)
-  writer = summaries.Writer(workdir)
+  writer = summaries.Writer(workdir) if chief else None
   means = _Means()
   seconds = 0.0
 
@@ -93,39 +119,111 @@ def train(
   with (
     progress.Bar(title, step, run.num_steps) as bar,
     preemption.Watch() as watch,
+    team.or_lost(title),
   ):
+    team.check_same_step(step)
     while step < run.num_steps:
       end = _chunk_end(step, run)
       started = time.monotonic()
-      while step < end:
-        kind = trainer.step_kind(step)
-        count = 1
-        while step + count < end and trainer.step_kind(step + count) == kind:
-          count += 1
-        rows = run_chunk(kind, iterator, step, count)
-        _stop_if_not_finite(rows, step)
-        means.add(rows)
-        step += count
+      kind = trainer.step_kind(step)
+      count = 1
+      while step + count < end and trainer.step_kind(step + count) == kind:
+        count += 1
+      rows = run_chunk(kind, iterator, step, count)
       seconds += time.monotonic() - started
+      wrong = _not_finite(rows, step)
+      if wrong:
+        if not goes_back:
+          raise NonFiniteError(f'{wrong}{_STOPPED}')
+        step = _go_back(saver, left_out, wrong)
+        if chief:
+          workdir.forget_after(step)
+        iterator = _iterator(strategy, batches, left_out, step)
+        means, seconds = _Means(), 0.0
+        continue
+      means.add(rows)
+      step += count
+      if step < end:
+        continue
       bar.update(step, means.newest('loss'))
 
       if _due(step, run.log_every, run.num_steps):
         row = means.take()
         row['images_per_second'] = run.batch_size * row.pop('steps') / seconds
         seconds = 0.0
-        writer.scalars(step, row)
-      if _due(step, run.eval_every, run.num_steps):
-        writer.scalars(step, evaluate(), 'eval/')
-      if _due(step, run.picture_every, run.num_steps):
-        writer.images(step, draw())
-      if watch.asked or _due(step, run.checkpoint_every, run.num_steps):
+        if chief:
+          writer.scalars(step, row)
+      if chief:
+        if _due(step, run.eval_every, run.num_steps):
+          writer.scalars(step, evaluate(), 'eval/')
+        if _due(step, run.picture_every, run.num_steps):
+          writer.images(step, draw())
+      asked = team.any(watch.asked)
+      if chief and (asked or _due(step, run.checkpoint_every, run.num_steps)):
         writer.flush()
         saver.save(step)
-      if watch.asked and step < run.num_steps:
+      if asked and step < run.num_steps:
         raise preemption.Preempted(
           f'{title} was asked to stop (SIGTERM) and is saved at step {step} of '
           f'{run.num_steps}: the same command goes on from there.'
         )
+    team.any(False)  # The others wait here until the chief has written.
+
+
+def _iterator(strategy, batches, left_out: skips.Skips, step: int):
+  """Every replica's share of the batches from a step on."""
+
+  def pipeline(context):
+    data = left_out.batches(step, lambda first: batches(first, context))
+    return _for_replicas(data, context)
+
+  return iter(strategy.distribute_datasets_from_function(pipeline))
+
+
+def _for_replicas(
+  data: tf.data.Dataset, context: tf.distribute.InputContext
+) -> tf.data.Dataset:
+  """Parts each batch of a pipeline into one for each of its replicas."""
+  replicas = context.num_replicas_in_sync // context.num_input_pipelines
+  if replicas == 1:
+    return data
+
+  def part(x):
+    size = x.shape[0] // replicas
+    return tf.reshape(x, [replicas, size, *x.shape[1:]])
+
+  options = data.options()
+  data = data.map(lambda batch: tf.nest.map_structure(part, batch)).unbatch()
+  return data.prefetch(replicas).with_options(options)
+
+
+def _go_back(
+  saver: checkpoints.Checkpoints, left_out: skips.Skips, wrong: '_NotFinite'
+) -> int:
+  """Restores the last checkpoint; the data since then are left out.
+
+  Raises:
+    NonFiniteError: If the run went back there several times already.
+  """
+  step = saver.restore()
+  if left_out.times(step) == skips.MOST_TIMES:
+    raise NonFiniteError(
+      f'{wrong}, after the run went back to step {step} {skips.MOST_TIMES} '
+      'times with other data: it is not the data. Try a lower learning rate, a '
+      'longer warm-up or float32.'
+    )
+  count = wrong.step - step + 1
+  first = left_out.batch_of(step)
+  left_out.add(step, count)
+  logging.warning(
+    '%s: going back to the checkpoint of step %d; batches %d to %d are left '
+    'out.',
+    wrong,
+    step,
+    first,
+    first + count - 1,
+  )
+  return step
 
 
 class _Chunk:
@@ -156,7 +254,10 @@ class _Chunk:
   @tf.autograph.experimental.do_not_convert
   def _one(self, kind, batch, step):
     def replica(batch):
-      return self._trainer.replica_step(kind, batch, step)
+      metrics = self._trainer.replica_step(kind, batch, step)
+      if 'broken' in batch:
+        metrics['broken_examples'] = tf.reduce_sum(batch['broken'])
+      return metrics
 
     metrics = self._strategy.run(replica, args=(batch,))
     self._names[kind] = sorted(metrics)
@@ -212,12 +313,23 @@ def _due(step: int, every: int, last: int) -> bool:
   return step == last or bool(every and step % every == 0)
 
 
-def _stop_if_not_finite(rows: dict[str, np.ndarray], step: int):
-  for name, values in rows.items():
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if wrong.size:
-      raise NonFiniteError(
-        f'{name} became {values[wrong[0]]} at step {step + wrong[0]}: '
-        'training stopped, and the last checkpoint is from before that. Try '
-        'a lower learning rate, a longer warm-up or float32.'
-      )
+@dataclasses.dataclass(frozen=True)
+class _NotFinite:
+  """A term of the loss that is infinite or not a number."""
+
+  name: str
+  value: float
+  step: int
+
+  def __str__(self) -> str:
+    return f'{self.name} became {self.value} at step {self.step}'
+
+
+def _not_finite(rows: dict[str, np.ndarray], step: int) -> _NotFinite | None:
+  """The first term that is not finite, of steps from `step` on."""
+  found = [
+    _NotFinite(name, values[wrong[0]], step + int(wrong[0]))
+    for name, values in rows.items()
+    if (wrong := np.flatnonzero(~np.isfinite(values))).size
+  ]
+  return min(found, key=lambda wrong: wrong.step, default=None)

@@ -13,7 +13,11 @@ EXIT_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: not done, but nothing is wrong. Start it again."""
 
 
-class Preempted(UserError):
+class Restart(UserError):
+  """A run that ended early through no fault of its own: start it again."""
+
+
+class Preempted(Restart):
   """A run was asked to stop, and has saved what it did."""
 
 

@@ -1,24 +1,36 @@
 """Where replicas run."""
 
+import json
+import os
+
 import tensorflow as tf
 
 from vim_tf.config import ConfigError
 
-NAMES = ('auto', 'one_device', 'mirrored', 'tpu')
+NAMES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
+
+_TF_CONFIG_HELP = (
+  'strategy=multi_worker needs the environment variable TF_CONFIG, such as '
+  '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+  '"task": {"type": "worker", "index": 0}}.'
+)
 
 
 def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
-  """Makes a distribution strategy.
+  """Makes a distribution strategy; call it before TensorFlow computes anything.
 
   Args:
     name: One of `NAMES`. 'auto' takes every GPU of this machine, else its CPU.
+      'mirrored' takes every GPU, or every logical CPU device. 'multi_worker'
+      joins the cluster that the environment variable TF_CONFIG describes.
     tpu: 'local' on a Cloud TPU VM, or a TPU's name.
 
   Returns:
     The strategy.
 
   Raises:
-    ConfigError: If the name is unknown or no TPU answers.
+    ConfigError: If the name is unknown, no TPU answers or TF_CONFIG describes
+      no cluster.
   """
   if name not in NAMES:
     raise ConfigError(
@@ -33,10 +45,37 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
       line = str(error).splitlines()[0]
       raise ConfigError(f'No TPU {tpu!r} answers: {line}') from error
     return tf.distribute.TPUStrategy(resolver)
+  if name == 'multi_worker':
+    return _multi_worker()
   gpus = tf.config.list_logical_devices('GPU')
   if name == 'mirrored' or (name == 'auto' and len(gpus) > 1):
-    return tf.distribute.MirroredStrategy()
+    devices = gpus or tf.config.list_logical_devices('CPU')
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
   return tf.distribute.OneDeviceStrategy('/gpu:0' if gpus else '/cpu:0')
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+  """The workers that TF_CONFIG names, one process each."""
+  text = os.environ.get('TF_CONFIG', '')
+  try:
+    settings = json.loads(text)
+    workers = settings['cluster']['worker']
+    index = settings['task']['index']
+    known = settings['task']['type'] == 'worker' and 0 <= index < len(workers)
+  except (ValueError, KeyError, TypeError) as error:
+    raise ConfigError(_TF_CONFIG_HELP) from error
+  if not known:
+    raise ConfigError(_TF_CONFIG_HELP)
+  try:
+    return tf.distribute.MultiWorkerMirroredStrategy()
+  except RuntimeError as error:  # TensorFlow has computed something already.
+    raise ConfigError(
+      f'The workers cannot be joined: {str(error).splitlines()[0]}'
+    ) from error
+  except tf.errors.OpError as error:
+    raise ConfigError(
+      f'Worker {index} cannot join the others: {error.message.splitlines()[0]}'
+    ) from error
 
 
 def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:

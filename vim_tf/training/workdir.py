@@ -24,21 +24,33 @@ class WorkdirError(UserError):
 
 
 class Workdir:
-  """An open working directory, locked until the process ends.
+  """An open working directory, locked until it is closed or the process ends.
 
   Args:
     path: The directory; made if it is not there.
     kind: What the run trains: 'vit_vqgan', 'vim', ...
     config: The run's config.
     facts: What else belongs into `config.json`: class names, fingerprints.
+    writes: Whether this process writes; of several workers the first one
+      does, and the others hold no lock and check nothing.
 
   Raises:
     WorkdirError: If the directory cannot be written, belongs to a run of
       another kind or config, or is in use.
   """
 
-  def __init__(self, path: str, kind: str, config, facts: dict | None = None):
+  def __init__(
+    self,
+    path: str,
+    kind: str,
+    config,
+    facts: dict | None = None,
+    writes: bool = True,
+  ):
     self.path = make_folder(path)
+    self._lock = None
+    if not writes:
+      return
     for part in (self.checkpoints, self.events, self.samples):
       make_folder(part)
     self._lock = open(self.path / 'lock', 'a')
@@ -72,6 +84,11 @@ class Workdir:
   @property
   def samples(self) -> pathlib.Path:
     return self.path / 'samples'
+
+  def close(self):
+    """Gives up the lock."""
+    if self._lock is not None:
+      self._lock.close()
 
   def log(self, row: dict):
     """Appends one row to `metrics.jsonl`."""

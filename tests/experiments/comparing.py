@@ -1,0 +1,77 @@
+"""Compares what two runs left: their metrics, and every saved tensor."""
+
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from vim_tf.training import checkpoints
+from vim_tf.training import workdir as workdir_lib
+
+
+def read_checkpoint(
+  workdir: str | os.PathLike, step: int | None = None
+) -> dict[str, np.ndarray]:
+  """Every tensor of a run's checkpoint, by default of the newest one."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  step = checkpoints.steps(folder)[-1] if step is None else step
+  reader = tf.train.load_checkpoint(
+    str(folder / f'step-{step:09d}' / 'checkpoint')
+  )
+  return {
+    name: reader.get_tensor(name)
+    for name in reader.get_variable_to_shape_map()
+    if not name.startswith('_CHECKPOINTABLE')
+  }
+
+
+def timeless_rows(workdir: str | os.PathLike) -> list[dict]:
+  """A run's metrics without what time has a part in."""
+  return [
+    {key: value for key, value in row.items() if key != 'images_per_second'}
+    for row in workdir_lib.read_metrics(workdir)
+  ]
+
+
+def assert_identical(test_case, found: os.PathLike, expected: os.PathLike):
+  """Two runs ended with the same bits and told the same figures."""
+  ours, theirs = read_checkpoint(found), read_checkpoint(expected)
+  test_case.assertEqual(ours.keys(), theirs.keys())
+  for name, value in theirs.items():
+    test_case.assertEqual(ours[name].tobytes(), value.tobytes(), name)
+  test_case.assertEqual(timeless_rows(found), timeless_rows(expected))
+
+
+def assert_close(
+  test_case,
+  found: os.PathLike,
+  expected: os.PathLike,
+  qkv_width: int,
+  tolerance: float = 1e-5,
+):
+  """Two runs ended with nearly the same weights, moments and figures.
+
+  Left out are the biases of attention's keys, which add the same to all logits
+  of a softmax: the loss does not depend on them, and Adam makes whole steps of
+  the rounding errors that are their gradient.
+
+  Args:
+    test_case: The test that fails.
+    found: A run's working directory.
+    expected: Another one's.
+    qkv_width: Width of a block's queries, keys and values together; no vector
+      but their biases may have it.
+    tolerance: Largest difference, absolute or relative.
+  """
+  ours, theirs = read_checkpoint(found), read_checkpoint(expected)
+  test_case.assertEqual(ours.keys(), theirs.keys())
+  for name, value in theirs.items():
+    ours_here = ours[name]
+    if value.shape == (qkv_width,):
+      keys = slice(qkv_width // 3, 2 * qkv_width // 3)
+      value, ours_here = np.delete(value, keys), np.delete(ours_here, keys)
+    test_case.assertAllClose(ours_here, value, tolerance, tolerance, name)
+  rows = timeless_rows(expected)
+  for one, other in zip(timeless_rows(found), rows, strict=True):
+    test_case.assertAllClose(one, other, 10 * tolerance, tolerance)

@@ -1,0 +1,149 @@
+"""Tiny runs of every stage, to be killed and started again."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import pathlib
+
+from experiments import probing, quickstart_configs, stage1, stage2
+from tests.experiments import tiny_runs
+from vim_tf import presets, restore
+from vim_tf.config import replace
+from vim_tf.data import sources
+from vim_tf.training import strategy as strategy_lib
+
+STEPS = 90
+_EVERY = 3
+_RUN = {
+  'run.num_steps': str(STEPS),
+  'run.batch_size': '4',
+  'run.deterministic': 'true',
+  'run.steps_per_loop': '2',
+  'run.log_every': '2',
+  'run.eval_every': '0',
+  'run.picture_every': '0',
+  'run.checkpoint_every': str(_EVERY),
+  'run.keep_checkpoints': '2',
+}
+_EMA = {'optimizer.ema_decay': '0.9'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One kind of run.
+
+  Attributes:
+    name: What the summary calls it.
+    train: Trains to the end, or goes on, in the folder that it is given.
+    workdirs: Where below that folder runs leave checkpoints.
+  """
+
+  name: str
+  train: Callable[[pathlib.Path], object]
+  workdirs: tuple[str, ...] = ('',)
+
+
+def prepare(root: pathlib.Path):
+  """Images, and runs of both stages to build on; lets TensorFlow compute."""
+  tiny_runs.make_images(root / 'images')
+  tiny_runs.make_tokenizer(root / 'tokenizer', root / 'images')
+  tiny_runs.make_vim(root / 'vim', root / 'images', root / 'tokenizer')
+
+
+def all_stages(root: pathlib.Path) -> dict[str, Stage]:
+  """Every stage by name, on what `prepare` made in `root`."""
+  return {
+    stage.name: stage
+    for stage in (
+      Stage('stage1', functools.partial(_stage1, root)),
+      Stage('stage2', functools.partial(_stage2, root)),
+      Stage(
+        'probe',
+        functools.partial(_probe, root),
+        ('seed-0/choice', 'seed-0/final'),
+      ),
+      Stage(
+        'quickstart',
+        _quickstart,
+        ('tokenizer', 'vim'),
+      ),
+    )
+  }
+
+
+def _stage1(root, path):
+  config = replace(
+    presets.stage1('tiny'),
+    {
+      **_RUN,
+      **_EMA,
+      'data.name': f'folder:{root / "images"}',
+      'model.encoder.num_blocks': '1',
+      'model.decoder.num_blocks': '1',
+      'codebook.revival_interval': '5',
+      'codebook.revival_steps': '1000',
+      'optimizer.decay_end': str(STEPS),
+    },
+  )
+  stage1.train(config, str(path), strategy_lib.make('one_device'))
+
+
+def _stage2(root, path):
+  config = replace(
+    presets.stage2('tiny'),
+    {
+      **_RUN,
+      **_EMA,
+      'data.name': f'folder:{root / "images"}',
+      'tokenizer': str(root / 'tokenizer'),
+      'model.transformer.num_blocks': '1',
+      'model.num_classes': '2',
+      'optimizer.decay_end': str(STEPS),
+    },
+  )
+  stage2.train(config, str(path), strategy_lib.make('one_device'))
+
+
+def _probe(root, path):
+  tokenizer, vim = restore.both(root / 'vim', str(root / 'tokenizer'))
+  config = replace(
+    presets.probe('tiny', vim.config),
+    {
+      **_RUN,
+      'optimizer.decay_end': str(STEPS),
+      'vim': str(root / 'vim'),
+      'baselines': 'false',
+      'block': '0',
+    },
+  )
+  probing.sweep(
+    tokenizer,
+    vim,
+    sources.load(config.data, 'train'),
+    sources.load(config.data, 'validation'),
+    config,
+    path,
+    strategy_lib.make('one_device'),
+  )
+
+
+def _quickstart(path):
+  """The training of `quickstart --budget=tiny`, both stages in one folder."""
+  budget = quickstart_configs.BUDGETS['tiny']
+  strategy = strategy_lib.make('one_device')
+  first = budget.stage1(str(path.parent / 'data'), 'float32')
+  first = replace(first, {'run.deterministic': 'true', **_short(first)})
+  stage1.train(first, str(path / 'tokenizer'), strategy)
+  second = budget.stage2(first, str(path / 'tokenizer'))
+  second = replace(second, {'run.deterministic': 'true', **_short(second)})
+  stage2.train(second, str(path / 'vim'), strategy)
+
+
+def _short(config) -> dict[str, str]:
+  """Checkpoints often enough that a killed run gets on."""
+  every = max(1, config.run.num_steps // 10)
+  return {
+    'run.checkpoint_every': str(every),
+    'run.log_every': str(every),
+    'run.steps_per_loop': str(every),
+  }
