@@ -466,6 +466,21 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
       self.assertRegex(str(found), f'^Record 20 of {path} is damaged')
       self.assertNotIn('\n', str(found))
 
+  def test_damaged_records_are_left_out(self):
+    shutil.copytree(self.cache.path, self._new)
+    path = self._new / 'train-00002-of-00003.tfrecord'
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content[:-200])
+    cache = code_cache.CodeCache(self._new, 'skip')
+    clean, found = _train(self.cache, 20), _train(cache, 20)
+    broken = found.pop('broken') > 0
+    self.assertBetween(broken.sum(), 2, 10)
+    for name, value in clean.items():
+      self.assertAllEqual(found[name][~broken], value[~broken])
+      if name != 'seeds':  # Those are the example's that was drawn.
+        self.assertNotAllEqual(found[name][broken], value[broken])
+
   def test_another_run(self):
     self.cache.check_fits(_stage2(), _TOKENIZER)
     self.cache.check_fits(
