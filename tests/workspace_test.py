@@ -128,7 +128,7 @@ class RequirementsTest(absltest.TestCase):
     return {_normal(m['name']): m['version'] for m in _LOCKED.finditer(text)}
 
   def test_every_requirement_is_locked(self):
-    for name in ('requirements', 'requirements-data'):
+    for name in ('requirements', 'requirements-data', 'requirements-beam'):
       with self.subTest(name):
         required = self._read(name + '.txt')
         locked = self._read_lock(name + '.lock')

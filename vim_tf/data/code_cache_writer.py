@@ -61,31 +61,82 @@ def write(
   temporary = folder.with_name(f'{folder.name}.writing-{os.getpid()}')
   try:
     temporary.mkdir(parents=True)
-    manifest = {
-      'format': code_cache.FORMAT,
-      **dataclasses.asdict(description),
-      'image_size': description.data.image_size,
-      'code_type': np.dtype(description.code_type).name,
-      'record_bytes': description.record_bytes,
-      'splits': {
-        name: _write_split(temporary, description, name, content, shard_bytes)
-        for name, content in (
-          (code_cache.TRAIN, train),
-          (code_cache.EVALUATION, evaluation),
-        )
-      },
-      'versions': {
-        name: importlib.metadata.version(name) for name in _VERSIONS_OF
-      },
+    splits = {
+      name: _write_split(temporary, description, name, content, shard_bytes)
+      for name, content in (
+        (code_cache.TRAIN, train),
+        (code_cache.EVALUATION, evaluation),
+      )
     }
-    text = json.dumps(manifest, indent=2) + '\n'
-    (temporary / code_cache.MANIFEST).write_text(text)
+    write_manifest(temporary, description, splits)
     check_new(folder)
     os.rename(temporary, folder)
   except OSError as error:
     raise DataError(f'Cannot write to {folder}: {error.strerror}.') from error
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(
+  folder: pathlib.Path, description: code_cache.Description, splits: dict
+):
+  """Writes what makes a folder of TFRecords a cache.
+
+  Args:
+    folder: Where the records lie.
+    description: What they are.
+    splits: For 'train' and 'evaluation' what `split_record` gives.
+  """
+  manifest = {
+    'format': code_cache.FORMAT,
+    **dataclasses.asdict(description),
+    'image_size': description.data.image_size,
+    'code_type': np.dtype(description.code_type).name,
+    'record_bytes': description.record_bytes,
+    'splits': splits,
+    'versions': {
+      name: importlib.metadata.version(name) for name in _VERSIONS_OF
+    },
+  }
+  text = json.dumps(manifest, indent=2) + '\n'
+  (folder / code_cache.MANIFEST).write_text(text)
+
+
+def split_record(
+  split: str,
+  fingerprint: str,
+  examples: int,
+  crops: int,
+  shards: list[records.Shard],
+) -> dict:
+  """A split's part of the manifest; for the arguments see `Content`."""
+  return {
+    'split': split,
+    'fingerprint': fingerprint,
+    'examples': examples,
+    'crops': crops,
+    'shards': [dataclasses.asdict(shard) for shard in shards],
+  }
+
+
+def payloads(
+  description: code_cache.Description,
+  batch: dict[str, np.ndarray],
+  crop: int,
+) -> list[bytes]:
+  """The records of a batch.
+
+  Raises:
+    ValueError: If codes or labels are out of range.
+  """
+  _check_range('codes', batch['codes'], description.codebook_size)
+  _check_range('labels', batch['labels'], len(description.class_names))
+  return [
+    description.serialize(codes, label, index, crop)
+    for codes, label, index in zip(
+      batch['codes'], batch['labels'], batch['indices'], strict=True
+    )
+  ]
 
 
 def check_new(folder: str | os.PathLike):
@@ -112,28 +163,24 @@ def _write_split(
   for crop, batches in enumerate(content.crops):
     count = 0
     for batch in batches:
-      _check_range('codes', batch['codes'], description.codebook_size)
-      _check_range('labels', batch['labels'], len(description.class_names))
       count += len(batch['codes'])
       if count > content.examples:
         break
-      for codes, label, index in zip(
-        batch['codes'], batch['labels'], batch['indices'], strict=True
-      ):
-        writer.write(description.serialize(codes, label, index, crop))
+      for payload in payloads(description, batch, crop):
+        writer.write(payload)
     if count != content.examples:
       raise DataError(
         f'Split {content.split!r} of {description.data.name!r} was to have '
         f'{content.examples} examples, but gave {count}'
         f'{" or more" if count > content.examples else ""}.'
       )
-  return {
-    'split': content.split,
-    'fingerprint': content.fingerprint,
-    'examples': content.examples,
-    'crops': len(content.crops),
-    'shards': [dataclasses.asdict(shard) for shard in writer.finish()],
-  }
+  return split_record(
+    content.split,
+    content.fingerprint,
+    content.examples,
+    len(content.crops),
+    writer.finish(),
+  )
 
 
 def _check_range(name: str, values: np.ndarray, limit: int):

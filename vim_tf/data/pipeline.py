@@ -102,6 +102,7 @@ def evaluation_batches(
   *,
   batch_size: int,
   max_examples: int | None = None,
+  part: range | None = None,
 ) -> tf.data.Dataset:
   """One pass over images in a fixed order, with a centre crop.
 
@@ -111,6 +112,7 @@ def evaluation_batches(
     batch_size: Images of a batch.
     max_examples: Most images given out: spread evenly over a random-access
       source, the first ones of a stream.
+    part: Which of those, by their place in that order; None: all.
 
   Returns:
     Dictionaries: `images`, float32 `[batch_size, image_size, image_size, 3]`
@@ -125,6 +127,8 @@ def evaluation_batches(
     data = tf.data.Dataset.from_tensor_slices(dict(index=chosen))
   else:
     data = source.examples().take(count)
+  if part is not None:
+    data = data.skip(part.start).take(len(part))
   read = _reader(source, config, centered=True)
 
   def finish(example):
@@ -147,6 +151,7 @@ def epoch_batches(
   batch_size: int,
   seed: int,
   epoch: int,
+  part: range | None = None,
 ) -> tf.data.Dataset:
   """One pass in the source's own order, augmented as training augments.
 
@@ -157,6 +162,7 @@ def epoch_batches(
     seed: The seed of the augmentation, at least 0.
     epoch: Which of its crops an image is given: that with which a run of this
       seed draws it after so many earlier draws.
+    part: Which examples, by their place in that order; None: all.
 
   Returns:
     Dictionaries as `evaluation_batches` gives them.
@@ -167,6 +173,8 @@ def epoch_batches(
     )
   else:
     data = source.examples()
+  if part is not None:
+    data = data.skip(part.start).take(len(part))
   read = _reader(source, config)
   flippable = tf.constant(source.flippable)
 

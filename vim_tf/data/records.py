@@ -6,7 +6,7 @@ or a shuffle buffer, and the size of a file tells whether it is whole. What is
 read is held against the checksum that TFRecords carry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -46,6 +46,61 @@ class Shard:
   sha256: str
 
 
+def plan(
+  name: str, num_records: int, payload_bytes: int, shard_bytes: int
+) -> list[tuple[str, range]]:
+  """Which records go into which file.
+
+  Args:
+    name: What the files' names begin with.
+    num_records: How many records there will be.
+    payload_bytes: Length of each record's data.
+    shard_bytes: Size of a file at most; one record at least goes into each.
+
+  Returns:
+    For each file its name and the numbers of its records.
+  """
+  most = max(1, shard_bytes // (payload_bytes + FRAME_BYTES))
+  num_shards = max(1, -(-num_records // most))
+  # Evenly, rather than full ones and a small one at the end.
+  per_shard = -(-num_records // num_shards)
+  firsts = range(0, num_records, per_shard)
+  return [
+    (
+      f'{name}-{number:05d}-of-{len(firsts):05d}.tfrecord',
+      range(first, min(first + per_shard, num_records)),
+    )
+    for number, first in enumerate(firsts)
+  ]
+
+
+def write_shard(path: os.PathLike, payloads: Iterable[bytes]) -> Shard:
+  """Writes one file whole, under another name first.
+
+  Raises:
+    DataError: If it cannot be written.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'{path.name}.{os.getpid()}')
+  count = 0
+  try:
+    with tf.io.TFRecordWriter(str(temporary)) as file:
+      for payload in payloads:
+        file.write(payload)
+        count += 1
+    os.replace(temporary, path)
+    return describe(path, count)
+  except (OSError, tf.errors.OpError) as error:
+    raise DataError(f'Cannot write {path}: {error}.') from error
+
+
+def describe(path: pathlib.Path, count: int) -> Shard:
+  """What there is to say of a file of so many records."""
+  with open(path, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  return Shard(path.name, count, path.stat().st_size, digest)
+
+
 class Writer:
   """Spreads records over numbered files of about one size.
 
@@ -66,14 +121,9 @@ class Writer:
     shard_bytes: int,
   ):
     self._folder = pathlib.Path(folder)
-    self._name = name
     self._num_records = num_records
     self._payload_bytes = payload_bytes
-    most = max(1, shard_bytes // (payload_bytes + FRAME_BYTES))
-    self._num_shards = max(1, -(-num_records // most))
-    # Evenly, rather than full ones and a small one at the end.
-    self._per_shard = -(-num_records // self._num_shards)
-    self._num_shards = -(-num_records // self._per_shard)
+    self._plan = plan(name, num_records, payload_bytes, shard_bytes)
     self._written = 0
     self._file = None
     self._shards = []
@@ -92,15 +142,17 @@ class Writer:
       )
     if self._written == self._num_records:
       raise ValueError(f'There are more than {self._num_records} records.')
-    ends = (self._num_records, (len(self._shards) + 1) * self._per_shard)
-    path = self._folder / self._file_name()
+    name, numbers = self._plan[len(self._shards)]
+    path = self._folder / name
     try:
       if self._file is None:
         self._file = tf.io.TFRecordWriter(str(path))
       self._file.write(payload)
       self._written += 1
-      if self._written in ends:
-        self._close_file(path)
+      if self._written == numbers.stop:
+        self._file.close()
+        self._file = None
+        self._shards.append(describe(path, len(numbers)))
     except (OSError, tf.errors.OpError) as error:
       raise DataError(f'Cannot write {path}: {error}.') from error
 
@@ -115,20 +167,6 @@ class Writer:
         f'There are {self._written} records instead of {self._num_records}.'
       )
     return self._shards
-
-  def _file_name(self) -> str:
-    number = len(self._shards)
-    return f'{self._name}-{number:05d}-of-{self._num_shards:05d}.tfrecord'
-
-  def _close_file(self, path: pathlib.Path):
-    self._file.close()
-    self._file = None
-    with open(path, 'rb') as file:
-      digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    before = len(self._shards) * self._per_shard
-    self._shards.append(
-      Shard(path.name, self._written - before, path.stat().st_size, digest)
-    )
 
 
 class Reader:

@@ -315,18 +315,13 @@ def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
 
 
 def _in_memory(source: Source, builder, image_key, label_key) -> Source:
-  data = builder.as_dataset(
-    split=source.split,
-    shuffle_files=False,
-    decoders={image_key: tfds.decode.SkipDecoding()},
-  )
-  if source.on_bad_example == bad_examples.SKIP:
-    data = data.ignore_errors()
+  data = _all_examples(source, builder, image_key, label_key)
   records, labels = [], []
   try:
-    for example in data.as_numpy_iterator():
-      records.append(example[image_key])
-      labels.append(example[label_key] if label_key else 0)
+    for image, label in data.as_numpy_iterator():
+      if image:
+        records.append(image)
+        labels.append(label)
   except tf.errors.DataLossError as error:
     raise DataError(
       f'A file of data set {source.name!r} in {builder.data_dir} is damaged: '
@@ -363,13 +358,34 @@ def _in_memory(source: Source, builder, image_key, label_key) -> Source:
   )
 
 
-def _streamed(source: Source, builder, image_key, label_key) -> Source:
+def _all_examples(source, builder, image_key, label_key) -> tf.data.Dataset:
+  """Pairs of encoded image and label; no image where it cannot be read."""
+  decoders = {image_key: tfds.decode.SkipDecoding()}
+  if source.on_bad_example == bad_examples.STOP:
+    data = builder.as_dataset(
+      split=source.split, shuffle_files=False, decoders=decoders
+    )
+    return data.map(
+      lambda example: (
+        example[image_key],
+        example[label_key] if label_key else tf.constant(0, tf.int64),
+      )
+    )
+  # TFDS counts what it reads, and would not end.
+  stream = _streamed(source, builder, image_key, label_key, numbered=True)
+  return stream.examples().map(lambda e: (e['image'], e['label']))
+
+
+def _streamed(
+  source: Source, builder, image_key, label_key, numbered: bool = False
+) -> Source:
+  """A source that reads its files; `numbered` takes labels without names."""
   if builder.info.file_format.value != 'tfrecord':
     raise DataError(
       f'Data set {source.name!r} is too large for the memory and stored as '
       f'{builder.info.file_format.value}; only tfrecord can be streamed.'
     )
-  if source.class_names == ('image',):
+  if source.class_names == ('image',) and not numbered:
     label_key = ''  # Numbers without names: unknown before all are read.
   keys = [key for key in (image_key, label_key) if key]
   features = tfds.decode.PartialDecoding(
@@ -394,7 +410,7 @@ def _streamed(source: Source, builder, image_key, label_key) -> Source:
 
   skips = source.on_bad_example == bad_examples.SKIP
   instructions = builder.info.splits[source.split].file_instructions
-  for instruction in instructions:
+  for instruction in instructions if skips else ():
     if not tf.io.gfile.exists(instruction.filename):
       raise DataError(f'{instruction.filename} is not there.')
   firsts = _first_indices(builder)
