@@ -45,13 +45,15 @@ def train(
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
-  perceptual = load_perceptual(config)
+  with strategy.scope():
+    perceptual = load_perceptual(config)
   source = sources.load(
     config.data, config.data.train_split, faults.on_bad_example
   )
   held_out = sources.load(
     config.data, config.data.eval_split, faults.on_bad_example
   )
+  strategy_lib.check_input(strategy, source.random_access, source.name)
   facts = {
     'class_names': list(source.class_names),
     'data_fingerprint': source.fingerprint,

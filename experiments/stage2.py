@@ -53,8 +53,9 @@ def train(
   fingerprint = restore.fingerprint(tokenizer.model)
   if config.codes:
     examples = _cached_examples(config, fingerprint, faults)
+    strategy_lib.check_input(strategy, True, config.codes)
   else:
-    examples = _online_examples(config, faults)
+    examples = _online_examples(config, faults, strategy)
   facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
   workdir = workdir_lib.Workdir(
     path, 'vim', config, facts, workers.is_chief(strategy)
@@ -135,7 +136,9 @@ class _Examples:
   held_out: Callable[[], tf.data.Dataset]
 
 
-def _online_examples(config: Stage2Config, faults: Faults) -> _Examples:
+def _online_examples(
+  config: Stage2Config, faults: Faults, strategy: tf.distribute.Strategy
+) -> _Examples:
   """Images, of which each step makes codes, as in the paper (5.2)."""
   source = sources.load(
     config.data, config.data.train_split, faults.on_bad_example
@@ -143,6 +146,7 @@ def _online_examples(config: Stage2Config, faults: Faults) -> _Examples:
   held_out = sources.load(
     config.data, config.data.eval_split, faults.on_bad_example
   )
+  strategy_lib.check_input(strategy, source.random_access, source.name)
   classes = len(source.class_names)
   if config.model.num_classes not in (0, classes):
     raise workdir_lib.WorkdirError(

@@ -257,18 +257,12 @@ class _Chunk:
       metrics = self._trainer.replica_step(kind, batch, step)
       if 'broken' in batch:
         metrics['broken_examples'] = tf.reduce_sum(batch['broken'])
-      return metrics
+      self._names[kind] = sorted(metrics)
+      # As one tensor, because each one that leaves an accelerator costs time.
+      return tf.stack([metrics[name] for name in self._names[kind]])
 
-    metrics = self._strategy.run(replica, args=(batch,))
-    self._names[kind] = sorted(metrics)
-    return tf.stack(
-      [
-        self._strategy.reduce(
-          tf.distribute.ReduceOp.SUM, metrics[name], axis=None
-        )
-        for name in self._names[kind]
-      ]
-    )
+    row = self._strategy.run(replica, args=(batch,))
+    return self._strategy.reduce(tf.distribute.ReduceOp.SUM, row, axis=None)
 
 
 class _Means:

@@ -93,3 +93,25 @@ def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:
     f'{replicas} replica(s), batch {batch_size} in all, '
     f'{batch_size // replicas} each'
   )
+
+
+def check_input(strategy: tf.distribute.Strategy, python: bool, name: str):
+  """Refuses data that need Python where there is none.
+
+  The hosts of a TPU pod slice run input pipelines, but no Python: one program,
+  on the first of them, drives them all.
+
+  Args:
+    strategy: Where replicas run.
+    python: Whether the pipeline of these data calls Python.
+    name: What the message calls them.
+
+  Raises:
+    ConfigError: If that cannot work.
+  """
+  hosts = getattr(strategy.extended, 'num_hosts', 1)
+  if python and hosts > 1:
+    raise ConfigError(
+      f'{name} is read through Python, which {hosts} TPU hosts cannot do: take '
+      'a TFDS data set large enough to be streamed, or the TPU of one host.'
+    )

@@ -98,8 +98,9 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
 class LPIPS:
   """Perceptual distance of two batches of images.
 
-  The weights are constants, not variables: no optimizer trains them and no
-  checkpoint stores them. Make the object outside of any `tf.function`.
+  No optimizer trains the weights and no checkpoint stores them; they are
+  variables for a TPU to keep them, as constants would be sent to it each step.
+  Make the object outside of any `tf.function`, under the strategy's scope.
 
   Where one side needs no gradient (the target), compute its `features` apart,
   outside of the tape or from tensors it does not watch, and only the other
@@ -126,13 +127,11 @@ class LPIPS:
         weights['VGG16_0'][f'Conv_{i}'] for i in range(sum(_STAGES))
       ]
       self._kernels = [
-        tf.constant(conv['kernel'], self.dtype) for conv in convolutions
+        _fixed(conv['kernel'], self.dtype) for conv in convolutions
       ]
-      self._biases = [
-        tf.constant(conv['bias'], self.dtype) for conv in convolutions
-      ]
+      self._biases = [_fixed(conv['bias'], self.dtype) for conv in convolutions]
       self._heads = [
-        tf.constant(
+        _fixed(
           weights[f'NetLinLayer_{i}']['Conv_0']['kernel'][0, 0, :, 0],
           tf.float32,
         )
@@ -203,3 +202,7 @@ class LPIPS:
       float32 `[batch]`, at least 0, and 0 for equal images.
     """
     return self.distance(self.features(a), self.features(b))
+
+
+def _fixed(value: np.ndarray, dtype: tf.DType) -> tf.Variable:
+  return tf.Variable(tf.constant(value, dtype), trainable=False)
