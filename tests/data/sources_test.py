@@ -194,6 +194,21 @@ class StreamTest(absltest.TestCase):
     builder = NamedToy(data_dir=self.data_dir)
     self.assertGreater(builder.info.splits['train'].num_shards, 1)
 
+  def test_streaming_calls_no_python(self):
+    """The hosts of a TPU pod run input pipelines, and no Python."""
+
+    def graph(source):
+      data = pipeline.training_batches(
+        source, self.config, batch_size=8, seed=3
+      )
+      return tf.raw_ops.DatasetToGraphV2(
+        input_dataset=tf.data.experimental.to_variant(data)
+      ).numpy()
+
+    in_memory = sources.load(self.config, 'train')
+    self.assertIn(b'PyFunc', graph(in_memory))
+    self.assertNotIn(b'PyFunc', graph(self.source))
+
   def test_fixed_order_and_indices(self):
     examples = list(self.source.examples().as_numpy_iterator())
     self.assertCountEqual([int(e['index']) for e in examples], range(50))
