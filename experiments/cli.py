@@ -192,7 +192,6 @@ def define_run_flags(presets: Sequence[str], default: str):
     'config', None, '[run] JSON file with a whole config, instead of --preset.'
   )
   define_strategy_flags()
-  define_fault_flags()
 
 
 def define_strategy_flags():

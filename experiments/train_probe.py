@@ -10,10 +10,11 @@ started again.
 """
 
 from absl import flags
+import tensorflow as tf
 
 from experiments import cli, probe_figures, probing
 from vim_tf import presets, restore
-from vim_tf.config import Stage2Config
+from vim_tf.config import ConfigError, Stage2Config
 from vim_tf.data import sources
 from vim_tf.training import workdir as workdir_lib
 
@@ -101,6 +102,9 @@ flags.mark_flag_as_required('vim')
 
 def main():
   """Probes, prints and writes."""
+  strategy = cli.strategy()
+  if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    raise ConfigError('A probe runs on one machine: give another --strategy.')
   run = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
   config = cli.config_from_flags(
     lambda name: presets.probe(name, run), SETTINGS
@@ -114,7 +118,7 @@ def main():
     sources.load(config.data, config.data.eval_split),
     config,
     path,
-    cli.strategy(),
+    strategy,
   )
   figures = probe_figures.write(path, outcomes, tokenizer, vim, config)
   print('\n'.join(['', *probe_figures.in_words(figures)]))

@@ -61,6 +61,7 @@ SETTINGS = (
 )
 
 cli.define_run_flags(presets.STAGE2, 'vim_base')
+cli.define_fault_flags()
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')

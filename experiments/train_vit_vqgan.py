@@ -222,6 +222,7 @@ SETTINGS = (
 )
 
 cli.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
+cli.define_fault_flags()
 for setting in SETTINGS:
   setting.define()
 FINETUNE = flags.DEFINE_string(
