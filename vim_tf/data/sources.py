@@ -408,17 +408,17 @@ def _streamed(
       lambda pair: parse(*pair), (index, record), blank
     )
 
-  skips = source.on_bad_example == bad_examples.SKIP
+  lenient = source.on_bad_example == bad_examples.SKIP
   instructions = builder.info.splits[source.split].file_instructions
-  for instruction in instructions if skips else ():
+  for instruction in instructions if lenient else ():
     if not tf.io.gfile.exists(instruction.filename):
       raise DataError(f'{instruction.filename} is not there.')
   firsts = _first_indices(builder)
   return dataclasses.replace(
     source,
     stream=lambda seed, epoch: _stream_records(
-      instructions, firsts, seed, epoch, skips
-    ).map(parse_or_leave_out if skips else parse),
+      instructions, firsts, seed, epoch, lenient
+    ).map(parse_or_leave_out if lenient else parse),
   )
 
 
@@ -434,7 +434,7 @@ def _first_indices(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
 
 
 def _stream_records(
-  instructions, firsts, seed, epoch, skips: bool = False
+  instructions, firsts, seed, epoch, lenient: bool = False
 ) -> tf.data.Dataset:
   """Reads the records of a split once.
 
@@ -443,7 +443,7 @@ def _stream_records(
     firsts: See `_first_indices`.
     seed: The run's seed, or None for the order of the files.
     epoch: Scalar int64, or None; with a seed this runs inside `tf.data`.
-    skips: Whether empty records stand in for a damaged one and, because
+    lenient: Whether empty records stand in for a damaged one and, because
       TFRecords give no other place to go on, for the rest of its file.
 
   Returns:
@@ -460,7 +460,7 @@ def _stream_records(
 
   def read(file, skip, take, first):
     records = tf.data.TFRecordDataset(file).skip(skip).take(take)
-    if skips:
+    if lenient:
       empty = tf.data.Dataset.from_tensors('').repeat()
       records = records.ignore_errors().concatenate(empty).take(take)
     return records.enumerate(first + skip)
