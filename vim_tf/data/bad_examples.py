@@ -26,7 +26,8 @@ def guarded(make: Callable, inputs, blank):
     blank: Tensors of the same structure and types as those that `make` gives.
   """
   # The one place where a graph goes on after an error is a data set.
-  data = tf.data.Dataset.from_tensors(inputs).map(make).ignore_errors()
+  data = tf.data.Dataset.from_tensors({'inputs': inputs})
+  data = data.map(lambda found: make(found['inputs'])).ignore_errors()
   blanks = tf.data.Dataset.from_tensors(blank)
   return data.concatenate(blanks).take(1).get_single_element()
 
