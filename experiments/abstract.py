@@ -1,41 +1,52 @@
 """Programs of the paper's sizes, without memory for their weights.
 
-Inside `no_weights` every variable is a handle that knows its shape and type and
-holds nothing. A function over such variables can be traced and lowered by XLA,
-which needs no more, but not be run.
+Inside `no_weights` every variable is of its shape and type, and all of it is
+pages that the system has promised but never given, because nobody reads them.
+A function over such variables can be traced and lowered by XLA, which looks at
+shapes alone. Running it would ask for the memory.
 """
 
 from collections.abc import Callable
 import contextlib
+import mmap
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
+
+_MAP_NORESERVE = 0x4000  # Of Linux; the module `mmap` has it from 3.13 on.
 
 
 @contextlib.contextmanager
 def no_weights():
-  """Variables made inside hold nothing."""
-  with tf.variable_creator_scope(_make_handle):
+  """Variables made inside take no memory."""
+  with tf.variable_creator_scope(_promise):
     yield
 
 
-def _make_handle(next_creator, **kwargs):
-  del next_creator
+def _promise(next_creator, **kwargs):
+  """Makes a variable of zeros that take no memory."""
   initial_value, shape = kwargs['initial_value'], kwargs.get('shape')
   dtype = kwargs.get('dtype')
   if shape is None or dtype is None:
     value = initial_value() if callable(initial_value) else initial_value
     value = tf.convert_to_tensor(value, dtype)
     shape, dtype = value.shape, value.dtype
-  return resource_variable_ops.UninitializedVariable(
-    trainable=kwargs.get('trainable', True),
-    name=kwargs.get('name'),
-    shape=shape,
-    dtype=dtype,
-    synchronization=kwargs.get(
-      'synchronization', tf.VariableSynchronization.AUTO
-    ),
-    aggregation=kwargs.get('aggregation', tf.VariableAggregation.NONE),
+  shape, dtype = tf.TensorShape(shape).as_list(), tf.as_dtype(dtype)
+  count = int(np.prod(shape, dtype=np.int64))
+  pages = mmap.mmap(
+    -1,
+    max(1, count * dtype.size),
+    flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
+  )
+  zeros = np.frombuffer(pages, dtype.as_numpy_dtype, count).reshape(shape)
+  # An array that lies at the start of a page is taken as it is, not copied.
+  return next_creator(
+    **{
+      **kwargs,
+      'initial_value': tf.convert_to_tensor(zeros),
+      'shape': None,
+      'dtype': None,
+    }
   )
 
 

@@ -150,7 +150,7 @@ def _flops(computations, name: str, known: dict[str, float]) -> float:
       total += _convolution_flops(instruction, shapes)
     elif instruction.op == 'while':
       body = _attribute(instruction, 'body')
-      turns = _turns(computations[_attribute(instruction, 'condition')])
+      turns = _turns(computations, _attribute(instruction, 'condition'))
       total += turns * _flops(computations, body, known)
     elif instruction.op == 'call':
       called = _attribute(instruction, 'to_apply')
@@ -184,15 +184,17 @@ def _convolution_flops(instruction, shapes) -> float:
   return 2.0 * math.prod(_only_dims(instruction.shape)) * products
 
 
-def _turns(condition: list[_Instruction]) -> int:
+def _turns(computations, condition: str) -> int:
   """How often a loop turns: the largest number that its condition knows."""
-  limits = [
-    int(found[1])
-    for instruction in condition
-    if instruction.op == 'constant'
-    and (found := re.match(r'(\d+)\)', instruction.text))
-  ]
-  return max(limits, default=1)
+  limits = [1]
+  for instruction in computations[condition]:
+    if instruction.op == 'constant':
+      found = re.match(r'(\d+)\)', instruction.text)
+      limits.append(int(found[1]) if found else 1)
+    elif instruction.op == 'call':
+      called = _attribute(instruction, 'to_apply')
+      limits.append(_turns(computations, called))
+  return max(limits)
 
 
 def _working_bytes(instructions: list[_Instruction]) -> int:
@@ -212,7 +214,8 @@ def _working_bytes(instructions: list[_Instruction]) -> int:
   last_use = {}
   for place, instruction in enumerate(instructions):
     needed = set().union(*(sources[name] for name in instruction.operands))
-    if not instruction.root:  # What it returns takes its arguments' place.
+    if 'XLA_Retvals' not in instruction.text:
+      # What it returns takes the place of arguments: the new weights.
       last_use.update(dict.fromkeys(needed, place))
     is_kept = instruction.name in kept
     sources[instruction.name] = {instruction.name} if is_kept else needed
