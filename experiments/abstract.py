@@ -39,11 +39,11 @@ def _promise(next_creator, **kwargs):
     flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
   )
   zeros = np.frombuffer(pages, dtype.as_numpy_dtype, count).reshape(shape)
-  # An array that lies at the start of a page is taken as it is, not copied.
+  # DLPack takes an array as it is, where TensorFlow would copy it.
   return next_creator(
     **{
       **kwargs,
-      'initial_value': tf.convert_to_tensor(zeros),
+      'initial_value': tf.experimental.dlpack.from_dlpack(zeros.__dlpack__()),
       'shape': None,
       'dtype': None,
     }
@@ -57,5 +57,11 @@ def lower(function: Callable, specs: tuple) -> str:
     function: What a replica runs.
     specs: `tf.TensorSpec`s of its arguments, in any structure.
   """
-  compiled = tf.function(function, jit_compile=True, autograph=False)
-  return compiled.experimental_get_compiler_ir(*specs)(stage='hlo')
+
+  def flat(*arguments):
+    return function(*tf.nest.pack_sequence_as(specs, arguments))
+
+  compiled = tf.function(flat, jit_compile=True, autograph=False)
+  return compiled.experimental_get_compiler_ir(*tf.nest.flatten(specs))(
+    stage='hlo'
+  )
