@@ -11,55 +11,26 @@ otherwise.
 
 from absl import flags
 
-from experiments import cli, encoding
-from vim_tf import config as config_lib
+from experiments import cli, encoding, encoding_flags
 from vim_tf import restore
 from vim_tf.data import code_cache_writer
 
-WORKDIR = flags.DEFINE_string(
-  'workdir', None, '[model] Working directory of a stage-1 run.', required=True
-)
-OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the codes; must not exist.', required=True
-)
-CROPS = flags.DEFINE_integer(
-  'crops', 10, '[data] Augmented crops of each training image.', lower_bound=1
-)
-SEED = flags.DEFINE_integer(
-  'seed',
-  0,
-  '[data] Seed of the augmentation; a run of train_vim with this --seed sees '
-  'the codes that it would make online, for as many epochs as crops.',
-  lower_bound=0,
-)
-BATCH = flags.DEFINE_integer(
-  'batch_size', 64, '[run] Images at once.', lower_bound=1
-)
-SHARD = flags.DEFINE_integer(
-  'shard_megabytes', 128, '[output] Size of a file at most.', lower_bound=1
-)
-SETTINGS = tuple(
-  setting for setting in cli.DATA if setting.flag != 'balance_classes'
-)
-for _setting in SETTINGS:
-  _setting.define()
+encoding_flags.define()
 
 
 def main():
   """Encodes with the settings of the flags."""
-  code_cache_writer.check_new(OUT.value)  # Told before any data are read.
-  tokenizer = restore.tokenizer(WORKDIR.value)
-  config = config_lib.replace(
-    tokenizer.config, cli.changes_from_flags(SETTINGS)
-  )
+  given = flags.FLAGS
+  code_cache_writer.check_new(given.out)  # Told before any data are read.
+  tokenizer = restore.tokenizer(given.workdir)
   encoding.encode(
     tokenizer,
-    config.data,
-    OUT.value,
-    crops=CROPS.value,
-    seed=SEED.value,
-    batch_size=BATCH.value,
-    shard_bytes=SHARD.value * 2**20,
+    encoding_flags.data(tokenizer.config),
+    given.out,
+    crops=given.crops,
+    seed=given.seed,
+    batch_size=given.batch_size,
+    shard_bytes=given.shard_megabytes * 2**20,
   )
 
 

@@ -10,13 +10,14 @@ requirements-beam.lock; all paths must mean the same on all machines.
 """
 
 from absl import flags
-from apache_beam.options import pipeline_options
 
-from experiments import beam_encoding, cli, encode_dataset
-from vim_tf import config as config_lib
+from experiments import cli, encoding_flags
 from vim_tf import restore
+from vim_tf.config import UserError
+from vim_tf.data import code_cache_writer
 
-OPTIONS = flags.DEFINE_multi_string(
+encoding_flags.define()
+flags.DEFINE_multi_string(
   'beam_option',
   [],
   "[hardware] An option of Beam's pipeline, such as --runner=FlinkRunner; may "
@@ -26,22 +27,28 @@ OPTIONS = flags.DEFINE_multi_string(
 
 def main():
   """Encodes with the settings of the flags."""
-  workdir = encode_dataset.WORKDIR.value
-  config = config_lib.replace(
-    restore.tokenizer(workdir).config,
-    cli.changes_from_flags(encode_dataset.SETTINGS),
-  )
+  try:
+    from apache_beam.options import pipeline_options
+
+    from experiments import beam_encoding
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f'There is no {error.name}: install the packages of '
+      'requirements-beam.lock.'
+    ) from error
+  given = flags.FLAGS
+  code_cache_writer.check_new(given.out)
   beam_encoding.encode(
     beam_encoding.Job(
-      workdir,
-      config.data,
-      encode_dataset.OUT.value,
-      encode_dataset.CROPS.value,
-      encode_dataset.SEED.value,
-      encode_dataset.BATCH.value,
-      encode_dataset.SHARD.value * 2**20,
+      given.workdir,
+      encoding_flags.data(restore.tokenizer(given.workdir).config),
+      given.out,
+      given.crops,
+      given.seed,
+      given.batch_size,
+      given.shard_megabytes * 2**20,
     ),
-    pipeline_options.PipelineOptions(OPTIONS.value),
+    pipeline_options.PipelineOptions(given.beam_option),
   )
 
 

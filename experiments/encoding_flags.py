@@ -1,0 +1,50 @@
+"""The flags of both binaries that encode a data set."""
+
+from absl import flags
+
+from experiments import cli
+from vim_tf import config as config_lib
+
+SETTINGS = tuple(
+  setting for setting in cli.DATA if setting.flag != 'balance_classes'
+)
+
+
+def define():
+  """Defines them."""
+  flags.DEFINE_string(
+    'workdir',
+    None,
+    '[model] Working directory of a stage-1 run.',
+    required=True,
+  )
+  flags.DEFINE_string(
+    'out',
+    None,
+    '[output] Folder for the codes; must not exist.',
+    required=True,
+  )
+  flags.DEFINE_integer(
+    'crops',
+    10,
+    '[data] Augmented crops of each training image.',
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    'seed',
+    0,
+    '[data] Seed of the augmentation; a run of train_vim with this --seed sees '
+    'the codes that it would make online, for as many epochs as crops.',
+    lower_bound=0,
+  )
+  flags.DEFINE_integer('batch_size', 64, '[run] Images at once.', lower_bound=1)
+  flags.DEFINE_integer(
+    'shard_megabytes', 128, '[output] Size of a file at most.', lower_bound=1
+  )
+  for setting in SETTINGS:
+    setting.define()
+
+
+def data(config: config_lib.Stage1Config) -> config_lib.DataConfig:
+  """The data of a tokenizer's run, with the flags on top."""
+  return config_lib.replace(config, cli.changes_from_flags(SETTINGS)).data
