@@ -23,7 +23,7 @@ MODELS = flags.DEFINE_list(
   ['vit_vqgan_ss', 'vit_vqgan_bb', 'vit_vqgan_sl', 'vim_base', 'vim_large'],
   'Presets to lower.',
 )
-BATCHES = flags.DEFINE_list('batches', ['2'], 'Images of one core, several.')
+BATCHES = flags.DEFINE_list('batches', ['2'], 'Images of one chip, several.')
 UTILISATION = flags.DEFINE_float(
   'utilisation', 0.4, 'Share of the peak FLOPs that a TPU is taken to reach.'
 )
@@ -35,18 +35,18 @@ PAPER_IMAGES_PER_SECOND = {
 }
 """On 128 TPUv4 (the paper's Table 3)."""
 
-_CORES = 128
+_CHIPS = 128
 _PEAK_FLOPS = 275e12
 """bfloat16 FLOPs a second of a TPU v4 chip, by its maker."""
 _PLAIN, _R1 = 'perceptual+adversarial', 'perceptual+adversarial+r1'
 _HEADINGS = (
   'model',
   'parameters',
-  'batch of a core',
+  'batch of a chip',
   'TFLOPs an image',
   'arguments, GB',
   'working memory, GB',
-  'images/s of 128 cores',
+  'images/s of 128 chips',
   'paper',
   'utilisation behind it',
 )
@@ -59,9 +59,9 @@ class Row:
   Attributes:
     model: Its preset.
     parameters: Weights that are trained in the model itself.
-    batch: Images of one core.
+    batch: Images of one chip.
     flops: Of one image's part of a training step.
-    argument_bytes: Weights, optimizer and batch of one core.
+    argument_bytes: Weights, optimizer and batch of one chip.
     working_bytes: What a step keeps besides, as `hlo.Cost` estimates it.
   """
 
@@ -75,7 +75,7 @@ class Row:
   def markdown(self, utilisation: float) -> str:
     """The row of a table under `_HEADINGS`."""
     paper = PAPER_IMAGES_PER_SECOND.get(self.model)
-    peak = _CORES * _PEAK_FLOPS
+    peak = _CHIPS * _PEAK_FLOPS
     cells = (
       self.model,
       f'{self.parameters / 1e6:.0f}M',
@@ -111,7 +111,7 @@ def stage1_row(name: str, batch: int, perceptual, penalty: dict) -> Row:
 
   Args:
     name: Its preset.
-    batch: Images of one core.
+    batch: Images of one chip.
     perceptual: LPIPS.
     penalty: FLOPs that R1 adds to a step, by batch; filled where it lacks.
   """

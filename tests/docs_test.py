@@ -118,10 +118,11 @@ def _all_commands() -> list[Command]:
 @contextlib.contextmanager
 def _defined(folder: str, name: str):
   """The module of a binary, whose flags are defined inside only."""
-  sys.modules.pop(f'{folder}.{name}', None)
+  module = f'{folder}/{name}'.replace('/', '.')
+  sys.modules.pop(module, None)
   before = set(flags.FLAGS)
   try:
-    yield importlib.import_module(f'{folder}.{name}')
+    yield importlib.import_module(module)
   finally:
     for flag in set(flags.FLAGS) - before:
       delattr(flags.FLAGS, flag)
