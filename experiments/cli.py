@@ -307,9 +307,7 @@ def run(main: Callable[[], None]):
         )
       main()
     except workers.WorkerLost as error:
-      print(error, file=sys.stderr)
-      sys.stderr.flush()
-      workers.leave(preemption.EXIT_STATUS)
+      _leave(error)
     except preemption.Restart as error:
       print(error, file=sys.stderr)
       sys.exit(preemption.EXIT_STATUS)
@@ -317,11 +315,19 @@ def run(main: Callable[[], None]):
       _fail(error)
     except Exception as error:
       found = errors.find_data_error(error)
+      if found is not None:
+        _fail(found)
+      found = workers.lost('The run', error)  # Before it came to its loop.
       if found is None:
         raise
-      _fail(found)
+      _leave(found)
 
   app.run(wrapped)
+
+
+def _leave(error: workers.WorkerLost):
+  print(error, file=sys.stderr, flush=True)
+  workers.leave(preemption.EXIT_STATUS)
 
 
 def _fail(error: Exception):

@@ -8,6 +8,7 @@ chief, alone writes. Everywhere else there is one process, and it is the chief.
 import contextlib
 import os
 
+from absl import logging
 import tensorflow as tf
 
 from vim_tf.training import preemption
@@ -89,11 +90,18 @@ class Workers:
     except _LOST as error:
       if not self._several:
         raise
-      raise WorkerLost(
-        f'{title}: another worker has ended or does not answer. Start all of '
-        'them again with the same command: they go on from the last '
-        'checkpoint.'
-      ) from error
+      raise lost(title, error) from error
+
+
+def lost(title: str, error: Exception) -> WorkerLost | None:
+  """The error of a lost worker behind one of TensorFlow, if it is one."""
+  if not isinstance(error, _LOST) or 'TF_CONFIG' not in os.environ:
+    return None
+  logging.error('%s', (str(error).splitlines() or [''])[0])
+  return WorkerLost(
+    f'{title}: another worker has ended or does not answer. Start all of them '
+    'again with the same command: they go on from the last checkpoint.'
+  )
 
 
 def leave(status: int):
