@@ -124,7 +124,16 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     current.append(_Instruction(name, op, shape, operands, rest, bool(root)))
   if entry is None:
     raise ValueError('The text is not a program of XLA.')
-  return computations, entry
+  return {name: _alive(c) for name, c in computations.items()}, entry
+
+
+def _alive(instructions: list[_Instruction]) -> list[_Instruction]:
+  """Those that the result depends on, and the arguments: XLA drops the rest."""
+  needed = {i.name for i in instructions if i.root or i.op == 'parameter'}
+  for instruction in reversed(instructions):
+    if instruction.name in needed:
+      needed.update(instruction.operands)
+  return [i for i in instructions if i.name in needed]
 
 
 def _closing(text: str) -> int:

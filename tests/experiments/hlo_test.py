@@ -53,6 +53,20 @@ class HloTest(tf.test.TestCase):
 
     self.assertEqual(_cost(loop, [5, 7], [7, 7]).flops, 13 * 2 * 5 * 7 * 7)
 
+  def test_what_nobody_needs_is_not_counted(self):
+    """As where a loss has a gradient by more than the weights asked for."""
+
+    def gradient(x, kernel):
+      with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        loss = tf.reduce_sum(tf.matmul(tf.matmul(x, x), kernel) ** 2)
+        del loss
+        loss = tf.reduce_sum(tf.matmul(x, kernel) ** 2)
+      return tape.gradient(loss, kernel)
+
+    found = _cost(gradient, [16, 16], [16, 16])
+    self.assertEqual(found.flops, 2 * 2 * 16**3)
+
   def test_what_is_kept(self):
     """A chain of products keeps its factors for the backward pass."""
     size = 4 * 64 * 64
