@@ -175,7 +175,12 @@ def _iterator(strategy, batches, left_out: skips.Skips, step: int):
 
   def pipeline(context):
     data = left_out.batches(step, lambda first: batches(first, context))
-    return _for_replicas(data, context)
+    # Otherwise the hosts would ask one another before each step whether it has
+    # come to its end, and hand out batches of unknown size.
+    endless = tf.data.experimental.assert_cardinality(
+      tf.data.INFINITE_CARDINALITY
+    )
+    return _for_replicas(data, context).apply(endless)
 
   return iter(strategy.distribute_datasets_from_function(pipeline))
 
