@@ -70,6 +70,13 @@ THREADS = flags.DEFINE_integer(
   'that starts a process leaves that one to its default.',
   lower_bound=0,
 )
+PROFILE = flags.DEFINE_integer(
+  'profile',
+  0,
+  '[output] How many operations to tell of each row, those that take most time '
+  'in one more call under the profiler.',
+  lower_bound=0,
+)
 OUT = flags.DEFINE_string(
   'out', '', '[output] File for the records, one JSON object a line.'
 )
@@ -98,6 +105,7 @@ def main():
     limits.Ceilings(sizes.matmul, sizes.memory),
     SECONDS.value,
     CALLS.value,
+    PROFILE.value,
   )
   with contextlib.ExitStack() as stack:
     tell = _teller(stack)

@@ -10,7 +10,7 @@ import tempfile
 
 import tensorflow as tf
 
-from experiments.speed import limits, timing
+from experiments.speed import limits, profiling, timing
 from experiments.speed.rows import Row
 from experiments.speed.sizes import Sizes
 from experiments.speed.timing import Job, Times
@@ -26,12 +26,15 @@ class Session:
     ceilings: What the machine can do.
     seconds: Time for the calls of a row (of a pair, for both together).
     min_calls: Calls of a row at least.
+    operations: How many operations to tell of, from one more call under the
+      profiler; 0: no such call.
   """
 
   sizes: Sizes
   ceilings: limits.Ceilings
   seconds: float
   min_calls: int
+  operations: int = 0
 
   def run(self, row: Row, versions: list[object]) -> list[dict]:
     """Times a row under one setting, or under two of them in turn.
@@ -41,7 +44,8 @@ class Session:
       versions: Its settings: one, or two to compare.
 
     Returns:
-      A record for each version, and for two of them one of their ratios.
+      A record for each version, one of the operations that it spends most
+      time in if they are to be told, and for two versions one of their ratios.
     """
     with contextlib.ExitStack() as stack:
       before = timing.resident_bytes()
@@ -68,10 +72,19 @@ class Session:
         kind: max(rate, self.ceilings.measure(kind))
         for kind, rate in first.items()
       }
-    records = [
-      record(row, settings, job, found, rates, before)
-      for settings, job, found in zip(versions, jobs, times)
-    ]
+      profiles = [self._profile(job) for job in jobs]
+    records = []
+    for settings, job, found, profile in zip(versions, jobs, times, profiles):
+      records.append(record(row, settings, job, found, rates, before))
+      if profile:
+        records.append(
+          {
+            'kind': 'profile',
+            'row': row.name,
+            'settings': dataclasses.asdict(settings),
+            'operations': profile,
+          }
+        )
     if len(versions) == 2:
       ratios = timing.ratios(*times)
       records.append(
@@ -84,6 +97,11 @@ class Session:
         }
       )
     return records
+
+  def _profile(self, job: Job) -> list[dict]:
+    if not self.operations or job.own_process:
+      return []
+    return profiling.operations(job)[: self.operations]
 
   def end(self) -> dict:
     """The highest ceilings that were met."""

@@ -52,6 +52,14 @@ def _pair(record: dict) -> str:
   )
 
 
+def _profile(record: dict) -> str:
+  return '\n'.join(
+    f'  {one["share"]:6.1%} {one["seconds"] * 1e3:9.2f} ms {one["runs"]:6} x '
+    f'{one["operation"]}'
+    for one in record['operations']
+  )
+
+
 def _ceilings(record: dict) -> str:
   found = [
     f'{record[kind] / scale:.3g} {text}'
@@ -68,6 +76,7 @@ def _seconds(value: float) -> str:
 _LINES = {
   'machine': _machine,
   'row': _row,
+  'profile': _profile,
   'pair': _pair,
   'ceilings': _ceilings,
 }

@@ -130,6 +130,21 @@ class BenchmarkTest(absltest.TestCase):
     self.assertIn('xla=True instead of False', lines[4])
     self.assertIn(f'{np.median(pair["ratios"]):.3f}', lines[4])
 
+  def test_profile(self):
+    records, lines = self._records(
+      '--rows=^lookup$', '--calls=1', '--vs=batch=3', '--profile=2'
+    )
+    self.assertEqual(
+      [record['kind'] for record in records],
+      ['machine', *['row', 'profile'] * 2, 'pair', 'ceilings'],
+    )
+    for row, profile in zip(records[1:5:2], records[2:5:2]):
+      self.assertEqual(profile['settings'], row['settings'])
+      self.assertLen(profile['operations'], 2)
+      for one in profile['operations']:
+        text = ' '.join(lines)
+        self.assertIn(f'{one["runs"]} x {one["operation"]}', text)
+
   def test_list_tells_rows_and_settings(self):
     result, out = self._run('--list', '--rows=sampling_1$')
     self.assertEqual(result.status, 0, result.error)

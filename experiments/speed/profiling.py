@@ -1,0 +1,110 @@
+"""Which operations the time of a job goes to."""
+
+from collections.abc import Iterable
+import dataclasses
+import pathlib
+import re
+import tempfile
+
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from experiments.speed.timing import Job
+
+_HOST = '/host:CPU'
+_OPERATION = re.compile(r'[\w./-]+:(\w+)')  # Name in the graph, then its type.
+_PICOSECOND = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+  """One run of something on a thread.
+
+  Attributes:
+    start: When it began, in picoseconds.
+    duration: How long it took, in picoseconds.
+    name: What it was.
+  """
+
+  start: int
+  duration: int
+  name: str
+
+
+def operations(job: Job) -> list[dict]:
+  """Calls a job once under TensorFlow's profiler.
+
+  Args:
+    job: It must have run before, or tracing is what is seen.
+
+  Returns:
+    For each type of operation, the longest first: 'operation', 'seconds' (all
+    runs on all threads, without what ran within them), 'runs', and 'share' of
+    the seconds of all operations. Types are those that run: TensorFlow
+    renames what it hands to oneDNN (`_MklMatMul`), and what XLA compiled is
+    one.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    tf.profiler.experimental.start(folder)
+    try:
+      job.call()
+    finally:
+      tf.profiler.experimental.stop()
+    totals = {}
+    for path in pathlib.Path(folder).rglob('*.xplane.pb'):
+      space = xplane_pb2.XSpace.FromString(path.read_bytes())
+      for events in _threads(space):
+        for name, own in own_times(events):
+          seconds, runs = totals.get(name, (0.0, 0))
+          totals[name] = seconds + own * _PICOSECOND, runs + 1
+  whole = sum(seconds for seconds, _ in totals.values())
+  found = [
+    {
+      'operation': name,
+      'seconds': seconds,
+      'runs': runs,
+      'share': seconds / whole if whole else 0.0,
+    }
+    for name, (seconds, runs) in totals.items()
+  ]
+  return sorted(found, key=lambda one: -one['seconds'])
+
+
+def own_times(events: Iterable[Event]) -> list[tuple[str, int]]:
+  """Picoseconds of each event of one thread, without those within it.
+
+  Args:
+    events: In any order; two of them lie apart or one within the other.
+
+  Returns:
+    Name and time of each, in the order in which they began.
+  """
+  # Of two that begin together the longer one holds the other.
+  ordered = sorted(events, key=lambda event: (event.start, -event.duration))
+  own = [event.duration for event in ordered]
+  open_ones = []
+  for i, event in enumerate(ordered):
+    while open_ones and _end(ordered[open_ones[-1]]) <= event.start:
+      open_ones.pop()
+    if open_ones:
+      own[open_ones[-1]] -= event.duration
+    open_ones.append(i)
+  return [(event.name, time) for event, time in zip(ordered, own)]
+
+
+def _end(event: Event) -> int:
+  return event.start + event.duration
+
+
+def _threads(space: xplane_pb2.XSpace) -> Iterable[list[Event]]:
+  """The operations that ran on each thread of the CPU."""
+  for plane in space.planes:
+    if not plane.name.startswith(_HOST):
+      continue
+    names = {i: data.name for i, data in plane.event_metadata.items()}
+    for line in plane.lines:
+      yield [
+        Event(event.offset_ps, event.duration_ps, match[1])
+        for event in line.events
+        if (match := _OPERATION.fullmatch(names[event.metadata_id]))
+      ]
