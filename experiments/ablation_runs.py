@@ -1,0 +1,271 @@
+"""One run of one row of the ablations: train, measure, give the figures."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from experiments import (
+  ablation_rows,
+  generation,
+  judging,
+  pictures,
+  probing,
+  reconstruction_job,
+  stage1,
+  stage2,
+)
+from experiments.ablation_rows import NETWORK, Budget, Row
+from vim_tf import restore
+from vim_tf.data import pipeline, sources
+from vim_tf.probe import features as features_lib
+from vim_tf.vim import sampling
+
+_SHOWN = 12  # Images of a row's picture.
+_EVAL_BATCH = 32
+_SAMPLE_BATCH = 60
+
+_OF_TOKENIZER = {
+  'l1': 'l1',
+  'l2': 'l2',
+  'psnr': 'mean_psnr',
+  'ssim': 'ssim',
+  'lpips': 'lpips_vgg',
+  'logit_laplace': 'logit_laplace_nll',
+  'usage': 'usage_per_256_images',
+  'perplexity': 'perplexity',
+  'rfd': f'rfd_{NETWORK}',
+  'rkd': f'rkd_{NETWORK}',
+}
+_OF_SAMPLES = {
+  'gfd': f'gfd_{NETWORK}',
+  'gkd': f'gkd_{NETWORK}',
+  'gis': f'is_{NETWORK}',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What a run gave.
+
+  Attributes:
+    figures: By metric; see `ablation_claims.METRICS`, and more.
+    picture: Some reconstructions or samples in one row, uint8
+      `[height, width, 3]`; None of a probe.
+  """
+
+  figures: dict[str, float]
+  picture: np.ndarray | None
+
+
+class Runner:
+  """Does the runs of one budget in one folder.
+
+  A run that was stopped goes on from its checkpoint. What a run stands upon is
+  trained first if it is not there.
+
+  Args:
+    folder: Where working directories go, one a row and seed.
+    budget: What a run may cost.
+    rows: All rows by name.
+    strategy: Where replicas run.
+  """
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    budget: Budget,
+    rows: Mapping[str, Row],
+    strategy: tf.distribute.Strategy,
+  ):
+    self._folder = folder
+    self._budget = budget
+    self._rows = rows
+    self._strategy = strategy
+    self._ready = set()
+
+  def __call__(self, row: Row, seed: int) -> Outcome:
+    """Does one run.
+
+    Args:
+      row: The row.
+      seed: Of the run and of what it stands upon.
+
+    Raises:
+      UserError: If the folder holds a run of other settings, or a loss is not
+        finite.
+      Preempted: If SIGTERM came; what was done is saved.
+    """
+    return {
+      ablation_rows.TOKENIZER: self._tokenizer_run,
+      ablation_rows.VIM: self._samples_run,
+      ablation_rows.SAMPLES: self._samples_run,
+      ablation_rows.PROBE: self._probe_run,
+    }[row.kind](row, seed)
+
+  def originals(self) -> np.ndarray:
+    """The held-out images that the rows' pictures reconstruct, in one row."""
+    return pictures.grid(self._some_images, _SHOWN)
+
+  # ------------------------------------------------------------------- stages
+  def _tokenizer_run(self, row: Row, seed: int) -> Outcome:
+    tokenizer = restore.tokenizer(self._tokenizer(row, seed))
+    result, _ = reconstruction_job.evaluate(
+      tokenizer,
+      reconstruction_job.Protocol(
+        data=tokenizer.config.data,
+        max_images=self._budget.max_images,
+        batch_size=_EVAL_BATCH,
+        network=NETWORK,
+      ),
+    )
+    model = tokenizer.model
+    rebuilt = model.decode(model.encode(tf.constant(self._some_images)))
+    return Outcome(
+      _chosen(result['figures'], _OF_TOKENIZER), pictures.grid(rebuilt, _SHOWN)
+    )
+
+  def _samples_run(self, row: Row, seed: int) -> Outcome:
+    model_row = self._rows[row.vim] if row.vim else row
+    tokenizer, vim = restore.both(self._vim(model_row, seed))
+    data, judge, counts = self._judge
+    classifier = None
+    if row.acceptance < 1:
+      classifier = judging.load_classifier(
+        ablation_rows.CLASSIFIER, vim, data, self._heads, judge.network
+      )
+    ids = judging.spread(
+      self._budget.samples, vim.config.model.num_classes, counts
+    )
+    kept = generation.Sampler(tokenizer.model, vim.model).keep_best(
+      ids,
+      0,
+      sampling.SamplingConfig(),  # The paper's (4.1).
+      acceptance=row.acceptance,
+      classifier=classifier,
+      batch_size=min(_SAMPLE_BATCH, self._budget.samples),
+    )
+    scores = judge.score(kept.images, ids)
+    figures = _chosen(scores, _OF_SAMPLES)
+    figures['recognised'] = scores['recognition']['accuracy']
+    if row.kind == ablation_rows.VIM:
+      batches = pipeline.evaluation_batches(
+        data.source(data.config.eval_split),
+        data.config,
+        batch_size=_EVAL_BATCH,
+        max_examples=self._budget.max_images,
+      )
+      found = stage2.Figures(vim.model, tokenizer.model)(batches)
+      figures['bits_per_code'] = found['bits_per_code']
+      figures['bits_per_image'] = (
+        found['bits_per_code'] * vim.config.model.num_codes
+      )
+    places = np.linspace(0, len(ids) - 1, _SHOWN).astype(int)
+    shown = kept.images[places] / np.float32(255)
+    return Outcome(figures, pictures.grid(shown, _SHOWN))
+
+  def _probe_run(self, row: Row, seed: int) -> Outcome:
+    path = self._vim(row, seed)
+    tokenizer, vim = restore.both(path)
+    config = ablation_rows.probe(self._budget, vim.config, seed)
+    (found,) = probing.sweep(
+      tokenizer,
+      vim,
+      sources.load(config.data, config.data.train_split),
+      sources.load(config.data, config.data.eval_split),
+      config,
+      path / 'probe',
+      self._strategy,
+    )
+    blocks = vim.config.model.transformer.num_blocks
+    by_block = [found.top1[features_lib.block_name(i)] for i in range(blocks)]
+    return Outcome(
+      {
+        'top1': found.top1[found.best_block],
+        'top1_first': by_block[0],
+        'top1_middle': by_block[(blocks - 1) // 2],
+        'top1_last': by_block[-1],
+      },
+      None,
+    )
+
+  # ------------------------------------------------------------------ training
+  def _tokenizer(self, row: Row, seed: int) -> pathlib.Path:
+    """The working directory of a trained tokenizer."""
+    path = self._path(row, seed)
+    if path not in self._ready:
+      config = ablation_rows.stage1(row, self._budget, seed, self._data_dir)
+      stage1.train(
+        config, str(path), self._strategy, f'{row.name}, seed {seed}'
+      )
+      self._ready.add(path)
+    return path
+
+  def _vim(self, row: Row, seed: int) -> pathlib.Path:
+    """The working directory of a trained VIM."""
+    path = self._path(row, seed)
+    if path not in self._ready:
+      tokenizer = self._tokenizer(self._rows[row.tokenizer], seed)
+      config = ablation_rows.stage2(
+        row, self._budget, seed, self._data_dir, str(tokenizer)
+      )
+      stage2.train(
+        config, str(path), self._strategy, f'{row.name}, seed {seed}'
+      )
+      self._ready.add(path)
+    return path
+
+  def _path(self, row: Row, seed: int) -> pathlib.Path:
+    return self._folder / f'{row.name}-{seed}'
+
+  # ----------------------------------------------------------------- measuring
+  @property
+  def _data_dir(self) -> str:
+    return str(self._folder / 'data')
+
+  @property
+  def _heads(self) -> pathlib.Path:
+    return self._folder / 'classifiers'
+
+  @functools.cached_property
+  def _base(self):
+    return ablation_rows.stage1(
+      self._rows['base'], self._budget, 0, self._data_dir
+    )
+
+  @functools.cached_property
+  def _some_images(self) -> np.ndarray:
+    data = self._base.data
+    images, _ = pipeline.evaluation_arrays(
+      sources.load(data, data.eval_split), data
+    )
+    return images[np.linspace(0, len(images) - 1, _SHOWN).astype(int)]
+
+  @functools.cached_property
+  def _judge(self):
+    """The real images, what samples are held against, images a class."""
+    data = judging.Data(self._base.data, self._budget.max_images, _SAMPLE_BATCH)
+    file = self._folder / 'reference.npz'
+    new = self._folder / 'reference.tmp'
+    judge, counts = judging.load_judge(
+      NETWORK,
+      data,
+      reference=str(file) if file.exists() else '',
+      save_reference='' if file.exists() else str(new),
+      folder=self._heads,
+    )
+    if new.exists():
+      os.replace(new, file)
+    return data, judge, counts
+
+
+def _chosen(figures: Mapping, names: Mapping[str, str]) -> dict[str, float]:
+  return {
+    ours: float(figures[theirs])
+    for ours, theirs in names.items()
+    if theirs in figures
+  }

@@ -1,0 +1,244 @@
+"""The paper's claims at small scale: every row, several seeds, then a page.
+
+  ./bazelw run //experiments:ablations -- --workdir=runs/ablations
+  ./bazelw run //experiments:ablations -- --workdir=runs/ablations \
+    --rows='base|no_l2_norm|dim_' --seeds=0,1,2
+
+Rows are those of the paper's Table 4 that fit and of its Tables 6 to 8; see
+`ablation_rows`. A run that is done has its line in `runs.jsonl` and is skipped;
+one that was stopped goes on from its checkpoint. The page `ablations.md` gives
+for each claim the paper's figures, ours with their spread, and whether they
+point the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+import re
+import time
+
+from absl import flags, logging
+from PIL import Image
+import tensorflow as tf
+import tqdm
+
+from experiments import ablation_page, ablation_rows, ablation_runs, cli
+from experiments.ablation_rows import Row
+from vim_tf.config import ConfigError
+from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
+
+WORKDIR = flags.DEFINE_string(
+  'workdir',
+  'runs/ablations',
+  '[output] Folder of the working directories of all runs.',
+)
+OUT = flags.DEFINE_string(
+  'out',
+  '',
+  '[output] Folder of runs.jsonl, the page and its pictures; empty: '
+  'WORKDIR/results.',
+)
+BUDGET = flags.DEFINE_enum(
+  'budget',
+  'small',
+  list(ablation_rows.BUDGETS),
+  '[what] What a run may cost; tiny is a trial, whose figures say nothing.',
+)
+ROWS = flags.DEFINE_string(
+  'rows', '', '[what] Regular expression of row names; empty: all.'
+)
+SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], '[what] Seeds.')
+PAGE_ONLY = flags.DEFINE_bool(
+  'page_only', False, '[what] Write the page anew and run nothing.'
+)
+
+LINES = 'runs.jsonl'
+
+
+def main():
+  """Does what is left to do, then writes the page."""
+  budget = ablation_rows.BUDGETS[BUDGET.value]
+  rows = ablation_rows.make(budget)
+  chosen, seeds = choose(rows, ROWS.value), _seeds(SEEDS.value)
+  folder = workdir_lib.make_folder(WORKDIR.value).resolve()
+  out = workdir_lib.make_folder(OUT.value or folder / 'results')
+  record = Record(out / LINES, BUDGET.value, rows)
+  if not PAGE_ONLY.value:
+    try:
+      _run_all(chosen, seeds, record, folder, out)
+    finally:  # What is done is shown, whatever stopped the rest.
+      _write_page(record, out)
+  else:
+    _write_page(record, out)
+
+
+def _run_all(chosen, seeds, record, folder, out):
+  """Every run that has no line yet, seed by seed."""
+  left = [
+    (row, seed)
+    for seed in seeds
+    for row in chosen
+    if not record.has(row.name, seed)
+  ]
+  logging.info(
+    '%d of %d runs are left to do.', len(left), len(chosen) * len(seeds)
+  )
+  strategy = strategy_lib.make('one_device')
+  runner = ablation_runs.Runner(folder, record.budget, record.rows, strategy)
+  pictures = workdir_lib.make_folder(out / ablation_page.PICTURES)
+  clock = Clock()
+  for i, (row, seed) in enumerate(left):
+    started, cpu = time.monotonic(), time.process_time()
+    outcome = runner(row, seed)
+    seconds = time.monotonic() - started
+    if outcome.picture is not None and seed == ablation_page.SHOWN_SEED:
+      _save(outcome.picture, pictures / f'{row.name}.png')
+      originals = pictures / f'{ablation_page.ORIGINALS}.png'
+      if row.kind == ablation_rows.TOKENIZER and not originals.exists():
+        _save(runner.originals(), originals)
+    record.add(
+      {
+        'row': row.name,
+        'seed': seed,
+        'figures': outcome.figures,
+        'seconds': round(seconds, 1),
+        'cpu_seconds': round(time.process_time() - cpu, 1),
+        'tensorflow': tf.__version__,
+      }
+    )
+    clock.add(row.kind, seconds)
+    logging.info(
+      '%d of %d: %s, seed %d: %s. %s',
+      i + 1,
+      len(left),
+      row.name,
+      seed,
+      in_words(outcome.figures),
+      clock.left([row.kind for row, _ in left[i + 1 :]]),
+    )
+
+
+class Record:
+  """The finished runs: a file with one JSON line each.
+
+  A line counts only for the budget and settings that it was made with, so that
+  a row that was changed is run again. Other lines stay in the file.
+
+  Args:
+    file: The file; it need not be there.
+    name: Name of the budget.
+    rows: All rows by name.
+  """
+
+  def __init__(self, file: pathlib.Path, name: str, rows: Mapping[str, Row]):
+    self.budget = ablation_rows.BUDGETS[name]
+    self.name = name
+    self.rows = rows
+    self._file = file
+    self._fingerprints = {
+      row.name: ablation_rows.fingerprint(row, self.budget, rows)
+      for row in rows.values()
+    }
+    self.lines = [
+      line
+      for line in read_lines(file)
+      if self._fingerprints.get(line['row']) == line['fingerprint']
+    ]
+
+  def has(self, row: str, seed: int) -> bool:
+    return any(
+      (line['row'], line['seed']) == (row, seed) for line in self.lines
+    )
+
+  def add(self, line: Mapping):
+    """Appends a run."""
+    line = {**line, 'fingerprint': self._fingerprints[line['row']]}
+    line = {'budget': self.name, **line}
+    text = json.dumps(line) + '\n'
+    if self._file.exists() and not self._file.read_text().endswith('\n'):
+      text = '\n' + text  # A line was cut short by a kill.
+    with open(self._file, 'a') as file:
+      file.write(text)
+    self.lines.append(line)
+
+
+def read_lines(file: pathlib.Path) -> list[dict]:
+  """The whole lines of a file of runs, without one that was cut short."""
+  lines = []
+  for text in file.read_text().splitlines() if file.exists() else []:
+    try:
+      lines.append(json.loads(text))
+    except json.JSONDecodeError:
+      continue
+  return lines
+
+
+class Clock:
+  """How long the rest will take, by what runs of a kind have taken."""
+
+  def __init__(self):
+    self._seconds = {}
+
+  def add(self, kind: str, seconds: float):
+    """Notes a finished run."""
+    self._seconds.setdefault(kind, []).append(seconds)
+
+  def left(self, kinds: Sequence[str]) -> str:
+    """The time that runs of these kinds will take, in words."""
+    known = [x for values in self._seconds.values() for x in values]
+    total = 0.0
+    for kind in kinds:
+      values = self._seconds.get(kind, known)
+      total += sum(values) / len(values)
+    return f'About {tqdm.tqdm.format_interval(total)} left.'
+
+
+def choose(rows: Mapping[str, Row], pattern: str) -> list[Row]:
+  """The rows whose names match.
+
+  Raises:
+    ConfigError: If the pattern is no regular expression or matches none.
+  """
+  try:
+    found = [row for name, row in rows.items() if re.search(pattern, name)]
+  except re.error as error:
+    raise ConfigError(
+      f'--rows={pattern} is no regular expression: {error}.'
+    ) from error
+  if not found:
+    raise ConfigError(
+      f'--rows={pattern} matches no row; there are {", ".join(rows)}.'
+    )
+  return found
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+  """The figures of a run in one line."""
+  return ', '.join(f'{name} {value:.4g}' for name, value in figures.items())
+
+
+def _seeds(texts: Sequence[str]) -> list[int]:
+  if not texts or not all(text.strip().isdecimal() for text in texts):
+    raise ConfigError(
+      f'--seeds={",".join(texts)} must be whole numbers from 0 with commas.'
+    )
+  return [int(text) for text in texts]
+
+
+def _save(picture, file: pathlib.Path):
+  Image.fromarray(picture).save(file)
+
+
+def _write_page(record: Record, out: pathlib.Path):
+  ablation_page.write(
+    ablation_page.Results(
+      record.name, record.budget, record.rows, record.lines
+    ),
+    out,
+  )
+  logging.info('The page is %s.', out / ablation_page.PAGE)
+
+
+if __name__ == '__main__':
+  cli.run(main)
