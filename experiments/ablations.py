@@ -12,7 +12,6 @@ point the same way.
 """
 
 from collections.abc import Mapping, Sequence
-import json
 import pathlib
 import re
 import time
@@ -20,9 +19,14 @@ import time
 from absl import flags, logging
 from PIL import Image
 import tensorflow as tf
-import tqdm
 
-from experiments import ablation_page, ablation_rows, ablation_runs, cli
+from experiments import (
+  ablation_page,
+  ablation_record,
+  ablation_rows,
+  ablation_runs,
+  cli,
+)
 from experiments.ablation_rows import Row
 from vim_tf.config import ConfigError
 from vim_tf.training import strategy as strategy_lib
@@ -53,8 +57,6 @@ PAGE_ONLY = flags.DEFINE_bool(
   'page_only', False, '[what] Write the page anew and run nothing.'
 )
 
-LINES = 'runs.jsonl'
-
 
 def main():
   """Does what is left to do, then writes the page."""
@@ -63,13 +65,13 @@ def main():
   chosen, seeds = choose(rows, ROWS.value), _seeds(SEEDS.value)
   folder = workdir_lib.make_folder(WORKDIR.value).resolve()
   out = workdir_lib.make_folder(OUT.value or folder / 'results')
-  record = Record(out / LINES, BUDGET.value, rows)
-  if not PAGE_ONLY.value:
-    try:
+  record = ablation_record.Record(
+    out / ablation_record.LINES, BUDGET.value, rows
+  )
+  try:
+    if not PAGE_ONLY.value:
       _run_all(chosen, seeds, record, folder, out)
-    finally:  # What is done is shown, whatever stopped the rest.
-      _write_page(record, out)
-  else:
+  finally:  # What is done is shown, whatever stopped the rest.
     _write_page(record, out)
 
 
@@ -87,7 +89,7 @@ def _run_all(chosen, seeds, record, folder, out):
   strategy = strategy_lib.make('one_device')
   runner = ablation_runs.Runner(folder, record.budget, record.rows, strategy)
   pictures = workdir_lib.make_folder(out / ablation_page.PICTURES)
-  clock = Clock()
+  clock = ablation_record.Clock()
   for i, (row, seed) in enumerate(left):
     started, cpu = time.monotonic(), time.process_time()
     outcome = runner(row, seed)
@@ -117,81 +119,6 @@ def _run_all(chosen, seeds, record, folder, out):
       in_words(outcome.figures),
       clock.left([row.kind for row, _ in left[i + 1 :]]),
     )
-
-
-class Record:
-  """The finished runs: a file with one JSON line each.
-
-  A line counts only for the budget and settings that it was made with, so that
-  a row that was changed is run again. Other lines stay in the file.
-
-  Args:
-    file: The file; it need not be there.
-    name: Name of the budget.
-    rows: All rows by name.
-  """
-
-  def __init__(self, file: pathlib.Path, name: str, rows: Mapping[str, Row]):
-    self.budget = ablation_rows.BUDGETS[name]
-    self.name = name
-    self.rows = rows
-    self._file = file
-    self._fingerprints = {
-      row.name: ablation_rows.fingerprint(row, self.budget, rows)
-      for row in rows.values()
-    }
-    self.lines = [
-      line
-      for line in read_lines(file)
-      if self._fingerprints.get(line['row']) == line['fingerprint']
-    ]
-
-  def has(self, row: str, seed: int) -> bool:
-    return any(
-      (line['row'], line['seed']) == (row, seed) for line in self.lines
-    )
-
-  def add(self, line: Mapping):
-    """Appends a run."""
-    line = {**line, 'fingerprint': self._fingerprints[line['row']]}
-    line = {'budget': self.name, **line}
-    text = json.dumps(line) + '\n'
-    if self._file.exists() and not self._file.read_text().endswith('\n'):
-      text = '\n' + text  # A line was cut short by a kill.
-    with open(self._file, 'a') as file:
-      file.write(text)
-    self.lines.append(line)
-
-
-def read_lines(file: pathlib.Path) -> list[dict]:
-  """The whole lines of a file of runs, without one that was cut short."""
-  lines = []
-  for text in file.read_text().splitlines() if file.exists() else []:
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      continue
-  return lines
-
-
-class Clock:
-  """How long the rest will take, by what runs of a kind have taken."""
-
-  def __init__(self):
-    self._seconds = {}
-
-  def add(self, kind: str, seconds: float):
-    """Notes a finished run."""
-    self._seconds.setdefault(kind, []).append(seconds)
-
-  def left(self, kinds: Sequence[str]) -> str:
-    """The time that runs of these kinds will take, in words."""
-    known = [x for values in self._seconds.values() for x in values]
-    total = 0.0
-    for kind in kinds:
-      values = self._seconds.get(kind, known)
-      total += sum(values) / len(values)
-    return f'About {tqdm.tqdm.format_interval(total)} left.'
 
 
 def choose(rows: Mapping[str, Row], pattern: str) -> list[Row]:
@@ -230,7 +157,7 @@ def _save(picture, file: pathlib.Path):
   Image.fromarray(picture).save(file)
 
 
-def _write_page(record: Record, out: pathlib.Path):
+def _write_page(record: ablation_record.Record, out: pathlib.Path):
   ablation_page.write(
     ablation_page.Results(
       record.name, record.budget, record.rows, record.lines

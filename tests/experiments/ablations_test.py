@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from experiments import ablation_page, ablation_rows, ablations
+from experiments import ablation_page, ablation_record, ablation_rows
 from tests.experiments import running
 
 # The tokenizer and the VIM that others stand upon are not among them.
@@ -33,7 +33,7 @@ class AblationsTest(tf.test.TestCase):
     result = self._run(f'--rows={_ROWS}')
     self.assertEqual(result.status, 0, result.error)
     out = self.root / 'results'
-    lines = ablations.read_lines(out / ablations.LINES)
+    lines = ablation_record.read_lines(out / ablation_record.LINES)
     self.assertEqual(
       [(line['row'], line['seed']) for line in lines],
       [(name, 0) for name in _NAMES],
@@ -67,13 +67,13 @@ class AblationsTest(tf.test.TestCase):
     self.assertEqual(running.snapshot(self.root), before)
 
     # A line that was lost comes back as it was, from the run's checkpoint.
-    file = out / ablations.LINES
+    file = out / ablation_record.LINES
     text = file.read_text().splitlines()
     file.write_text('\n'.join([*text[1:], text[0][:20]]))
     result = self._run('--rows=no_perceptual')
     self.assertEqual(result.status, 0, result.error)
     self.assertIn('all 4 steps are done', result.error)
-    again = ablations.read_lines(file)
+    again = ablation_record.read_lines(file)
     self.assertEqual([line['row'] for line in again], [*_NAMES[1:], _NAMES[0]])
     self.assertEqual(again[-1]['figures'], tokenizer)
 
@@ -98,7 +98,7 @@ class RecordTest(tf.test.TestCase):
     self.rows = ablation_rows.make(ablation_rows.BUDGETS['tiny'])
 
   def _record(self, budget='tiny'):
-    return ablations.Record(self.file, budget, self.rows)
+    return ablation_record.Record(self.file, budget, self.rows)
 
   def test_a_line_counts_for_its_settings_only(self):
     self._record().add({'row': 'base', 'seed': 1, 'figures': {'l2': 0.5}})
@@ -113,7 +113,7 @@ class RecordTest(tf.test.TestCase):
     self.assertFalse(self._record().has('base', 1))
 
   def test_time_left_is_that_of_the_kind(self):
-    clock = ablations.Clock()
+    clock = ablation_record.Clock()
     clock.add('tokenizer', 50.0)
     clock.add('tokenizer', 70.0)
     clock.add('probe', 30.0)

@@ -1,4 +1,4 @@
-"""Tests that imported weights go on to evaluation and to stage 2."""
+"""Tests that imported weights go on to evaluation, stage 2 and serving."""
 
 import os
 import pathlib
@@ -7,9 +7,11 @@ import tempfile
 from absl.testing import absltest
 import numpy as np
 from PIL import Image
+import tensorflow as tf
 
 from experiments import reconstruction_job
 from tests.experiments import running
+from tests.export import running as exporters
 from tests.interop import enhancing_reference as reference
 from vim_tf import restore
 from vim_tf.config import DataConfig
@@ -89,6 +91,24 @@ class ImportCheckpointTest(absltest.TestCase):
     np.testing.assert_array_equal(
       tokenizer.model.quantizer.codebook,
       self.weights['quantizer.embedding.weight'],
+    )
+
+  def test_the_export_serves_its_codes(self):
+    base = self.root / 'exports'
+    status, error = exporters.run(
+      'tokenizer', f'--workdir={self.workdir}', f'--base={base}'
+    )
+    self.assertEqual(status, 0, error)
+    signatures = tf.saved_model.load(str(base / '1')).signatures
+    images = np.float32(self.held_out / 255)
+    codes = signatures['encode_images'](images=tf.constant(images))['codes']
+    expected = reference.encode(self.weights, images)
+    np.testing.assert_array_equal(codes, expected)
+    pixels = signatures['decode'](codes=codes)['images']
+    np.testing.assert_allclose(
+      pixels,
+      np.clip(reference.decode(self.weights, expected), 0, 1),
+      atol=1e-5,
     )
 
   def test_refusals_are_one_line(self):
