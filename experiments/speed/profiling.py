@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import re
 import tempfile
+import time
 
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -13,6 +14,9 @@ from experiments.speed.timing import Job
 
 _HOST = '/host:CPU'
 _OPERATION = re.compile(r'[\w./-]+:(\w+)')  # Name in the graph, then its type.
+# XLA's kernels have no event of their own: they run while they are started.
+_STARTED = 'ExecutorState::ProcessAsync::Start'
+COMPILED = '(XLA, starting of functions)'
 _PICOSECOND = 1e-12
 
 
@@ -40,15 +44,17 @@ def operations(job: Job) -> list[dict]:
   Returns:
     For each type of operation, the longest first: 'operation', 'seconds' (all
     runs on all threads, without what ran within them), 'runs', and 'share' of
-    the seconds of all operations. Types are those that run: TensorFlow
-    renames what it hands to oneDNN (`_MklMatMul`), and what XLA compiled is
-    one.
+    the whole call, 0 to the number of threads. Types are those that run:
+    TensorFlow renames what it hands to oneDNN (`_MklMatMul`). Functions that
+    XLA compiled, within another function, are `COMPILED` together.
   """
   with tempfile.TemporaryDirectory() as folder:
     tf.profiler.experimental.start(folder)
+    start = time.perf_counter()
     try:
       job.call()
     finally:
+      whole = time.perf_counter() - start
       tf.profiler.experimental.stop()
     totals = {}
     for path in pathlib.Path(folder).rglob('*.xplane.pb'):
@@ -57,13 +63,12 @@ def operations(job: Job) -> list[dict]:
         for name, own in own_times(events):
           seconds, runs = totals.get(name, (0.0, 0))
           totals[name] = seconds + own * _PICOSECOND, runs + 1
-  whole = sum(seconds for seconds, _ in totals.values())
   found = [
     {
       'operation': name,
       'seconds': seconds,
       'runs': runs,
-      'share': seconds / whole if whole else 0.0,
+      'share': seconds / whole,
     }
     for name, (seconds, runs) in totals.items()
   ]
@@ -89,7 +94,7 @@ def own_times(events: Iterable[Event]) -> list[tuple[str, int]]:
     if open_ones:
       own[open_ones[-1]] -= event.duration
     open_ones.append(i)
-  return [(event.name, time) for event, time in zip(ordered, own)]
+  return [(event.name, left) for event, left in zip(ordered, own)]
 
 
 def _end(event: Event) -> int:
@@ -104,7 +109,15 @@ def _threads(space: xplane_pb2.XSpace) -> Iterable[list[Event]]:
     names = {i: data.name for i, data in plane.event_metadata.items()}
     for line in plane.lines:
       yield [
-        Event(event.offset_ps, event.duration_ps, match[1])
+        Event(event.offset_ps, event.duration_ps, name)
         for event in line.events
-        if (match := _OPERATION.fullmatch(names[event.metadata_id]))
+        if (name := _operation(names[event.metadata_id]))
       ]
+
+
+def _operation(name: str) -> str | None:
+  """The type of the operation that an event is of; None: of none."""
+  if name == _STARTED:
+    return COMPILED
+  match = _OPERATION.fullmatch(name)
+  return match[1] if match else None
