@@ -61,11 +61,10 @@ def problem(encoded: tf.Tensor, limits: Limits) -> tf.Tensor:
     )
 
   def of_gif():
+    frames, height, width = _gif_frames(data)
     return _first(
-      _size_problem(_number(header[9:7:-1]), _number(header[7:5:-1]), limits),
-      _if(
-        _gif_frames(data) > 1, 'it is an animated GIF: send one of its frames'
-      ),
+      _size_problem(height, width, limits),
+      _if(frames > 1, 'it is an animated GIF: send one of its frames'),
     )
 
   def of_bmp():
@@ -124,7 +123,7 @@ def _number(data: tf.Tensor) -> tf.Tensor:
   return tf.reduce_sum(tf.cast(data, tf.int64) * tf.constant(weights, tf.int64))
 
 
-def _gif_frames(data: tf.Tensor) -> tf.Tensor:
+def _gif_frames(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   """Frames of a GIF, counted up to 2, by walking over its blocks.
 
   Not `tf.io.decode_gif`, which would decode all of them: a small file may hold
@@ -132,11 +131,22 @@ def _gif_frames(data: tf.Tensor) -> tf.Tensor:
 
   Args:
     data: The bytes, with zeros after the end.
+
+  Returns:
+    How many there are, and the largest height and width that the screen or one
+    of them has (int64): a decoder makes room for a frame, whatever the screen.
   """
   last = tf.size(data) - 1
 
   def byte(position):
     return tf.cast(data[tf.minimum(position, last)], tf.int32)
+
+  def size(position):
+    """Height and width, two bytes each, the width and the low byte first."""
+    low_high = [
+      byte(position + i) + 256 * byte(position + i + 1) for i in (2, 0)
+    ]
+    return tf.stack(low_high)
 
   def table(flags):  # Size of the colours that follow a descriptor.
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
@@ -148,14 +158,22 @@ def _gif_frames(data: tf.Tensor) -> tf.Tensor:
     )[0]
     return position + 1
 
-  def step(position, frames):
+  def step(position, frames, largest):
     is_frame = tf.equal(byte(position), 0x2C)
     start = position + tf.where(is_frame, 11 + table(byte(position + 9)), 2)
-    return after_blocks(start), frames + tf.cast(is_frame, tf.int32)
+    found = tf.where(is_frame, size(position + 5), 0)
+    return (
+      after_blocks(start),
+      frames + tf.cast(is_frame, tf.int32),
+      tf.maximum(largest, found),
+    )
 
-  def goes_on(position, frames):
+  def goes_on(position, frames, _):
     kind = byte(position)
     return (frames < 2) & (tf.equal(kind, 0x2C) | tf.equal(kind, 0x21))
 
   start = 13 + table(byte(10))
-  return tf.while_loop(goes_on, step, [start, tf.constant(0)])[1]
+  _, frames, largest = tf.while_loop(
+    goes_on, step, [start, tf.constant(0), size(6)]
+  )
+  return frames, *tf.unstack(tf.cast(largest, tf.int64))

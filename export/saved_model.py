@@ -15,6 +15,7 @@ import shutil
 
 from absl import logging
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export import signatures
@@ -23,8 +24,12 @@ from vim_tf.config import UserError
 WARMUP_FILE = 'assets.extra/tf_serving_warmup_requests'
 """Where TF Serving looks for requests to replay, within a version."""
 
+GRAPH_FILE = 'saved_model.pb'
 CLASS_NAMES_FILE = 'assets/class_names.txt'
 CONFIG_FILE = 'assets/config.json'
+
+
+_PYTHON_OPS = ('PyFunc', 'PyFuncStateless')
 
 
 class ExportError(UserError):
@@ -64,7 +69,8 @@ def write(
     The version's folder, `base/version`.
 
   Raises:
-    ExportError: If the version exists, or cannot be written.
+    ExportError: If the version exists, cannot be written, or a server could
+      not run it.
   """
   base = pathlib.Path(base)
   final = new_version(base, version)
@@ -114,10 +120,40 @@ def new_version(base: str | os.PathLike, version: int = 0) -> pathlib.Path:
   return final
 
 
+def foreign_ops(folder: str | os.PathLike) -> set[str]:
+  """Ops in a SavedModel that a stock server lacks.
+
+  Args:
+    folder: Of the SavedModel.
+
+  Returns:
+    The names of ops that call Python, or that do not come with TensorFlow.
+  """
+  proto = saved_model_pb2.SavedModel.FromString(
+    (pathlib.Path(folder) / GRAPH_FILE).read_bytes()
+  )
+  ops = set()
+  for graph in (meta.graph_def for meta in proto.meta_graphs):
+    ops.update(node.op for node in graph.node)
+    for function in graph.library.function:
+      ops.update(node.op for node in function.node_def)
+  # This module is made when TensorFlow is built: it knows no op that a library
+  # has brought since.
+  return {
+    op for op in ops if not hasattr(tf.raw_ops, op) or op.endswith(_PYTHON_OPS)
+  }
+
+
 def _write_all(export: Export, folder: pathlib.Path):
   tf.saved_model.save(
     export.module, str(folder), signatures=export.module.signatures
   )
+  foreign = foreign_ops(folder)
+  if foreign:
+    raise ExportError(
+      'A server cannot run the graph, because of its ops '
+      f'{", ".join(sorted(foreign))}.'
+    )
   for name in export.classify:
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(
       str(folder)

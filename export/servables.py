@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import threading
 
 from absl import logging
@@ -308,7 +309,8 @@ def _examples(request: input_pb2.Input) -> list[tf.train.Example]:
 
 def _reason(error: Exception) -> str:
   """The line of an error that tells what is wrong."""
-  lines = [line for line in str(error).splitlines() if line.strip()]
+  text = re.sub(r'\{\{.*?\}\} *', '', str(error))  # Names of nodes.
+  lines = [line for line in text.splitlines() if line.strip()]
   for line in lines:
     if 'assertion failed: [' in line:
       return line.split('assertion failed: [', 1)[1].rsplit(']', 1)[0]

@@ -5,7 +5,7 @@
 CALLS is a pickle of (folder, signature, inputs) rows. Each is called after
 `tf.saved_model.load`, and through a `tf.compat.v1` Session with the tag
 'serve', which is how a server loads a model. RESULTS becomes a pickle of the
-outputs, one pair a row, and of the kinds of ops in each folder's graph.
+outputs, one pair a row.
 """
 
 import importlib.util

@@ -1,10 +1,12 @@
 """Tests of how versions are written, with a module of one addition."""
 
+import dataclasses
 import os
 import pathlib
 from unittest import mock
 
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from export import saved_model, server_configs, signatures, warmup
 
@@ -79,6 +81,32 @@ class SavedModelTest(tf.test.TestCase):
     self.assertEqual(os.listdir(self.base.parent), ['base'])
     with self.assertRaisesRegex(saved_model.ExportError, '-1'):
       saved_model.write(_export(), self.base, -1)
+
+  def test_what_a_server_cannot_run_is_not_written(self):
+    class Python(signatures.SignatureModule):
+      def __init__(self):
+        super().__init__('python')
+        self.add(
+          'serving_default', self.call, signatures.example(tf.int32, 'x')
+        )
+
+      def call(self, x):
+        return {'x': tf.numpy_function(lambda x: x, [x], tf.int32)}
+
+    export = dataclasses.replace(_export(), module=Python())
+    with self.assertRaisesRegex(saved_model.ExportError, 'ops PyFunc'):
+      saved_model.write(export, self.base)
+    self.assertEmpty(os.listdir(self.base))
+
+  def test_ops_that_do_not_come_with_tensorflow_are_found(self):
+    folder = saved_model.write(_export(), self.base)
+    self.assertEmpty(saved_model.foreign_ops(folder))
+    file = folder / saved_model.GRAPH_FILE
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    library = proto.meta_graphs[0].graph_def.library
+    library.function[0].node_def.add(name='x', op='Addons>Rotate')
+    file.write_bytes(proto.SerializeToString())
+    self.assertEqual(saved_model.foreign_ops(folder), {'Addons>Rotate'})
 
   def test_only_weights_that_are_used_are_stored_and_once(self):
     folder = saved_model.write(_export(), self.base)
