@@ -49,7 +49,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
       servable = self._get(request.model_spec)
       try:
         inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-      except (TypeError, ValueError) as error:
+      except (TypeError, ValueError, MemoryError) as error:
         raise servables.InvalidRequest(
           f'An input cannot be read: {error}.'
         ) from error

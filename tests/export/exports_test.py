@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from vim_tf.probe import features
 from vim_tf.vim import decoding
 from vim_tf.vim import model as vim_model
 
+_DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 _BATCHES = (1, 5)
+_BFLOAT16 = restore.policy('bfloat16')
 
 
 class ExportsTest(parameterized.TestCase, tf.test.TestCase):
@@ -199,6 +202,24 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertLen(proto.meta_graphs, 1)
     return proto.meta_graphs[0]
 
+  def test_saved_model_cli_shows_what_the_docs_show(self):
+    trim = re.search(r'sed -n "(.*)"', (_DOCS / 'serving.md').read_text())[1]
+    for name, base in self.bases.items():
+      shown = subprocess.run(
+        [
+          sys.executable,
+          *('-m', 'tensorflow.python.tools.saved_model_cli'),
+          *('show', '--all', '--dir', str(base / '1')),
+        ],
+        check=True,
+        stdout=subprocess.PIPE,
+      ).stdout
+      trimmed = subprocess.run(
+        ['sed', '-n', trim], check=True, input=shown, stdout=subprocess.PIPE
+      ).stdout.decode()
+      expected = (_DOCS / 'signatures' / f'{name}.txt').read_text()
+      self.assertEqual(trimmed, expected)
+
   def test_only_the_classify_signature_is_of_that_method(self):
     for name, base in self.bases.items():
       for key, found in self._graph(base).signature_def.items():
@@ -282,18 +303,51 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertAllEqual(found['codes'], self._draw(inputs))
 
-  def test_bfloat16(self):
-    base = self.root / 'bfloat16'
-    run = self.runs['tokenizer']
-    served.export('tokenizer', run, base, '--precision=bfloat16')
-    loaded = tf.saved_model.load(str(base / '1'))
+  def test_bfloat16_tokenizer(self):
+    loaded = self._in_bfloat16('tokenizer')
     codes = loaded.signatures['encode_images'](images=self.images)['codes']
-    half = restore.tokenizer(run, 'mixed_bfloat16').model
+    half = restore.tokenizer(self.runs['tokenizer'], _BFLOAT16).model
     # Rounding differs between graphs, and may move a code that is near a tie.
     same = np.mean(codes.numpy() == half.encode(self.images).numpy())
     self.assertGreater(same, 0.9)
     images = loaded.signatures['decode'](codes=codes)['images']
     self.assertAllClose(images, half.decode(codes), atol=0.1)
+
+  def test_bfloat16_sampler(self):
+    loaded = self._in_bfloat16('sampler')
+    classes = tf.constant([0, 3, 9])
+    found = loaded.signatures['negative_log_likelihood'](
+      image_bytes=tf.constant(self.files[:3]), class_ids=classes
+    )
+    tokenizer, vim = restore.both(self.runs['sampler'], dtype=_BFLOAT16)
+    codes = tokenizer.model.encode(self.images[:3])
+    nats = vim_model.negative_log_likelihood(
+      vim.model(codes, classes), codes
+    ).numpy()
+    self.assertAllClose(found['nats'], nats.sum(axis=1), rtol=0.05)
+    inputs = calls.sampling_inputs(3)
+    drawn = loaded.signatures['sample_images'](
+      **{name: tf.constant(x) for name, x in inputs.items()}
+    )
+    images = tokenizer.model.decode(drawn['codes'])
+    self.assertAllClose(drawn['images'], images, atol=0.1)
+
+  def test_bfloat16_probe(self):
+    loaded = self._in_bfloat16('probe')
+    found = loaded.signatures['features'](image_bytes=tf.constant(self.files))
+    expected = self._expected_features(len(self.files))
+    error = np.abs(found['features'] - expected)
+    self.assertGreater(error.max(), 1e-4)  # It is not float32.
+    self.assertGreater(np.mean(error < 0.1), 0.8)
+
+  def _in_bfloat16(self, name):
+    base = self.root / 'bfloat16' / name
+    served.export(name, self.runs[name], base, '--precision=bfloat16')
+    reader = tf.train.load_checkpoint(str(base / '1/variables/variables'))
+    types = reader.get_variable_to_dtype_map()
+    weights = {x for key, x in types.items() if key.startswith('weights')}
+    self.assertEqual(weights, {tf.float32})
+    return tf.saved_model.load(str(base / '1'))
 
 
 if __name__ == '__main__':

@@ -7,8 +7,11 @@ the real `tensorflow_model_server`.
 import base64
 from concurrent import futures
 import http.client
+import io
 import json
+import pathlib
 
+from absl.testing import absltest
 import grpc
 import numpy as np
 from PIL import Image
@@ -19,6 +22,7 @@ from tensorflow_serving.apis import (
   get_model_status_pb2,
   model_service_pb2_grpc,
   predict_pb2,
+  prediction_log_pb2,
   prediction_service_pb2_grpc,
 )
 
@@ -101,6 +105,39 @@ def bad_requests() -> dict[str, tuple[str, str, dict, str]]:
   ):
     inputs = {'image_bytes': np.array([good, file], object)}
     found[name] = 'tokenizer', 'serving_default', inputs, f'example 1: {text}'
+  pair = np.array([good, b'hello'], object)
+  text = 'example 1: the bytes are not a JPEG'
+  for model, signature, more in (
+    ('tokenizer', 'reconstruct', {}),
+    ('sampler', 'negative_log_likelihood', {'class_ids': np.int32([0, 1])}),
+    (
+      'sampler',
+      'complete',
+      {'kept_rows': np.int32([1, 1]), **calls.sampling_inputs(2)},
+    ),
+    ('probe', 'serving_default', {}),
+    ('probe', 'features', {}),
+  ):
+    inputs = {'image_bytes': pair, **more}
+    found[f'no_image_{model}_{signature}'] = model, signature, inputs, text
+  number = tf.train.Example()
+  number.features.feature['image/encoded'].int64_list.value.append(3)
+  for name, wrong, text in (
+    ('no_image', calls.example(b'hello'), 'example 1: the bytes are not'),
+    ('no_feature', tf.train.Example(), 'example 1: the image has no bytes'),
+    ('number', number, 'example 1, Key: image/encoded'),
+  ):
+    both = [x.SerializeToString() for x in (calls.example(good), wrong)]
+    inputs = {'inputs': np.array(both, object)}
+    found[f'classify_{name}'] = 'probe', 'classify', inputs, text
+  inputs = {'image_bytes': pair[:1], 'class_ids': np.int32([10])}
+  text = 'example 0: class_ids is 10, but must be in [0, 9]'
+  found['class_likelihood'] = (
+    'sampler',
+    'negative_log_likelihood',
+    inputs,
+    text,
+  )
   for name, code in (('high_code', 32), ('negative_code', -1)):
     codes = np.full([3, 16], 7, np.int32)
     codes[2, 15] = code
@@ -144,19 +181,25 @@ def bad_requests() -> dict[str, tuple[str, str, dict, str]]:
   found['kept_rows'] = 'sampler', 'complete', kept, text
   uneven = {**calls.sampling_inputs(3), 'seeds': np.arange(2)}
   found['uneven'] = 'sampler', 'serving_default', uneven, 'seeds'
-  empty = {'codes': np.zeros([0, 16], np.int32)}
-  found['empty'] = 'tokenizer', 'decode', empty, 'empty'
+  for model, signature, inputs in calls.every_signature(1):
+    empty = {name: x[:0] for name, x in inputs.items()}
+    found[f'empty_{model}_{signature}'] = model, signature, empty, 'empty'
   return found
 
 
-class ProtocolTests:
-  """Mixed into a test case, whose class starts a server.
+class ProtocolTests(absltest.TestCase):
+  """The base of a test case, whose class starts a server.
+
+  Not TensorFlow's test case, which would have the server prepare its graphs
+  anew for each test.
 
   Attributes:
+    bases: The folder of each model's versions, of which it serves number 1.
     port: Of gRPC.
     rest_port: Of REST.
   """
 
+  bases: dict[str, pathlib.Path]
   port: int
   rest_port: int
 
@@ -174,16 +217,17 @@ class ProtocolTests:
     """The response to gRPC's Predict."""
     return predict(self.stub, model, signature, inputs, filtered)
 
-  def rest(self, method: str, path: str, body=None) -> tuple[int, dict]:
-    """Status and JSON of an HTTP request."""
+  def rest(self, method: str, path: str, body=None) -> tuple[int, dict | None]:
+    """Status and JSON (None if it is something else) of an HTTP request."""
     connection = http.client.HTTPConnection('127.0.0.1', self.rest_port)
     if body is not None and not isinstance(body, bytes):
       body = json.dumps(body).encode()
     connection.request(method, path, body)
     response = connection.getresponse()
-    found = response.status, json.loads(response.read())
+    content = response.read()
     connection.close()
-    return found
+    is_json = response.getheader('Content-Type') == 'application/json'
+    return response.status, json.loads(content) if is_json else None
 
   def _assert_outputs(self, found, expected):
     self.assertCountEqual(found, expected)
@@ -191,7 +235,7 @@ class ProtocolTests:
       if value.dtype == object:
         self.assertEqual(np.asarray(found[name]).tolist(), value.tolist())
       else:
-        self.assertAllClose(found[name], value, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(found[name], value, 1e-4, 1e-4)
 
   def _predicts(self):
     for n in _BATCHES:
@@ -290,7 +334,27 @@ class ProtocolTests:
         self.assertEqual(
           list(names), [x.decode() for x in expected['top_classes'][i]]
         )
-        self.assertAllClose(scores, expected['top_scores'][i], atol=1e-4)
+        np.testing.assert_allclose(scores, expected['top_scores'][i], atol=1e-4)
+
+  def test_requests_of_the_warmup_file(self):
+    for name, base in self.bases.items():
+      file = base / '1' / 'assets.extra' / 'tf_serving_warmup_requests'
+      asked = set()
+      for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        if log.HasField('classify_log'):
+          request = log.classify_log.request
+          found = self.stub.Classify(request).result.classifications
+        else:
+          request = log.predict_log.request
+          outputs = self.stub.Predict(request).outputs.values()
+          for found in map(tf.make_ndarray, outputs):
+            self.assertLen(found, 1)
+        self.assertLen(found, 1)
+        self.assertEqual(request.model_spec.name, name)
+        asked.add(request.model_spec.signature_name)
+      of_model = {s for m, s, _ in calls.every_signature(1) if m == name}
+      self.assertEqual(asked, of_model)
 
   def test_metadata(self):
     response = metadata(self.stub, 'sampler')
@@ -337,7 +401,7 @@ class ProtocolTests:
         )
         self.assertEqual(status, 400, body)
         # JSON has no empty array of a shape, so that another check finds it.
-        if name != 'empty':
+        if text != 'empty' or all(x.ndim == 1 for x in inputs.values()):
           self.assertIn(text, body['error'])
     self._assert_lives()
 
@@ -404,10 +468,11 @@ class ProtocolTests:
       found = list(pool.map(ask, range(_AT_ONCE)))
     for i in range(_AT_ONCE):
       pixels = [
-        tf.io.decode_png(x) for x in (found[i], expected['png_bytes'][i])
+        np.int32(Image.open(io.BytesIO(x)))
+        for x in (found[i], expected['png_bytes'][i])
       ]
       # A last bit may differ, because the batch's size does.
-      self.assertAllClose(*(tf.cast(x, tf.int32) for x in pixels), atol=1)
+      np.testing.assert_allclose(*pixels, atol=1)
 
   def _assert_lives(self):
     inputs = {'codes': np.zeros([1, 16], np.int32)}

@@ -11,6 +11,7 @@ import subprocess
 import time
 import unittest
 
+from absl.testing import absltest
 import grpc
 import numpy as np
 import tensorflow as tf
@@ -28,17 +29,19 @@ def _free_port() -> int:
     return one.getsockname()[1]
 
 
-class RealServerTest(protocol.ProtocolTests, tf.test.TestCase):
+class RealServerTest(protocol.ProtocolTests):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     if not shutil.which(_SERVER):
-      raise unittest.SkipTest(f'{_SERVER} is not on the PATH.')
+      raise unittest.SkipTest(
+        f'{_SERVER} is not on the PATH: docs/serving.md says how to get it.'
+      )
     root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'real_server'
     shutil.rmtree(root, ignore_errors=True)
-    bases = served.export_all(root)
+    cls.bases = served.export_all(root)
     config = root / 'models.config'
-    config.write_text(server_configs.model_config(bases))
+    config.write_text(server_configs.model_config(cls.bases))
     cls.port, cls.rest_port = _free_port(), _free_port()
     cls.process = subprocess.Popen(
       [
@@ -51,7 +54,8 @@ class RealServerTest(protocol.ProtocolTests, tf.test.TestCase):
     cls.addClassCleanup(cls.process.wait)
     cls.addClassCleanup(cls.process.terminate)
     cls.loaded = {
-      name: tf.saved_model.load(str(base / '1')) for name, base in bases.items()
+      name: tf.saved_model.load(str(base / '1'))
+      for name, base in cls.bases.items()
     }
     cls._wait()
 
@@ -81,4 +85,4 @@ class RealServerTest(protocol.ProtocolTests, tf.test.TestCase):
 
 
 if __name__ == '__main__':
-  tf.test.main()
+  absltest.main()
