@@ -42,7 +42,7 @@ class Page:
         '--disable-dev-shm-usage',
         '--no-proxy-server',
         '--no-first-run',
-        '--window-size=1000,1000',
+        '--window-size=1000,900',
         f'--user-data-dir={folder}',
         '--remote-debugging-pipe',
         'about:blank',
@@ -92,9 +92,29 @@ class Page:
       time.sleep(0.1)
     raise TimeoutError(f'This has not come true: {script}')
 
+  def drop(self, element: str, content: bytes, kind: str):
+    """Drops a file on an element, as a hand with a mouse would.
+
+    Args:
+      element: Its id.
+      content: The file's bytes.
+      kind: Its media type.
+    """
+    self.run(f"""
+      var bytes = new Uint8Array({list(content)});
+      var transfer = new DataTransfer();
+      transfer.items.add(new File([bytes], 'dropped', {{type: '{kind}'}}));
+      document.getElementById('{element}').dispatchEvent(new DragEvent(
+          'drop', {{dataTransfer: transfer, bubbles: true, cancelable: true}}));
+    """)
+
   def screenshot(self) -> bytes:
-    """What is seen, as a PNG file."""
-    found = self._call('Page.captureScreenshot', session=self._session)
+    """The whole page, as a PNG file."""
+    found = self._call(
+      'Page.captureScreenshot',
+      session=self._session,
+      captureBeyondViewport=True,
+    )
     return base64.b64decode(found['data'])
 
   def close(self):

@@ -210,7 +210,7 @@ class ServeTest(protocol.ProtocolTests):
     page.run("document.getElementById('top_p').value = '1'")
 
     # An image is dropped.
-    self._drop(page, tiny.encoded(tiny.picture(5)), 'image/png')
+    page.drop('drop', tiny.encoded(tiny.picture(5)), 'image/png')
     shown = page.wait_for("""
       ['reconstruction', 'completion'].every((id) => {
         const image = document.querySelector(`#${id} img`);
@@ -245,21 +245,12 @@ class ServeTest(protocol.ProtocolTests):
     """)
 
     # What is no image is refused in words.
-    self._drop(page, b'hello', 'image/png')
+    page.drop('drop', b'hello', 'image/png')
     error = page.wait_for("document.getElementById('image_error').textContent")
     self.assertIn('not a JPEG, PNG, BMP or GIF', error)
 
   def _url(self, file: bytes) -> str:
     return f'data:image/png;base64,{protocol.to_json(file)["b64"]}'
-
-  def _drop(self, page, content: bytes, kind: str):
-    page.run(f"""
-      var bytes = new Uint8Array({list(content)});
-      var transfer = new DataTransfer();
-      transfer.items.add(new File([bytes], 'dropped', {{type: '{kind}'}}));
-      document.getElementById('drop').dispatchEvent(new DragEvent(
-          'drop', {{dataTransfer: transfer, bubbles: true, cancelable: true}}));
-    """)
 
 
 class VersionsTest(absltest.TestCase):
