@@ -55,6 +55,8 @@ def read(
   """
   config = workdir_lib.read_config(workdir, 'probe', ProbeConfig)
   final = pathlib.Path(workdir) / f'seed-{config.run.seed}' / 'final'
+  if not final.exists():
+    raise UserError(f'{workdir} holds no probe yet: let its run end first.')
   record = workdir_lib.read(final)
   block = _choose(workdir, record, block)
   name = features.block_name(block)

@@ -30,7 +30,12 @@ _LINK = re.compile(r'\]\(([^)\s]+)\)')
 _FENCED = re.compile(r'^( *)```.*?^\1```', re.DOTALL | re.MULTILINE)
 
 # Of Bazel and of TensorFlow's own programs.
-_FOREIGN_FLAGS = {'all', 'config', 'dir', 'help', 'logdir'}
+_FOREIGN_FLAGS = {
+  *('all', 'config', 'dir', 'help', 'logdir'),
+  'rest_api_timeout_in_ms',
+  'xla_cpu_compilation_enabled',
+  'xla_gpu_compilation_enabled',
+}
 
 
 def setUpModule():

@@ -282,7 +282,11 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
       )
 
   def test_what_cannot_be_exported_is_told_in_one_line(self):
+    begun = self.root / 'begun'
+    shutil.copytree(self.runs['probe'], begun)
+    shutil.rmtree(begun / 'seed-0')
     for name, flags, text in (
+      ('probe', [f'--workdir={begun}'], 'no probe yet'),
       ('tokenizer', ['--workdir=/nowhere'], 'not a working directory'),
       ('sampler', [f'--workdir={self.runs["tokenizer"]}'], "not 'vim'"),
       ('probe', [f'--workdir={self.runs["probe"]}', '--block=9'], 'block 9'),
