@@ -43,7 +43,7 @@ class Metric:
   digits: int = 2
 
   def write(self, value: float) -> str:
-    return f'{self.scale * value:.{self.digits}f}'
+    return f'{self.scale * value:z.{self.digits}f}'  # No minus zero.
 
 
 METRICS = {
@@ -52,7 +52,7 @@ METRICS = {
   'rfd': Metric('reconstruction FD (EfficientNet-Lite0)', 'rFID', 1, 1),
   'gfd': Metric('FD of samples (EfficientNet-Lite0)', 'FID', 1, 1),
   'gis': Metric('classifier score of samples', 'IS', 1, 2),
-  'top1': Metric('probe top-1, %', 'top-1, %', 100, 1),
+  'top1': Metric('probe top-1, %', 'probe top-1, %', 100, 1),
   'top1_first': Metric('top-1 of the first block, %', '', 100, 1),
   'top1_middle': Metric('top-1 of the middle block, %', '', 100, 1),
   'top1_last': Metric('top-1 of the last block, %', '', 100, 1),

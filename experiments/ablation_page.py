@@ -274,7 +274,7 @@ def _sheet(results, kinds, folder: pathlib.Path, file: str):
   strips = [(name, path) for name, path in strips if path.exists()]
   if not any(name in names for name, _ in strips):
     return
-  figure = Figure(figsize=(8.0, 0.62 * len(strips)), layout='constrained')
+  figure = Figure(figsize=(7.2, 0.62 * len(strips)), layout='constrained')
   FigureCanvasAgg(figure)
   for i, (name, path) in enumerate(strips):
     axes = figure.add_subplot(len(strips), 1, i + 1)

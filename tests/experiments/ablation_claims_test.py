@@ -170,6 +170,10 @@ class ClaimsTest(parameterized.TestCase):
       found = ablation_claims.judge(claim, _ROWS, lines)
       self.assertEqual(found.verdict, verdict)
 
+  def test_figures_are_written_without_a_minus_zero(self):
+    write = ablation_claims.METRICS['usage'].write
+    self.assertEqual([write(x) for x in (-1e-5, 0.9612)], ['0.0', '96.1'])
+
   def test_equal_rows_are_within_noise(self):
     claim = Claim('', '', 'cnn', 'base', 'l2', expected=LOWER)
     lines = _lines('cnn', [1.0, 2.0]) + _lines('base', [1.0, 2.0])
