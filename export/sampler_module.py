@@ -51,10 +51,12 @@ class Sampler(signatures.SignatureModule):
       'guidance_scale': checks.Range(0.0, _LARGEST),
       'kept_rows': checks.Range(0, vim.config.grid_size),
     }
-    self.parts.loops = {
-      guided: self._make_loop(guided, jit_compile)
-      for guided in ((False, True) if classes else (False,))
-    }
+    self.parts.loops = {}
+    if jit_compile:
+      self.parts.loops = {
+        guided: self._make_compiled_loop(guided)
+        for guided in ((False, True) if classes else (False,))
+      }
     settings = [
       signatures.example(tf.int32, 'class_ids'),
       signatures.example(tf.int64, 'seeds'),
@@ -167,17 +169,21 @@ class Sampler(signatures.SignatureModule):
 
   def _draw(self, **inputs):
     inputs['seeds'] = tf.cast(inputs['seeds'], tf.uint32)
-    if len(self.parts.loops) == 1:
-      return self.parts.loops[False](**inputs)
+    vim, loops = self.parts.vim, self.parts.loops
     # Guidance runs every example twice: only if one of them asks for it.
+    guided = bool(vim.config.num_classes) and tf.reduce_any(
+      inputs['guidance_scale'] != 1.0
+    )
+    if not loops:
+      return decoding.decode(vim, guided=guided, in_place=True, **inputs)
+    if guided is False:
+      return loops[False](**inputs)
     return tf.cond(
-      tf.reduce_any(inputs['guidance_scale'] != 1.0),
-      lambda: self.parts.loops[True](**inputs),
-      lambda: self.parts.loops[False](**inputs),
+      guided, lambda: loops[True](**inputs), lambda: loops[False](**inputs)
     )
 
-  def _make_loop(self, guided: bool, jit_compile: bool):
+  def _make_compiled_loop(self, guided: bool):
     def loop(**inputs):
       return decoding.decode(self.parts.vim, guided=guided, **inputs)
 
-    return tf.function(loop, jit_compile=jit_compile, autograph=False)
+    return tf.function(loop, jit_compile=True, autograph=False)

@@ -74,18 +74,39 @@ class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
     changed = tf.concat([x[:, :-1], -x[:, -1:]], axis=1)
     self.assertNotAllClose(layer(x)[:, 0], layer(changed)[:, 0])
 
-  @parameterized.parameters(False, True)
-  def test_decode_equals_full_pass(self, jit_compile):
+  @parameterized.parameters((False, False), (True, False), (False, True))
+  def test_decode_equals_full_pass(self, jit_compile, in_place):
     layer = _layer(causal=True)
     x = _inputs()
     step = tf.function(layer.decode, jit_compile=jit_compile)
     # A longer cache than needed: what is not written must not be seen.
-    cache = layer.new_cache(_BATCH, _LENGTH + 2)
+    cache = layer.new_cache(_BATCH, _LENGTH + 2, in_place)
     full = layer(x)
     for i in range(_LENGTH):
       y, cache = step(x[:, i : i + 1], cache, tf.constant(i))
       self.assertAllClose(y[:, 0], full[:, i], atol=1e-5)
     self.assertAllEqual(cache.keys[:, :, _LENGTH:], tf.zeros([3, 2, 2, 4]))
+
+  def test_caches_that_are_written_in_place_share_no_memory(self):
+    """Neither with each other nor with those of the call before."""
+    layers = [_layer(causal=True) for _ in range(2)]
+
+    @tf.function
+    def caches_after_one_position(x, position):
+      caches = [layer.new_cache(_BATCH, _LENGTH, True) for layer in layers]
+      return [
+        layer.decode(x, cache, position)[1]
+        for layer, cache in zip(layers, caches)
+      ]
+
+    for position in (3, 1):
+      one, other = caches_after_one_position(
+        _inputs()[:, :1], tf.constant(position)
+      )
+      for cache in (one.keys, one.values, other.keys, other.values):
+        written = np.any(cache.numpy() != 0.0, axis=(0, 1, 3))
+        self.assertAllEqual(np.flatnonzero(written), [position])
+      self.assertNotAllClose(one.keys, one.values)
 
   def test_softmax_of_bfloat16_is_taken_in_float32(self):
     layer = attention.MultiHeadAttention(1, 4, dtype='mixed_bfloat16')

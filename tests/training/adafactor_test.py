@@ -91,6 +91,22 @@ class AdamTest(tf.test.TestCase):
     for one, before in zip(ours, start):
       self.assertGreater(np.abs(one.numpy() - before).max(), 0.1)
 
+  def test_equals_adam(self):
+    ours, theirs = _variables(), _variables()
+    start = [v.numpy() for v in ours]
+    settings = {'beta_1': 0.9, 'beta_2': 0.96}
+    optimizer = _make(
+      ours, 0.01, factored=False, low_precision=False, **settings
+    )
+    adam = tf.keras.optimizers.Adam(0.01, jit_compile=False, **settings)
+    adam.build(theirs)
+    for gradients in _gradients(30):
+      _apply(optimizer, ours, gradients)
+      _apply(adam, theirs, gradients)
+    for one, other, before in zip(ours, theirs, start):
+      self.assertAllClose(one, other, rtol=1e-6, atol=1e-6)
+      self.assertGreater(np.abs(one.numpy() - before).max(), 0.05)
+
   def test_takes_as_much_room_as_adamw(self):
     variables = _variables()
     adamw = tf.keras.optimizers.AdamW()

@@ -194,12 +194,12 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllInRange(codes, 0, 10)
 
   @parameterized.parameters(False, True)
-  def test_20_calls_trace_once(self, guided):
+  def test_20_calls_trace_once(self, jit_compile):
     model = _model()
     traces = []
     start = model.start
     model.start = lambda ids: traces.append(1) or start(ids)
-    decoder = decoding.Decoder(model)
+    decoder = decoding.Decoder(model, jit_compile)
     rng = np.random.default_rng(0)
     for i in range(20):
       settings = [
@@ -207,7 +207,7 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
           temperature=0.1 * i,
           top_k=i % 4,
           top_p=1.0 - 0.02 * i,
-          guidance_scale=1.5 + i if guided else 1.0,
+          guidance_scale=1.0 + i % 5,
           guidance_schedule=sampling.SCHEDULES[i % 3],
           guidance_power=1.0 + i,
         )
@@ -220,7 +220,25 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
         settings if i % 3 else settings[0],
         *with_prefix,
       )
-    self.assertLen(traces, 1)
+    # XLA must know how many rows there are: with guidance twice as many.
+    self.assertLen(traces, 2 if jit_compile else 1)
+
+
+class LargeCodebookTest(tf.test.TestCase):
+  """With the paper's 8,192 codes, among which ties are closer."""
+
+  def test_same_codes_at_batch_1_and_compiled(self):
+    model = _model(codebook_size=8192)
+    class_ids = np.arange(16) % 6
+    plain = decoding.Decoder(model)
+    compiled = decoding.Decoder(model, jit_compile=True)
+    expected = plain(class_ids, _SEEDS, _MIXED)
+    self.assertGreater(len(np.unique(expected)), 100)
+    self.assertAllEqual(compiled(class_ids, _SEEDS, _MIXED), expected)
+    for i in (1, 2, 7):
+      for decoder in (plain, compiled):
+        alone = decoder(class_ids[i : i + 1], _SEEDS[i : i + 1], _MIXED[i])
+        self.assertAllEqual(alone[0], expected[i])
 
 
 class RefusalTest(tf.test.TestCase, parameterized.TestCase):

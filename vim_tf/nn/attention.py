@@ -10,10 +10,19 @@ class KVCache(tf.experimental.ExtensionType):
 
   Both are of fixed size, so that one compiled loop serves every position:
   `[batch, heads, length, head_width]`, zero where nothing was written yet.
+
+  Attributes:
+    keys: What queries are compared with.
+    values: What is averaged.
+    in_place: Whether `decode` writes into this very memory, so that a cache
+      is worth nothing once its successor is made. TensorFlow's scatter copies
+      the cache for each position otherwise; XLA does not, and knows no such
+      operation.
   """
 
   keys: tf.Tensor
   values: tf.Tensor
+  in_place: bool = False
 
 
 class MultiHeadAttention(tf.keras.layers.Layer):
@@ -61,11 +70,30 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       mask = None
     return self._merge(tf.matmul(self._softmax(scores, mask), values))
 
-  def new_cache(self, batch: int | tf.Tensor, length: int) -> KVCache:
-    """An empty cache for sequences of at most `length` positions."""
+  def new_cache(
+    self, batch: int | tf.Tensor, length: int, in_place: bool = False
+  ) -> KVCache:
+    """An empty cache.
+
+    Args:
+      batch: Number of sequences.
+      length: Positions of a sequence at most.
+      in_place: See `KVCache`; not under XLA.
+    """
     shape = [batch, self.num_heads, length, self.head_width]
-    zeros = tf.zeros(shape, self.compute_dtype)
-    return KVCache(keys=zeros, values=zeros)
+    dtype = self.compute_dtype
+    if not in_place:
+      zeros = tf.zeros(shape, dtype)
+      return KVCache(keys=zeros, values=zeros)
+
+    def memory():
+      # Of its own: equal constants would be merged into one, and kept.
+      zeros = tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
+      return tf.ensure_shape(
+        zeros, [None, self.num_heads, length, self.head_width]
+      )
+
+    return KVCache(keys=memory(), values=memory(), in_place=True)
 
   def decode(
     self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
@@ -82,9 +110,11 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     """
     x = tf.cast(x, self.compute_dtype)
     queries, keys, values = self._project(x)
+    write = _write_in_place if cache.in_place else _write
     cache = KVCache(
-      keys=_write(cache.keys, keys, position),
-      values=_write(cache.values, values, position),
+      keys=write(cache.keys, keys, position),
+      values=write(cache.values, values, position),
+      in_place=cache.in_place,
     )
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
     mask = tf.range(cache.keys.shape[2]) <= position
@@ -134,3 +164,16 @@ def _write(cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
   return tf.tensor_scatter_nd_update(
     cache, indices, tf.reshape(new, [-1, width])
   )
+
+
+def _write_in_place(
+  cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor
+) -> tf.Tensor:
+  """As `_write`, into the memory of `cache`."""
+  length, width = cache.shape[2:]
+  new = tf.reshape(new, [-1, width])  # [batch * heads, width]
+  rows = tf.range(tf.shape(new)[0]) * length + position
+  lines = tf.raw_ops.InplaceUpdate(
+    x=tf.reshape(cache, [-1, width]), i=rows, v=new
+  )
+  return tf.reshape(lines, [-1, *cache.shape[1:]])

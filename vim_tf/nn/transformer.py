@@ -275,9 +275,14 @@ class Transformer(tf.keras.layers.Layer):
         out[f'block_{i}'] = x
     return self.norm(x) if num_blocks is None else x
 
-  def new_cache(self, batch, length: int) -> list[attention.KVCache]:
-    """Empty caches of all blocks, for sequences of `length` positions."""
-    return [block.attention.new_cache(batch, length) for block in self.blocks]
+  def new_cache(
+    self, batch, length: int, in_place: bool = False
+  ) -> list[attention.KVCache]:
+    """Empty caches of all blocks; see `MultiHeadAttention.new_cache`."""
+    return [
+      block.attention.new_cache(batch, length, in_place)
+      for block in self.blocks
+    ]
 
   def decode(self, x, caches: list[attention.KVCache], position):
     """One new position of a causal stack.

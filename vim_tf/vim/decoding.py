@@ -16,11 +16,13 @@ class Decoder:
 
   Args:
     model: A built VIM.
-    jit_compile: Whether XLA compiles the loop.
+    jit_compile: Whether XLA compiles the loop; then once with guidance and
+      once without.
   """
 
   def __init__(self, model: model_lib.VIM, jit_compile: bool = False):
     self._model = model
+    self._jit_compile = jit_compile
     self._loop = tf.function(
       self._decode, jit_compile=jit_compile, autograph=False
     )
@@ -76,6 +78,8 @@ class Decoder:
     _check_range('code', prefix, sizes.codebook_size - 1)
     scales = np.stack([c.guidance_scales(sizes.num_codes) for c in config])
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
+    if not self._jit_compile:
+      guided = tf.constant(guided)  # A tensor does not trace the loop again.
     return self._loop(
       class_ids=tf.constant(class_ids, tf.int32),
       seeds=tf.constant(seeds.astype(np.uint32)),
@@ -111,6 +115,7 @@ class Decoder:
       prefix=prefix,
       prefix_length=prefix_length,
       guided=guided,
+      in_place=not self._jit_compile,
     )
 
 
@@ -125,31 +130,45 @@ def decode(
   guidance_scale: tf.Tensor,
   prefix: tf.Tensor,
   prefix_length: tf.Tensor,
-  guided: bool,
+  guided: bool | tf.Tensor,
+  in_place: bool = False,
 ) -> tf.Tensor:
-  """The loop itself, in graph form; see `Decoder` for the arguments.
+  """The loop itself, in graph form.
 
-  With `guided`, every example runs twice, with and without its class, as one
-  batch of twice the size. `guidance_scale` is `[batch]`, or `[batch,
-  num_codes]` where it goes by a schedule over the positions.
+  Args:
+    model: A built VIM.
+    class_ids: int32 `[batch]`; this and the next ones as of `Decoder`.
+    seeds: uint32 `[batch]`.
+    temperature: float32 `[batch]`.
+    top_k: int32 `[batch]`.
+    top_p: float32 `[batch]`.
+    guidance_scale: float32 `[batch]`, or `[batch, num_codes]` where it goes by
+      a schedule over the positions.
+    prefix: int32 `[batch, num_codes]`.
+    prefix_length: int32 `[batch]`.
+    guided: Whether every example runs twice, with and without its class, as
+      one batch of twice the size. Under XLA, which needs to know the size, a
+      Python bool; else it may be a scalar tensor.
+    in_place: Whether the cache is written in place: faster, not under XLA.
 
   Returns:
     int32 `[batch, num_codes]`.
   """
   length = model.config.num_codes
-  batch = tf.shape(class_ids)[0]
+  batch = class_ids.shape[0] or tf.shape(class_ids)[0]
   if guidance_scale.shape.rank == 1:
     guidance_scale = tf.tile(guidance_scale[:, None], [1, length])
-  if guided:
-    no_class = tf.fill([batch], model.config.num_classes)
-    x = model.start(tf.concat([class_ids, no_class], axis=0))
-  else:
-    x = model.start(class_ids)
+  copies = 1 + (tf.cast(guided, tf.int32) if tf.is_tensor(guided) else guided)
+  no_class = tf.fill([(copies - 1) * batch], model.config.num_classes)
+  x = model.start(tf.concat([class_ids, no_class], axis=0))
 
   def body(position, x, caches, codes):
     logits, caches = model.decode_step(x, caches, position)
-    if guided:
-      logits = sampling.guide(*tf.split(logits, 2), guidance_scale[:, position])
+    if guided is not False:
+      # Without guidance both are the same, and the scale is 1: no change.
+      logits = sampling.guide(
+        logits[:batch], logits[-batch:], guidance_scale[:, position]
+      )
     uniforms = randomness.uniform(
       seeds, (model.config.codebook_size,), position
     )
@@ -157,14 +176,14 @@ def decode(
     code = tf.where(position < prefix_length, prefix[:, position], code)
     codes = codes.write(position, code)
     x = model.embed_one(code, position)
-    return position + 1, tf.tile(x, [2, 1, 1]) if guided else x, caches, codes
+    return position + 1, tf.tile(x, [copies, 1, 1]), caches, codes
 
   codes = tf.TensorArray(tf.int32, size=length, element_shape=[None])
-  state = (tf.constant(0), x, model.new_cache(tf.shape(x)[0]), codes)
+  caches = model.new_cache(tf.shape(x)[0], in_place)
   *_, codes = tf.while_loop(
     lambda position, *_: position < length,
     body,
-    state,
+    (tf.constant(0), x, caches, codes),
     maximum_iterations=length,
   )
   return tf.transpose(codes.stack())

@@ -156,9 +156,9 @@ class VIM(tf.keras.Model):
     """`[..., width]` to float32 `[..., codebook_size]`."""
     return tf.cast(self.head(x), tf.float32)
 
-  def new_cache(self, batch) -> list[attention.KVCache]:
-    """Empty caches for sequences of the model's length."""
-    return self.transformer.new_cache(batch, self.config.num_codes)
+  def new_cache(self, batch, in_place: bool = False) -> list[attention.KVCache]:
+    """Empty caches for sequences of the model's length; see `KVCache`."""
+    return self.transformer.new_cache(batch, self.config.num_codes, in_place)
 
   def decode_step(
     self, x: tf.Tensor, caches: list[attention.KVCache], position: tf.Tensor
