@@ -228,13 +228,19 @@ def peak(figures: Mapping) -> str:
     return 'Too few blocks to speak of a middle.'
   key = 'top1' if all('top1' in row for row in blocks) else 'validation_top1'
   values = [row[key] for row in blocks]
-  highest = blocks[int(np.argmax(values))]['block']
+  highest = int(np.argmax(values))
   text = (
     f'The curve is highest at block {highest} of 0 to {len(blocks) - 1} '
     f'({100 * max(values):.1f}%; the first has {100 * values[0]:.1f}%, the '
     f'last {100 * values[-1]:.1f}%)'
   )
   if 0 < highest < len(blocks) - 1:
+    end = 0 if values[0] > values[-1] else -1
+    error = math.hypot(
+      *(blocks[i].get(f'{key}_standard_error') or 0.0 for i in (highest, end))
+    )
+    if values[highest] - values[end] <= 2 * error:
+      return f'{text}, within two standard errors of an end: no peak is shown.'
     return f'{text}: inside, as in the paper (figure 3).'
   return f'{text}: at an end, where the paper has its peak in the middle.'
 

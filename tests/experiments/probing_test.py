@@ -180,6 +180,19 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('at an end', blocks(0.1, 0.2, 0.3))
     self.assertIn('at an end', blocks(0.3, 0.2, 0.1))
 
+  def test_a_peak_must_stand_out(self):
+    def peak(error):
+      values = enumerate((0.1, 0.3, 0.25))
+      rows = [
+        {'block': i, 'top1': v, 'top1_standard_error': error} for i, v in values
+      ]
+      return probe_figures.peak({'blocks': rows})
+
+    # The difference from the better end is 0.05, its error 1.414 times that
+    # of a block.
+    self.assertIn('inside', peak(0.017))
+    self.assertIn('no peak is shown', peak(0.018))
+
   def test_goes_on_and_ends_alike(self):
     with self.assertLogs('absl', 'INFO') as logs:
       again = self._sweep(self.config, self.path)
