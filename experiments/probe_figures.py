@@ -236,13 +236,19 @@ def peak(figures: Mapping) -> str:
   )
   if 0 < highest < len(blocks) - 1:
     end = 0 if values[0] > values[-1] else -1
-    error = math.hypot(
-      *(blocks[i].get(f'{key}_standard_error') or 0.0 for i in (highest, end))
-    )
+    error = math.hypot(*(_error(blocks[i], key) for i in (highest, end)))
     if values[highest] - values[end] <= 2 * error:
       return f'{text}, within two standard errors of an end: no peak is shown.'
     return f'{text}: inside, as in the paper (figure 3).'
   return f'{text}: at an end, where the paper has its peak in the middle.'
+
+
+def _error(row: Mapping, key: str) -> float:
+  """Over the seeds; of a single seed that of the images, where there is one."""
+  for name in (f'{key}_standard_error', 'top1_image_error'):
+    if row.get(name) is not None:
+      return row[name]
+  return 0.0
 
 
 def protocol(

@@ -181,10 +181,11 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIn('at an end', blocks(0.3, 0.2, 0.1))
 
   def test_a_peak_must_stand_out(self):
-    def peak(error):
-      values = enumerate((0.1, 0.3, 0.25))
+    def peak(error, of_images=None):
+      errors = {'top1_standard_error': error, 'top1_image_error': of_images}
       rows = [
-        {'block': i, 'top1': v, 'top1_standard_error': error} for i, v in values
+        {'block': i, 'top1': v, **errors}
+        for i, v in enumerate((0.1, 0.3, 0.25))
       ]
       return probe_figures.peak({'blocks': rows})
 
@@ -192,6 +193,9 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     # of a block.
     self.assertIn('inside', peak(0.017))
     self.assertIn('no peak is shown', peak(0.018))
+    self.assertIn('inside', peak(0.017, of_images=0.1))
+    # One seed has no error but that of the images.
+    self.assertIn('no peak is shown', peak(None, of_images=0.018))
 
   def test_goes_on_and_ends_alike(self):
     with self.assertLogs('absl', 'INFO') as logs:
