@@ -199,18 +199,20 @@ class LoopTest(tf.test.TestCase):
     )
 
   def test_a_killed_run_ends_as_if_it_had_not_been(self):
+    # A row that a checkpoint falls into is the mean of both its parts.
+    run = dataclasses.replace(_RUN, log_every=3)
     whole = _Toy()
-    expected, _ = self._train(whole, self._path())
+    expected, _ = self._train(whole, self._path(), run)
     path, killed = self._path(), _Toy()
 
     def kill():
       raise KeyboardInterrupt
 
     with self.assertRaises(KeyboardInterrupt):
-      self._train(killed, path, evaluate=kill)  # At step 5, saved at 4.
+      self._train(killed, path, run, evaluate=kill)  # At step 5, saved at 4.
     self.assertEqual(killed.updates(), 5)
     resumed = _Toy()
-    rows, _ = self._train(resumed, path)
+    rows, _ = self._train(resumed, path, run)
     found, state = resumed.state(), whole.state()
     self.assertGreater(len(state), 8)  # Moments and averages, too.
     self.assertEqual(found.keys(), state.keys())

@@ -6,6 +6,7 @@ is used.
 """
 
 from collections.abc import Callable
+import json
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ from vim_tf.config import UserError
 
 _NAME = re.compile(r'step-(\d+)')
 _TEMPORARY = 'writing-'
+_NOTES = 'notes.json'
 
 
 class CheckpointError(UserError):
@@ -40,8 +42,12 @@ class Checkpoints:
     self._checkpoint = tf.train.Checkpoint(**contents)
     self._keep = keep
 
-  def save(self, step: int):
+  def save(self, step: int, notes: dict | None = None):
     """Saves everything as the state after `step` steps.
+
+    Args:
+      step: Steps done.
+      notes: JSON that `notes` gives back.
 
     Raises:
       CheckpointError: If it cannot be written (a full disk, say); what was
@@ -52,6 +58,7 @@ class Checkpoints:
     try:
       shutil.rmtree(temporary, ignore_errors=True)
       self._checkpoint.write(str(temporary / 'checkpoint'))
+      (temporary / _NOTES).write_text(json.dumps(notes or {}))
       if final.exists():  # The same step again, after a resume.
         shutil.rmtree(final)
       os.replace(temporary, final)
@@ -78,6 +85,14 @@ class Checkpoints:
       self._folder,
       lambda path: self._checkpoint.read(path).assert_consumed(),
     )
+
+  def notes(self, step: int) -> dict:
+    """What was noted with a checkpoint; nothing if that cannot be read."""
+    try:
+      found = json.loads((_path(self._folder, step) / _NOTES).read_text())
+    except (OSError, ValueError):
+      return {}
+    return found if isinstance(found, dict) else {}
 
 
 def steps(folder: os.PathLike) -> list[int]:

@@ -112,8 +112,8 @@ def train(
   iterator = _iterator(strategy, batches, left_out, step)
   run_chunk = _Chunk(trainer, strategy)
   writer = summaries.Writer(workdir) if chief else None
-  means = _Means()
-  seconds = 0.0
+  means = _Means(saver.notes(step))
+  seconds, timed = 0.0, 0  # Since the last row, in this process.
 
   # ----------------------------------------------------------------- chunks
   with (
@@ -139,18 +139,20 @@ def train(
         if chief:
           workdir.forget_after(step)
         iterator = _iterator(strategy, batches, left_out, step)
-        means, seconds = _Means(), 0.0
+        means = _Means(saver.notes(step))
+        seconds, timed = 0.0, 0
         continue
       means.add(rows)
       step += count
+      timed += count
       if step < end:
         continue
       bar.update(step, means.newest('loss'))
 
       if _due(step, run.log_every, run.num_steps):
         row = means.take()
-        row['images_per_second'] = run.batch_size * row.pop('steps') / seconds
-        seconds = 0.0
+        row['images_per_second'] = run.batch_size * timed / seconds
+        seconds, timed = 0.0, 0
         if chief:
           writer.scalars(step, row)
       if chief:
@@ -161,7 +163,7 @@ def train(
       asked = team.any(watch.asked)
       if chief and (asked or _due(step, run.checkpoint_every, run.num_steps)):
         writer.flush()
-        saver.save(step)
+        saver.save(step, means.notes())
       if asked and step < run.num_steps:
         raise preemption.Preempted(
           f'{title} was asked to stop (SIGTERM) and is saved at step {step} of '
@@ -271,27 +273,38 @@ class _Chunk:
 
 
 class _Means:
-  """Means of the metrics since the last row."""
+  """Means of the metrics since the last row.
 
-  def __init__(self):
+  Args:
+    notes: What `notes` gave with the checkpoint that the run goes on from, so
+      that its next row is the mean that it would have been.
+  """
+
+  def __init__(self, notes: dict | None = None):
     self._values = collections.defaultdict(list)
-    self._steps = 0
+    for name, values in (notes or {}).items():
+      self._values[name].append(np.array(values, np.float32))
 
   def add(self, rows: dict[str, np.ndarray]):
     for name, values in rows.items():
       self._values[name].append(values)
-    self._steps += len(next(iter(rows.values())))
 
   def newest(self, name: str) -> float:
     return float(self._values[name][-1][-1])
+
+  def notes(self) -> dict:
+    """All values since the last row, as JSON."""
+    return {
+      name: np.concatenate(values).tolist()
+      for name, values in self._values.items()
+    }
 
   def take(self) -> dict[str, float]:
     row = {
       name: float(np.mean(np.concatenate(values)))
       for name, values in self._values.items()
     }
-    row['steps'] = self._steps
-    self.__init__()
+    self._values.clear()
     return row
 
 
