@@ -56,6 +56,7 @@ class Budget:
     adversarial: Weight of the adversarial term; the paper's is 0.1.
     tokenizer_batch: Images of one of its training steps.
     tokenizer_steps: Its training steps.
+    codes_start: The first of them with codes, and with the full loss.
     vim_width: Width of VIM.
     vim_blocks: Blocks of the deep VIM; the shallow one has half of them.
     vim_batch: Images of one of its training steps.
@@ -74,6 +75,7 @@ class Budget:
   adversarial: float
   tokenizer_batch: int
   tokenizer_steps: int
+  codes_start: int
   vim_width: int
   vim_blocks: int
   vim_batch: int
@@ -93,7 +95,8 @@ BUDGETS = {
     blocks=3,
     adversarial=0.1,
     tokenizer_batch=4,
-    tokenizer_steps=400,
+    tokenizer_steps=800,
+    codes_start=400,
     vim_width=128,
     vim_blocks=6,
     vim_batch=16,
@@ -112,6 +115,7 @@ BUDGETS = {
     adversarial=0.0,  # It takes the longest to compile.
     tokenizer_batch=4,
     tokenizer_steps=4,
+    codes_start=2,
     vim_width=32,
     vim_blocks=2,
     vim_batch=4,
@@ -343,11 +347,12 @@ def _probes(budget: Budget) -> list[Row]:
 def stage1(row: Row, budget: Budget, seed: int, data_dir: str) -> Stage1Config:
   """The run of a stage-1 row.
 
-  The base is the paper's recipe, all terms of the loss from the first step and
-  at its weights, with a shorter schedule. What the paper has not: codes that
-  start as encoder outputs, without which they collapse on so few images, and
-  an augmented discriminator. Unused codes are not revived: their number is
-  what many rows are about.
+  From `codes_start` on the base is the paper's recipe, all terms of the loss
+  at its weights, with a shorter schedule. What the paper has not: a first part
+  without codes and by pixel losses alone, after which the codes start as
+  encoder outputs, and an augmented discriminator. Where they started so at the
+  first step, 2 of 256 were in use at the end. Unused codes are not revived:
+  their number is what many rows are about.
   """
   transformer = _transformer(budget.width, budget.blocks)
   steps = budget.tokenizer_steps
@@ -362,11 +367,13 @@ def stage1(row: Row, budget: Budget, seed: int, data_dir: str) -> Stage1Config:
     ),
     data=_data(budget, data_dir),
     losses=LossConfig(adversarial=budget.adversarial),
-    perceptual=PerceptualConfig(),
+    perceptual=PerceptualConfig(start_step=budget.codes_start),
     adversarial=AdversarialConfig(
-      channel_multiplier=_STYLEGAN_CHANNELS, augment=True
+      start_step=budget.codes_start,
+      channel_multiplier=_STYLEGAN_CHANNELS,
+      augment=True,
     ),
-    codebook=CodebookConfig(init_from_data=True),
+    codebook=CodebookConfig(init_from_data=True, init_step=budget.codes_start),
     optimizer=falling(1e-3, steps, final=0.05, clip_norm=1.0),
     discriminator_optimizer=OptimizerConfig(learning_rate=1e-3),
     run=_run(budget, steps, budget.tokenizer_batch, seed),
