@@ -34,7 +34,7 @@ BUDGETS = {
     vim_blocks=6,
     vim_dropout=0.15,
     vim_batch=16,
-    vim_steps=9000,
+    vim_steps=7000,
   ),
 }
 
