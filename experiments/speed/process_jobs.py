@@ -7,10 +7,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 
-from experiments.speed import untrained
+from experiments.speed import timing, untrained
 from experiments.speed.sizes import Sizes
 from experiments.speed.timing import Job
+
+_POLL = 0.01  # Seconds.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +62,21 @@ def _run(arguments: Sequence[str]) -> int:
     RuntimeError: If it failed; with the last line that it printed.
   """
   path = os.pathsep.join(filter(None, sys.path))
-  process = subprocess.Popen(
-    [sys.executable, *arguments],
-    env={**os.environ, 'PYTHONPATH': path},
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  error = process.stderr.read()
-  _, status, usage = os.wait4(process.pid, 0)
-  process.returncode = os.waitstatus_to_exitcode(status)
-  if process.returncode:
-    lines = error.strip().splitlines() or ['it printed nothing']
-    raise RuntimeError(f'{" ".join(arguments)} failed: {lines[-1]}')
-  return usage.ru_maxrss * 1024
+  with tempfile.TemporaryFile('w+') as errors:
+    process = subprocess.Popen(
+      [sys.executable, *arguments],
+      env={**os.environ, 'PYTHONPATH': path},
+      stdout=subprocess.DEVNULL,
+      stderr=errors,
+    )
+    # Not what `wait4` tells: that counts the memory of this process as well,
+    # which the new one has until it is another program.
+    peak = 0
+    while process.poll() is None:
+      peak = timing.peak_bytes(process.pid) or peak
+      time.sleep(_POLL)
+    if process.returncode:
+      errors.seek(0)
+      lines = errors.read().strip().splitlines() or ['it printed nothing']
+      raise RuntimeError(f'{" ".join(arguments)} failed: {lines[-1]}')
+  return peak

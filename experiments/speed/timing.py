@@ -13,7 +13,6 @@ import numpy as np
 
 from experiments.speed import counts
 
-_STATUS = pathlib.Path('/proc/self/status')
 _CLEAR = pathlib.Path('/proc/self/clear_refs')
 _RESET_PEAK = '5'  # See proc(5), /proc/PID/clear_refs.
 
@@ -114,6 +113,11 @@ def resident_bytes() -> int | None:
   return _status('VmRSS')
 
 
+def peak_bytes(process: int) -> int | None:
+  """The most memory that a process has had so far; None once it has ended."""
+  return _status('VmHWM', process)
+
+
 def cores() -> int:
   """Cores that this process may run on."""
   return len(os.sched_getaffinity(0))
@@ -138,9 +142,9 @@ def _reset_peak() -> bool:
   return True
 
 
-def _status(name: str) -> int | None:
+def _status(name: str, process: int | str = 'self') -> int | None:
   try:
-    lines = _STATUS.read_text().splitlines()
+    lines = pathlib.Path(f'/proc/{process}/status').read_text().splitlines()
   except OSError:
     return None
   for line in lines:
