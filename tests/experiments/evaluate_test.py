@@ -221,14 +221,19 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
     figures = json.loads((out / 'figures.json').read_text())['figures']
     images = _read_images(self.images).astype('f')
     one, other = (
-      restore.tokenizer(self.tokenizer, policy).model.encode(images).numpy()
+      tf.function(restore.tokenizer(self.tokenizer, policy).model.encode)(
+        images
+      ).numpy()
       for policy in ('float32', 'mixed_bfloat16')
     )
-    self.assertAllClose(figures['same_codes_bfloat16'], np.mean(one == other))
+    # The weights are random: a batch of another size rounds otherwise.
+    self.assertAllClose(
+      figures['same_codes_bfloat16'], np.mean(one == other), atol=0.05
+    )
     size = self.config.model.codebook_size
     for name, codes in (('float32', one), ('bfloat16', other)):
       self.assertAllClose(
-        figures[f'usage_{name}'], len(np.unique(codes)) / size
+        figures[f'usage_{name}'], len(np.unique(codes)) / size, atol=3 / size
       )
     self.assertNotIn('same_codes_bfloat16', self.figures)
 
