@@ -43,8 +43,8 @@ BUDGET = flags.DEFINE_enum(
   'budget',
   'short',
   list(quickstart_configs.BUDGETS),
-  'short: 15 to 20 minutes on two cores; long: 97, shared with '
-  'other work; tiny: a trial.',
+  'short: 15 to 20 minutes on two cores; long: 90 on one of them; '
+  'tiny: a trial.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'
