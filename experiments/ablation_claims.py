@@ -164,10 +164,10 @@ CLAIMS = (
   Claim(
     'Logit-laplace helps the use of the codebook',
     '3.3',
-    'no_logit_laplace',
+    'logit_laplace',
     'base',
     'usage',
-    expected=LOWER,
+    expected=HIGHER,
   ),
   Claim(
     'The perceptual term helps FID',

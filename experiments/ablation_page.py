@@ -112,8 +112,9 @@ def _budget(results: Results) -> Iterable[str]:
   yield (
     f'OpenMoji at {budget.image_size} px, {budget.codebook_size} codes, '
     f'patches of {budget.patch_size} px. A tokenizer: {budget.tokenizer_steps} '
-    f'steps of {budget.tokenizer_batch} images (with codes and the full loss '
-    f'from step {budget.codes_start} on), width {budget.width}, '
+    f'steps of {budget.tokenizer_batch} images (with codes from step '
+    f'{budget.codes_start}, with the perceptual and the adversarial term from '
+    f'step {budget.full_loss_start} on), width {budget.width}, '
     f'{budget.blocks} + {budget.blocks} blocks (the base). A VIM: '
     f'{budget.vim_steps} steps of {budget.vim_batch} images, width '
     f'{budget.vim_width}, {budget.vim_blocks} or {budget.vim_blocks // 2} '

@@ -116,7 +116,7 @@ class ClaimsTest(parameterized.TestCase):
     self.assertEqual(directions['patchgan', 'base', 'l2'], LOWER)
     self.assertEqual(directions['patchgan', 'base', 'rfd'], HIGHER)
     self.assertEqual(directions['accept_half', 'vim_deep', 'gfd'], LOWER)
-    self.assertEqual(directions['no_logit_laplace', 'base', 'usage'], LOWER)
+    self.assertEqual(directions['logit_laplace', 'base', 'usage'], HIGHER)
 
   def test_verdicts_are_those_of_a_paired_t_test(self):
     claim = Claim('', '', 'cnn', 'base', 'l2', expected=HIGHER)
