@@ -6,15 +6,15 @@ import scipy.signal
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.vit_vqgan import discriminators, gan_losses
+from vim_tf.vit_vqgan import discriminators, gan_losses, patchgan, stylegan2
 
 _MODELS = {
   'stylegan2': (
-    discriminators.StyleGAN2Discriminator,
+    stylegan2.StyleGAN2Discriminator,
     {'image_size': 16, 'channel_multiplier': 1 / 256, 'max_channels': 12},
   ),
   'patchgan': (
-    discriminators.PatchGANDiscriminator,
+    patchgan.PatchGANDiscriminator,
     {'image_size': 24, 'channel_multiplier': 1 / 8},
   ),
 }
@@ -52,24 +52,24 @@ class BlurTest(tf.test.TestCase, parameterized.TestCase):
   def test_equals_scipy(self, padding):
     x = np.random.default_rng(0).normal(size=[2, 8, 6, 3])
     self.assertAllClose(
-      discriminators.blur(tf.constant(x), padding), _blur_reference(x, padding)
+      stylegan2.blur(tf.constant(x), padding), _blur_reference(x, padding)
     )
 
   def test_downsample_equals_scipy(self):
     x = np.random.default_rng(0).normal(size=[2, 8, 6, 3])
-    y = discriminators.blur_downsample(tf.constant(x))
+    y = stylegan2.blur_downsample(tf.constant(x))
     self.assertEqual(y.shape, [2, 4, 3, 3])
     self.assertAllClose(y, _blur_reference(x, 1)[:, ::2, ::2])
 
   def test_keeps_a_constant(self):
-    y = discriminators.blur(tf.ones([1, 8, 8, 2]), 0)
+    y = stylegan2.blur(tf.ones([1, 8, 8, 2]), 0)
     self.assertAllClose(y, tf.ones([1, 5, 5, 2]))
 
 
 class EqualizedLayersTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters((3, 2), (1, 1))
   def test_downsampling_convolution_equals_scipy(self, size, padding):
-    layer = discriminators.EqualizedConv2D(5, size, downsample=True, gain=1.5)
+    layer = stylegan2.EqualizedConv2D(5, size, downsample=True, gain=1.5)
     x = np.random.default_rng(0).normal(size=[2, 8, 8, 3]).astype(np.float32)
     y = layer(x)
     layer.bias.assign(np.arange(5) - 2.0)
@@ -90,8 +90,8 @@ class EqualizedLayersTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_weights_have_variance_one_and_outputs_too(self):
     tf.keras.utils.set_random_seed(0)
-    conv = discriminators.EqualizedConv2D(64, 3, activate=False, gain=1.0)
-    dense = discriminators.EqualizedDense(512)
+    conv = stylegan2.EqualizedConv2D(64, 3, activate=False, gain=1.0)
+    dense = stylegan2.EqualizedDense(512)
     rng = np.random.default_rng(0)
     outputs = (
       conv(rng.normal(size=[4, 16, 16, 48]).astype(np.float32))[:, 1:-1, 1:-1],
@@ -103,7 +103,7 @@ class EqualizedLayersTest(tf.test.TestCase, parameterized.TestCase):
       self.assertAllClose(np.std(output), 1.0, atol=0.05)
 
   def test_residual_block_is_a_scaled_sum(self):
-    block = discriminators.ResidualBlock(6)
+    block = stylegan2.ResidualBlock(6)
     x = tf.constant(
       np.random.default_rng(0).normal(size=[1, 8, 8, 4]), tf.float32
     )
@@ -116,9 +116,7 @@ class EqualizedLayersTest(tf.test.TestCase, parameterized.TestCase):
     second = root * _leaky_relu(
       tf.nn.conv2d(blurred, block.second.kernel / 6, 2, 'VALID')
     )
-    skip = tf.matmul(
-      discriminators.blur_downsample(x), block.skip.kernel[0] / 2
-    )
+    skip = tf.matmul(stylegan2.blur_downsample(x), block.skip.kernel[0] / 2)
     self.assertAllClose(y, (second + skip) / root, atol=1e-5)
 
 
@@ -129,7 +127,7 @@ class MinibatchStddevTest(tf.test.TestCase, parameterized.TestCase):
   def test_equals_numpy(self, batch, group_size, group):
     x = np.random.default_rng(0).normal(size=[batch, 3, 2, 5])
     x = x.astype(np.float32)
-    y = discriminators.minibatch_stddev(tf.constant(x), group_size)
+    y = stylegan2.minibatch_stddev(tf.constant(x), group_size)
     self.assertAllEqual(y[..., :5], x)
     groups = batch // group
     for i in range(batch):
@@ -144,13 +142,13 @@ class MinibatchStddevTest(tf.test.TestCase, parameterized.TestCase):
     x = tf.ones([4, 2, 2, 3])
     with tf.GradientTape() as tape:
       tape.watch(x)
-      y = discriminators.minibatch_stddev(x)
+      y = stylegan2.minibatch_stddev(x)
     self.assertAllInRange(tape.gradient(y, x), -10.0, 10.0)
 
   def test_unknown_batch_is_refused(self):
     @tf.function(input_signature=[tf.TensorSpec([None, 2, 2, 3])])
     def run(x):
-      return discriminators.minibatch_stddev(x)
+      return stylegan2.minibatch_stddev(x)
 
     with self.assertRaisesRegex(ValueError, 'static batch size'):
       run(tf.zeros([4, 2, 2, 3]))
@@ -166,7 +164,7 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_stylegan2_has_the_channels_of_nvlabs(self):
     # Not built: at 256 pixels that would be 29 million weights.
-    model = discriminators.StyleGAN2Discriminator(256)
+    model = stylegan2.StyleGAN2Discriminator(256)
     self.assertEqual(model.from_rgb.filters, 128)
     self.assertEqual(
       [block.filters for block in model.blocks], [256, 512, 512, 512, 512, 512]
