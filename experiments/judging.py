@@ -216,7 +216,7 @@ class Judge:
     network: The network that scores.
     reference: Real images in its features.
     class_names: Names of the data's classes.
-    head: Recognises classes in its features; None: no recognition.
+    head: Recognises classes in its features; None: nothing of classes.
   """
 
   def __init__(
@@ -255,9 +255,11 @@ class Judge:
 
     Returns:
       'gfd_', 'gkd_', 'gkd_error_', 'gprecision_' and 'grecall_<network>':
-      distances from the reference; 'is_<network>', the classifier score, if
-      the network has logits; 'recognition' as `classifiers.accuracy` gives
-      it, if there is a head, and labels.
+      distances from the reference; 'is_<network>', the classifier score over
+      the network's own classes, if it has logits; 'class_score_<network>',
+      the same over the classes of the data, if there is a head;
+      'recognition' as `classifiers.accuracy` gives it, if there are labels,
+      too.
     """
     name = self.network.name
     scores = generation.compare(self.reference.features, features, name)
@@ -265,7 +267,12 @@ class Judge:
     figures = {f'g{key}': value for key, value in scores.items()}
     if logits is not None:
       figures[f'is_{name}'] = generation.classifier_score(logits)
-    if self._head is not None and labels is not None:
+    if self._head is None:
+      return figures
+    figures[f'class_score_{name}'] = generation.classifier_score(
+      self._head.logits(features)
+    )
+    if labels is not None:
       figures['recognition'] = classifiers.accuracy(
         self._head.probabilities(features), labels, self._names
       )

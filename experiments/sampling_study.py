@@ -6,20 +6,27 @@
 Two sweeps at fixed seeds: over the guidance scale without rejection, and over
 the acceptance rate at --guidance_scale. Each point is scored as `evaluate
 --job=generation` scores samples: distances from the training images over a
-feature network, classifier score, precision and recall, and how often a
+feature network, classifier scores, precision and recall, and how often a
 classifier that the model never met recognises the class. The network that
 selects is never the one that scores. It writes `study.json` and `study.png`.
+
+With --num_sets=N every point is scored N times, with other seeds each time. Its
+figures are the means, beside those of each set: how far they lie apart tells a
+trend from chance, and as each set has --num_samples images, the distances stay
+comparable with those of as many real images, which more samples' do not.
 
 The points of the second sweep share their candidates: those of a rate are
 among those of any lower one, so that each is drawn and classified once.
 """
 
 import dataclasses
+import math
 import pathlib
 import time
 
 from absl import flags, logging
 import numpy as np
+import tensorflow as tf
 
 from experiments import (
   cli,
@@ -47,7 +54,10 @@ OUT = flags.DEFINE_string(
   'out', None, '[output] Folder for the results; must not exist.', required=True
 )
 NUM_SAMPLES = flags.DEFINE_integer(
-  'num_samples', 180, '[what] Samples of each point.', lower_bound=4
+  'num_samples', 180, '[what] Samples of each set.', lower_bound=4
+)
+NUM_SETS = flags.DEFINE_integer(
+  'num_sets', 1, '[what] Sets of samples of each point.', lower_bound=1
 )
 GUIDANCE_SCALES = flags.DEFINE_list(
   'guidance_scales', ['0', '1', '1.5', '2', '3', '4'], '[what] First sweep.'
@@ -115,13 +125,19 @@ def main():
   bench = generation_job.prepare(
     tokenizer, vim, protocol, judging.heads_folder(WORKDIR.value)
   )
+  # No seed is in two sets: see `rejection.candidates`.
+  stride = protocol.num_samples * math.ceil(1 / min(rates))
+  sets = [
+    dataclasses.replace(protocol, seed=protocol.seed + i * stride)
+    for i in range(NUM_SETS.value)
+  ]
   study = {
-    'guidance': _sweep_guidance(bench, protocol, configs),
-    'acceptance': _sweep_acceptance(bench, protocol, rates),
+    'guidance': means([_sweep_guidance(bench, one, configs) for one in sets]),
+    'acceptance': means([_sweep_acceptance(bench, one, rates) for one in sets]),
     'baselines': bench.baselines,
     'protocol': {
       'num_samples': protocol.num_samples,
-      'seed': protocol.seed,
+      'seeds': [one.seed for one in sets],
       'sampling': vars(base),
       **bench.facts,
       **generation_job.selection_facts(bench),
@@ -173,6 +189,35 @@ def _sweep_acceptance(bench, protocol, rates) -> list[dict]:
     )
     _log('acceptance', rate, points[-1])
   return points
+
+
+def means(sweeps: list[list[dict]]) -> list[dict]:
+  """The points of several sets of samples as those of one.
+
+  Args:
+    sweeps: The same points of each set, in the same order.
+
+  Returns:
+    Points with the mean of every figure; if there are several sets, 'sets' has
+    the figures of each, by their flat names, without the single classes.
+  """
+  points = []
+  for rows in zip(*sweeps, strict=True):
+    point = tf.nest.map_structure(_mean, *rows)
+    if len(rows) > 1:
+      of_sets = [workdir_lib.flat(row) for row in rows]
+      point['sets'] = {
+        name: [row[name] for row in of_sets]
+        for name in of_sets[0]
+        if 'by_class' not in name and len({row[name] for row in of_sets}) > 1
+      }
+    points.append(point)
+  return points
+
+
+def _mean(*values):
+  """The mean; what is the same in all stays as it is."""
+  return values[0] if len(set(values)) == 1 else float(np.mean(values))
 
 
 class Remembered:
@@ -227,7 +272,7 @@ def _log(name: str, value: float, point: dict):
   parts = [
     f'{key} {point[key]:.4g}'
     for key in point
-    if key.startswith(('gfd_', 'gkd_', 'is_')) and 'error' not in key
+    if key.startswith(('gfd_', 'gkd_', 'is_', 'class_')) and 'error' not in key
   ]
   logging.info(
     '%s %g: recognised %.1f%%, %s.',

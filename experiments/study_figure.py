@@ -24,7 +24,14 @@ def draw(study: dict, path: str | os.PathLike):
     ('guidance', 'guidance_scale', 'guidance scale'),
     ('acceptance', 'acceptance', 'acceptance rate'),
   )
-  panels = (_distance, _kernel, _score, _manifold, _recognition)
+  panels = (
+    _distance,
+    _kernel,
+    _class_score,
+    _network_score,
+    _manifold,
+    _recognition,
+  )
   width, height = _PANEL_INCHES
   figure = Figure(
     figsize=(len(panels) * width, len(sweeps) * height), layout='constrained'
@@ -46,6 +53,14 @@ def draw(study: dict, path: str | os.PathLike):
       axes.xaxis.set_major_locator(ticker.FixedLocator(places))
       axes.xaxis.set_minor_locator(ticker.NullLocator())
       axes.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
+  if 'sets' in study['guidance'][0]:
+    figure.supxlabel(
+      f'Means of {len(study["protocol"]["seeds"])} sets of '
+      f'{study["protocol"]["num_samples"]} samples; the bands reach from the '
+      'lowest to the highest set.',
+      fontsize=8,
+      color=_INK,
+    )
   figure.savefig(path, dpi=_DPI, metadata={'Software': None})
 
 
@@ -60,20 +75,31 @@ def _distance(axes: Axes, places, points, baselines, network):
 def _kernel(axes: Axes, places, points, baselines, network):
   axes.set_title(f'Kernel distance\n{network}')
   key, error = f'gkd_{network}', f'gkd_error_{network}'
-  values = [point[key] for point in points]
-  # Of few images there is none, which JSON has as null.
-  errors = [point[error] or 0.0 for point in points]
-  axes.errorbar(places, values, errors, color=_ACCENT, marker='o', capsize=2)
+  _line(axes, places, points, key, _ACCENT)
+  if 'sets' not in points[0]:
+    values = [point[key] for point in points]
+    # Of few images there is none, which JSON has as null.
+    errors = [point[error] or 0.0 for point in points]
+    axes.errorbar(places, values, errors, fmt='none', ecolor=_ACCENT, capsize=2)
   _reference(axes, baselines, f'held_out_{key}', 'real, held out')
   _reference(axes, baselines, f'reconstructed_{key}', 'reconstructions')
 
 
-def _score(axes: Axes, places, points, baselines, network):
-  axes.set_title(f'Classifier score\n{network}, ImageNet classes')
-  key = f'is_{network}'
+def _class_score(axes: Axes, places, points, baselines, network):
+  axes.set_title("Classifier score\nover the data's classes")
+  _score(axes, places, points, baselines, f'class_score_{network}')
+
+
+def _network_score(axes: Axes, places, points, baselines, network):
+  axes.set_title(f"Classifier score\nover {network}'s classes")
+  _score(axes, places, points, baselines, f'is_{network}')
+
+
+def _score(axes: Axes, places, points, baselines, key):
   if all(key in point for point in points):
     _line(axes, places, points, key, _ACCENT)
   _reference(axes, baselines, f'held_out_{key}', 'real, held out')
+  _reference(axes, baselines, f'reconstructed_{key}', 'reconstructions')
 
 
 def _manifold(axes: Axes, places, points, baselines, network):
@@ -92,6 +118,7 @@ def _recognition(axes: Axes, places, points, baselines, network):
     axes.plot(places, values, color=_FAINT, linewidth=0.9)
   values = [100 * row['accuracy'] for row in rows]
   axes.plot(places, values, color=_ACCENT, marker='o', linewidth=1.8)
+  _band(axes, places, points, 'recognition.accuracy', _ACCENT, 100.0)
   for prefix, name in (
     ('held_out', 'real, held out'),
     ('reconstructed', 'reconstructions'),
@@ -106,6 +133,15 @@ def _line(axes: Axes, places, points, key, colour, label=None):
   axes.plot(
     places, values, color=colour, marker='o', linewidth=1.8, label=label
   )
+  _band(axes, places, points, key, colour)
+
+
+def _band(axes: Axes, places, points, key, colour, unit=1.0):
+  """From the lowest to the highest set of each point, if there are sets."""
+  sets = [point.get('sets', {}).get(key, [point.get(key)]) for point in points]
+  if any(len(values) > 1 for values in sets):
+    low, high = ([unit * f(values) for values in sets] for f in (min, max))
+    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _reference(axes: Axes, baselines: dict, key: str, name: str):

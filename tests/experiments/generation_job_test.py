@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from experiments import judging
 from tests.experiments import running, tiny_runs
+from vim_tf.metrics import classifiers, feature_networks, generation
 from vim_tf.training import workdir as workdir_lib
 
 _COUNT = 11
@@ -23,6 +24,12 @@ def _frechet(a: np.ndarray, b: np.ndarray) -> float:
   ca, cb = np.cov(a.T), np.cov(b.T)
   root = scipy.linalg.sqrtm(ca @ cb).real
   return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(ca + cb - 2 * root)
+
+
+def _score(logits: np.ndarray) -> float:
+  share = scipy.special.softmax(logits, axis=1)
+  divergence = scipy.special.rel_entr(share, share.mean(0)).sum(axis=1)
+  return np.exp(divergence.mean())
 
 
 def _read(paths) -> np.ndarray:
@@ -107,15 +114,20 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       _frechet(tiny_runs.means(real, 2), features),
       rtol=0.02,
     )
-    share = scipy.special.softmax(3.0 * features[:, :4], axis=1)
-    divergence = scipy.special.rel_entr(share, share.mean(0)).sum(axis=1)
     self.assertAllClose(
-      self.figures[f'is_{_NAME}'], np.exp(divergence.mean()), rtol=1e-3
+      self.figures[f'is_{_NAME}'], _score(3.0 * features[:, :4]), rtol=1e-3
     )
     recognition = self.figures['recognition']
     self.assertEqual(recognition['images_by_class'], {'bright': 7, 'dark': 4})
     with np.load(self.vim / 'classifiers' / f'{_NAME}.npz') as head:
-      found = np.argmax(features @ head['kernel'] + head['bias'], axis=1)
+      logits = features @ head['kernel'] + head['bias']
+    self.assertAllClose(
+      np.log(self.figures[f'class_score_{_NAME}']),
+      np.log(_score(logits)),
+      rtol=0.01,
+      atol=1e-9,
+    )
+    found = np.argmax(logits, axis=1)
     for i, name in enumerate(tiny_runs.CLASSES):
       self.assertAllClose(
         recognition['by_class'][name], np.mean(found[labels == i] == i)
@@ -131,6 +143,14 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       atol=1e-4,
     )
     self.assertEqual(self.figures['held_out_recognition']['accuracy'], 1.0)
+    with np.load(self.vim / 'classifiers' / f'{_NAME}.npz') as head:
+      logits = tiny_runs.means(held_out, 2) @ head['kernel'] + head['bias']
+    self.assertAllClose(  # Of this weak a head, the score is hardly above 1.
+      np.log(self.figures[f'held_out_class_score_{_NAME}']),
+      np.log(_score(logits)),
+      rtol=0.01,
+      atol=1e-9,
+    )
     self.assertEqual(self.figures['held_out_images'], sum(tiny_runs.HELD_OUT))
     self.assertIn('accuracy', self.figures['reconstructed_recognition'])
     self.assertEqual(
@@ -188,6 +208,12 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
 
   # ------------------------------------------------------- rejection, study
 
+  def _figures_of(self, point: dict) -> dict:
+    settings = ('guidance_scale', 'acceptance', 'num_candidates', 'sets')
+    return workdir_lib.flat(
+      {key: value for key, value in point.items() if key not in settings}
+    )
+
   def test_rejection_and_the_study(self):
     """The study's points are what `evaluate` says of the same settings."""
     classifier = f'--classifier=file:{self.root}/brightness'
@@ -209,25 +235,36 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       '--batch_size=4',
       '--guidance_scales=1,2',
       '--acceptance_rates=1,0.5',
+      '--num_sets=2',
     )
     self.assertEqual(result.status, 0, result.error)
     study = workdir_lib.read_json(out / 'study.json')
     with Image.open(out / 'study.png') as file:
       self.assertGreater(np.asarray(file).std(), 1.0)
+    # The seeds of a set are as many as the candidates of the lowest rate.
+    second = 5 + 2 * _COUNT
+    self.assertEqual(study['protocol']['seeds'], [5, second])
+    again = self._again(f'--seed={second}', '--acceptance=0.5', classifier)
     for point, expected in (
       (study['guidance'][0], self.figures),
       (study['guidance'][1], guided['figures']),
       (study['acceptance'][0], self.figures),
       (study['acceptance'][1], rejected['figures']),
     ):
-      point = {**point}
-      for key in ('guidance_scale', 'acceptance', 'num_candidates'):
-        point.pop(key, None)
-      found = workdir_lib.flat(point)
+      first = self._figures_of(point)
+      first.update({name: of[0] for name, of in point['sets'].items()})
       expected = workdir_lib.flat(expected)
-      self.assertNotEmpty(found)
-      for name, value in found.items():
-        self._assert_same_figure(value, expected[name], name)
+      self.assertContainsSubset({f'gfd_{_NAME}', 'recognition.accuracy'}, first)
+      for name, value in first.items():
+        if 'by_class' not in name:  # Their means alone are kept.
+          self._assert_same_figure(value, expected[name], name)
+    firsts, seconds = (
+      workdir_lib.flat(one['figures']) for one in (rejected, again)
+    )
+    for name, value in self._figures_of(study['acceptance'][1]).items():
+      both = firsts[name], seconds[name]
+      mean = None if None in both else np.mean(both)
+      self._assert_same_figure(value, mean, name)
     # The classifier finds the brightest and the darkest, and so does a head.
     self.assertGreaterEqual(
       rejected['figures']['recognition']['accuracy'],
@@ -314,6 +351,48 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       self.assertLen(result.error_lines, 1, result.error)
       self.assertIn(text, result.error_lines[0])
       self.assertFalse(new.exists())
+
+
+class JudgeTest(parameterized.TestCase, tf.test.TestCase):
+  """The scores over the classes of a head that is known."""
+
+  def _figures(self, features, bias=(0.5, 0.0, -0.5), labels=None):
+    classes = len(bias)
+    rng = np.random.default_rng(0)
+    judge = judging.Judge(
+      feature_networks.FeatureNetwork('net', 'none', lambda x: (x, None)),
+      generation.Reference(
+        rng.normal(size=[12, classes]), 'net', 'none', 'data', 'train', 'none'
+      ),
+      [f'class {i}' for i in range(classes)],
+      classifiers.Head(np.eye(classes), np.array(bias), {}),
+    )
+    return judge.score_features(np.float32(features), None, labels)
+
+  def test_class_score_equals_numpy(self):
+    features = np.random.default_rng(1).normal(size=[20, 3])
+    found = self._figures(features)
+    expected = _score(features + [0.5, 0.0, -0.5])
+    self.assertBetween(expected, 1.1, 2.9)
+    self.assertAllClose(found['class_score_net'], expected)
+    self.assertNotIn('is_net', found)  # The network has no classes of its own.
+    self.assertNotIn('recognition', found)
+
+  @parameterized.parameters(0, 1)
+  def test_predictions_alike_score_1(self, which):
+    features = np.tile(9.0 * np.eye(3)[which], [8, 1])
+    found = self._figures(features, labels=np.full([8], which))
+    self.assertAllClose(found['class_score_net'], 1.0)
+    self.assertEqual(found['recognition']['accuracy'], 1.0)
+
+  def test_certain_and_even_score_the_number_of_classes(self):
+    features = 100.0 * np.eye(3)[np.arange(12) % 3]
+    self.assertAllClose(self._figures(features)['class_score_net'], 3.0)
+
+  def test_a_class_that_had_no_images_does_not_count(self):
+    features = 100.0 * np.eye(3)[np.arange(12) % 2]
+    found = self._figures(features, bias=(0.0, 0.0, -np.inf))
+    self.assertAllClose(found['class_score_net'], 2.0)
 
 
 class SpreadTest(tf.test.TestCase):

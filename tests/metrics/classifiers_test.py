@@ -39,6 +39,9 @@ class HeadTest(parameterized.TestCase, tf.test.TestCase):
     expected = regression.predict_proba((new - mean) / scale)
     found = head.probabilities(new)
     self.assertAllClose(found, expected, atol=1e-3)
+    self.assertAllClose(
+      scipy.special.softmax(head.logits(new), axis=1), found, atol=1e-6
+    )
     names = [str(i) for i in range(classes)]
     measured = classifiers.accuracy(found, new_labels, names)
     self.assertGreater(measured['accuracy'], 0.85)

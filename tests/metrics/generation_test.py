@@ -124,6 +124,17 @@ class ClassifierScoreTest(tf.test.TestCase):
     certain = 100 * np.eye(5)[np.arange(20) % 5]
     self.assertAllClose(generation.classifier_score(certain), 5.0)
 
+  def test_classes_that_cannot_be_add_nothing(self):
+    logits = np.random.default_rng(1).normal(size=[30, 7])
+    expected = generation.classifier_score(logits)
+    for never in (-np.inf, -1e5):
+      padded = np.pad(logits, [(0, 0), (0, 2)], constant_values=never)
+      self.assertAllClose(generation.classifier_score(padded), expected)
+    # As impossible for some images alone: two certain halves.
+    halves = np.where(np.arange(8)[:, None] % 2 == [[0, 1]], 0.0, -np.inf)
+    self.assertAllClose(generation.classifier_score(halves), 2.0)
+    self.assertAllEqual(np.unique(halves), [-np.inf, 0.0])  # Left as it was.
+
   def test_equals_numpy(self):
     logits = np.random.default_rng(0).normal(size=[30, 7])
     p = scipy.special.softmax(logits, axis=1)

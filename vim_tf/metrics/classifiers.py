@@ -158,10 +158,13 @@ class Head:
   bias: np.ndarray
   protocol: dict
 
-  def probabilities(self, features) -> np.ndarray:
+  def logits(self, features) -> np.ndarray:
     """float32 `[batch, num_classes]` of features `[batch, num_features]`."""
-    logits = np.asarray(features, np.float32) @ self.kernel + self.bias
-    return tf.nn.softmax(logits).numpy()
+    return np.asarray(features, np.float32) @ self.kernel + self.bias
+
+  def probabilities(self, features) -> np.ndarray:
+    """Softmax of `logits`."""
+    return tf.nn.softmax(self.logits(features)).numpy()
 
   def save(self, path: str | os.PathLike):
     """Writes an .npz file, whole or not at all."""

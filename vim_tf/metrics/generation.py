@@ -24,6 +24,7 @@ _CHUNK = 1024
 # images in a block, at least.
 _ERROR_BLOCKS = 10
 _MIN_BLOCK = 5
+_LEAST_LOGIT = -700.0
 
 
 def frechet_distance(features_a, features_b) -> float:
@@ -114,12 +115,16 @@ def classifier_score(logits) -> float:
   over splits of it.
 
   Args:
-    logits: `[images, num_classes]`.
+    logits: `[images, num_classes]`; minus infinity for what cannot be.
 
   Returns:
-    The score, 1 to the number of classes.
+    The score, 1 (all predictions alike) to the number of classes (all certain,
+    and each class as often).
   """
   logits = np.asarray(logits, np.float64)
+  logits = logits - logits.max(axis=1, keepdims=True)
+  # Further down exp() is 0 in float64, and 0 times its logarithm NaN.
+  logits = np.maximum(logits, _LEAST_LOGIT)
   return float(tfgan.eval.classifier_score_from_logits(logits))
 
 
