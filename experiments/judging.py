@@ -171,7 +171,7 @@ def load_classifier(
   """The classifier that selects samples of a model.
 
   Args:
-    name: 'head:NETWORK', 'resnet101' or 'file:PATH'.
+    name: 'head:NETWORK', 'resnet101', 'resnet101:PATH' or 'file:PATH'.
     vim: The model whose classes it must know.
     data: What a head is trained on.
     folder: Where a head is kept; None: nowhere.

@@ -74,8 +74,9 @@ def define():
     'classifier',
     'head:efficientnet_lite2',
     '[rejection] Classifier that keeps them: head:NETWORK (trained on the '
-    "model's training images, kept in its directory), resnet101 (ImageNet) or "
-    'file:PATH (a Keras model or SavedModel).',
+    "model's training images, kept in its directory), resnet101 (ImageNet), "
+    'resnet101:PATH (its weights as Keras fetches them) or file:PATH (a Keras '
+    'model or SavedModel).',
   )
   flags.DEFINE_enum(
     PRECISION,

@@ -191,7 +191,7 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     (
       'no_classifier',
       ['--acceptance=0.5', '--classifier=vgg'],
-      ["'vgg'", 'head:NETWORK, resnet101 or file:PATH'],
+      ["'vgg'", 'head:NETWORK, resnet101, resnet101:PATH or file:PATH'],
     ),
     (
       'other_classes',

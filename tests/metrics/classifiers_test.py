@@ -5,6 +5,7 @@ from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
+from PIL import Image
 import scipy.special
 from sklearn import linear_model
 import tensorflow as tf
@@ -22,6 +23,18 @@ def _blobs(count, classes=3, seed=0):
   centers = np.random.default_rng(99).normal(0, 2, [classes, _FEATURES])
   labels = rng.integers(0, classes, [count])
   return centers[labels] + rng.normal(size=[count, _FEATURES]), labels
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+  """Bilinear, by Pillow, which has only grey images of floats."""
+  channels = [
+    Image.fromarray(grey).resize([size, size], Image.BILINEAR)
+    for grey in np.float32(images)
+    .transpose([0, 3, 1, 2])
+    .reshape([-1, *images.shape[1:3]])
+  ]
+  grey = np.stack(channels).reshape([len(images), 3, size, size])
+  return grey.transpose([0, 2, 3, 1])
 
 
 class HeadTest(parameterized.TestCase, tf.test.TestCase):
@@ -143,7 +156,46 @@ class LoadTest(parameterized.TestCase, tf.test.TestCase):
         classifiers.load('resnet101')
     self.assertNotIn('\n', str(caught.exception))
 
-  @parameterized.parameters('resnet', 'file:', 'head:efficientnet_lite0', '')
+  def test_resnet101_of_a_file_equals_the_bare_model(self):
+    tf.keras.utils.set_random_seed(0)
+    model = tf.keras.applications.resnet.ResNet101(weights=None)
+    top = model.get_layer('predictions')
+    top.kernel.assign(0.1 * top.kernel)  # Or one class gets all.
+    path = os.path.join(self.create_tempdir().full_path, 'weights.h5')
+    model.save_weights(path)
+    classifier = classifiers.load(f'resnet101:{path}')
+    self.assertRegex(classifier.source, '^sha256:[0-9a-f]{64}$')
+    os.remove(path)  # Of 180 MB.
+
+    images = np.random.default_rng(0).uniform(size=[2, 9, 9, 3])
+    large = _resized(images, 224)
+    # Of Caffe, which the weights come from: BGR, minus the means of ImageNet.
+    means = np.array([103.939, 116.779, 123.68])
+    prepared = 255.0 * large[..., ::-1] - means
+    mistaken = 255.0 * large - means
+    expected, other = np.split(
+      model(np.concatenate([prepared, mistaken]), training=False), 2
+    )
+    found = classifier(tf.constant(images, tf.float32))
+    self.assertEqual(found.shape, (2, 1000))
+    self.assertAllClose(found, expected, rtol=1e-3, atol=1e-6)
+    self.assertNotAllClose(found, other, rtol=1e-3, atol=1e-6)
+
+  @parameterized.parameters('', 'not weights')
+  def test_resnet101_of_no_weights_is_one_line(self, text):
+    path = os.path.join(self.create_tempdir().full_path, 'weights.h5')
+    if text:
+      with open(path, 'w', encoding='utf-8') as file:
+        file.write(text)
+    with self.assertRaisesRegex(
+      config_lib.UserError, f'ResNet-101 .*{path}.*1,000 classes'
+    ) as caught:
+      classifiers.load(f'resnet101:{path}')
+    self.assertNotIn('\n', str(caught.exception))
+
+  @parameterized.parameters(
+    'resnet', 'resnet101:', 'file:', 'head:efficientnet_lite0', ''
+  )
   def test_unknown_classifiers_are_refused(self, name):
     with self.assertRaises(config_lib.UserError) as caught:
       classifiers.load(name)

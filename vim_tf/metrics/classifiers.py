@@ -3,7 +3,8 @@
 - `head:NETWORK`: a softmax layer over the features of a network of
   `feature_networks`, trained on the data set at hand (`train_head`);
 - `resnet101`: the paper's (Table 6), of Keras applications, for the 1,000
-  classes of ImageNet; it is fetched from the net at its first use;
+  classes of ImageNet; it is fetched from the net at its first use, or
+  `resnet101:PATH` from the file of weights that is fetched there;
 - `file:PATH`: a SavedModel or Keras model that takes images in [0, 1] and gives
   probabilities or logits of the model's classes, in its order.
 
@@ -24,6 +25,7 @@ from vim_tf import config as config_lib
 from vim_tf.metrics import feature_networks
 
 HEAD = 'head:'
+RESNET = 'resnet101'
 # Inverse strengths of the L2 penalty that a head is chosen from.
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 _FOLDS = 3
@@ -65,13 +67,14 @@ def load(name: str) -> Classifier:
   """Loads a classifier that needs no training.
 
   Args:
-    name: 'resnet101' or 'file:PATH'.
+    name: 'resnet101', 'resnet101:PATH' or 'file:PATH'.
 
   Raises:
     UserError: There is no such classifier, or it cannot be read or reached.
   """
-  if name == 'resnet101':
-    return _load_resnet101()
+  kind, _, path = name.partition(':')
+  if kind == RESNET and (path or name == kind):
+    return _load_resnet101(name, path)
   if name.startswith('file:'):
     network = feature_networks.load(name)
 
@@ -81,8 +84,8 @@ def load(name: str) -> Classifier:
 
     return Classifier(name, network.source, function)
   raise config_lib.UserError(
-    f'There is no classifier {name!r}: choose {HEAD}NETWORK, resnet101 or '
-    'file:PATH.'
+    f'There is no classifier {name!r}: choose {HEAD}NETWORK, {RESNET}, '
+    f'{RESNET}:PATH or file:PATH.'
   )
 
 
@@ -124,14 +127,21 @@ def to_probabilities(outputs) -> np.ndarray:
   return tf.nn.softmax(outputs).numpy()
 
 
-def _load_resnet101() -> Classifier:
+def _load_resnet101(name: str, path: str) -> Classifier:
   application = tf.keras.applications.resnet
+  source = f'keras.applications:{RESNET}'
   try:
-    model = application.ResNet101(weights='imagenet')
-  except Exception as error:  # Of the network or the file system.
+    model = application.ResNet101(weights=path or 'imagenet')
+    if path:
+      source = f'sha256:{feature_networks.content_hash(path)}'
+  except Exception as error:  # Of the network, the file system, Keras or HDF5.
     raise config_lib.UserError(
-      'The weights of ResNet-101 cannot be fetched (is there a network?): '
-      f'choose --classifier={HEAD}efficientnet_lite2 or file:PATH.'
+      f'No weights of ResNet-101 can be read from {path}: it must be the .h5 '
+      'file of Keras applications, for all 1,000 classes.'
+      if path
+      else 'The weights of ResNet-101 cannot be fetched (is there a network?): '
+      f'choose --classifier={HEAD}efficientnet_lite2, {RESNET}:PATH or '
+      'file:PATH.'
     ) from error
 
   @tf.function(reduce_retracing=True)
@@ -141,7 +151,7 @@ def _load_resnet101() -> Classifier:
     images = application.preprocess_input(images * 255.0)
     return model(images, training=False)
 
-  return Classifier('resnet101', 'keras.applications:resnet101', function)
+  return Classifier(name, source, function)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _load_inception(path: str) -> FeatureNetwork:
 
   return FeatureNetwork(
     name='inception',
-    source=f'sha256:{_hash(path)}' if path else source,
+    source=f'sha256:{content_hash(path)}' if path else source,
     function=function,
   )
 
@@ -193,12 +193,12 @@ def _load_file(path: str) -> FeatureNetwork:
   stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
   return FeatureNetwork(
     name='file_' + re.sub(r'\W+', '_', stem),
-    source=f'sha256:{_hash(path)}',
+    source=f'sha256:{content_hash(path)}',
     function=function,
   )
 
 
-def _hash(path: str) -> str:
+def content_hash(path: str) -> str:
   """Hash of a file, or of the names and contents in a folder."""
   digest = hashlib.sha256()
   files = [path]
