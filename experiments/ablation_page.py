@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from experiments import ablation_claims, ablation_rows
+from experiments.ablation_budgets import Budget
 from experiments.ablation_claims import CLAIMS, METRICS, VERDICTS
-from experiments.ablation_rows import Budget, Row
+from experiments.ablation_rows import Row
 from vim_tf.data import openmoji
 
 PAGE, CHART = 'ablations.md', 'ablations.png'

@@ -6,7 +6,7 @@ import pathlib
 
 import tqdm
 
-from experiments import ablation_rows
+from experiments import ablation_budgets, ablation_rows
 from experiments.ablation_rows import Row
 
 LINES = 'runs.jsonl'
@@ -26,7 +26,7 @@ class Record:
   """
 
   def __init__(self, file: pathlib.Path, name: str, rows: Mapping[str, Row]):
-    self.budget = ablation_rows.BUDGETS[name]
+    self.budget = ablation_budgets.BUDGETS[name]
     self.name = name
     self.rows = rows
     self._file = file

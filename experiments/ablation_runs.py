@@ -19,7 +19,8 @@ from experiments import (
   stage1,
   stage2,
 )
-from experiments.ablation_rows import NETWORK, Budget, Row
+from experiments.ablation_budgets import Budget
+from experiments.ablation_rows import NETWORK, Row
 from vim_tf import restore
 from vim_tf.data import pipeline, sources
 from vim_tf.probe import features as features_lib

@@ -21,6 +21,7 @@ from PIL import Image
 import tensorflow as tf
 
 from experiments import (
+  ablation_budgets,
   ablation_page,
   ablation_record,
   ablation_rows,
@@ -46,7 +47,7 @@ OUT = flags.DEFINE_string(
 BUDGET = flags.DEFINE_enum(
   'budget',
   'small',
-  list(ablation_rows.BUDGETS),
+  list(ablation_budgets.BUDGETS),
   '[what] What a run may cost; tiny is a trial, whose figures say nothing.',
 )
 ROWS = flags.DEFINE_string(
@@ -60,7 +61,7 @@ PAGE_ONLY = flags.DEFINE_bool(
 
 def main():
   """Does what is left to do, then writes the page."""
-  budget = ablation_rows.BUDGETS[BUDGET.value]
+  budget = ablation_budgets.BUDGETS[BUDGET.value]
   rows = ablation_rows.make(budget)
   chosen, seeds = choose(rows, ROWS.value), _seeds(SEEDS.value)
   folder = workdir_lib.make_folder(WORKDIR.value).resolve()

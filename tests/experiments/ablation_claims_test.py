@@ -4,12 +4,12 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import stats
 
-from experiments import ablation_claims, ablation_rows
+from experiments import ablation_budgets, ablation_claims, ablation_rows
 from experiments.ablation_claims import HIGHER, LOWER, Claim
 from vim_tf import config as config_lib
 from vim_tf.training import workdir as workdir_lib
 
-_SMALL = ablation_rows.BUDGETS['small']
+_SMALL = ablation_budgets.BUDGETS['small']
 _ROWS = ablation_rows.make(_SMALL)
 
 
@@ -22,9 +22,9 @@ def _lines(row, values, metric='l2', seeds=None):
 
 
 class RowsTest(parameterized.TestCase):
-  @parameterized.parameters(*ablation_rows.BUDGETS)
+  @parameterized.parameters(*ablation_budgets.BUDGETS)
   def test_a_row_changes_what_it_says_and_no_more(self, name):
-    budget = ablation_rows.BUDGETS[name]
+    budget = ablation_budgets.BUDGETS[name]
     rows = ablation_rows.make(budget)
     found = set()
     for row in rows.values():

@@ -8,7 +8,12 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from experiments import ablation_page, ablation_record, ablation_rows
+from experiments import (
+  ablation_budgets,
+  ablation_page,
+  ablation_record,
+  ablation_rows,
+)
 from tests.experiments import running
 
 # The tokenizer and the VIM that others stand upon are not among them.
@@ -95,7 +100,7 @@ class RecordTest(tf.test.TestCase):
     super().setUp()
     self.file = pathlib.Path(self.get_temp_dir()) / 'runs.jsonl'
     self.file.unlink(missing_ok=True)
-    self.rows = ablation_rows.make(ablation_rows.BUDGETS['tiny'])
+    self.rows = ablation_rows.make(ablation_budgets.BUDGETS['tiny'])
 
   def _record(self, budget='tiny'):
     return ablation_record.Record(self.file, budget, self.rows)
