@@ -49,7 +49,7 @@ def assert_close(
   expected: os.PathLike,
   qkv_width: int,
   tolerance: float = 1e-5,
-):
+) -> str:
   """Two runs ended with nearly the same weights, moments and figures.
 
   Left out are the biases of attention's keys, which add the same to all logits
@@ -63,15 +63,24 @@ def assert_close(
     qkv_width: Width of a block's queries, keys and values together; no vector
       but their biases may have it.
     tolerance: Largest difference, absolute or relative.
+
+  Returns:
+    The largest differences that were found, in words.
   """
   ours, theirs = read_checkpoint(found), read_checkpoint(expected)
   test_case.assertEqual(ours.keys(), theirs.keys())
+  weights = losses = 0.0
   for name, value in theirs.items():
     ours_here = ours[name]
     if value.shape == (qkv_width,):
       keys = slice(qkv_width // 3, 2 * qkv_width // 3)
       value, ours_here = np.delete(value, keys), np.delete(ours_here, keys)
     test_case.assertAllClose(ours_here, value, tolerance, tolerance, name)
+    if name.startswith('model/'):
+      weights = max(weights, np.abs(ours_here - value).max())
   rows = timeless_rows(expected)
   for one, other in zip(timeless_rows(found), rows, strict=True):
     test_case.assertAllClose(one, other, 10 * tolerance, tolerance)
+    if 'loss' in other:
+      losses = max(losses, abs(one['loss'] - other['loss']))
+  return f'largest difference of loss {losses:.1e}, of weights {weights:.1e}'

@@ -72,9 +72,10 @@ class MultiWorkerTest(parameterized.TestCase, tf.test.TestCase):
     for worker in workers:
       self.assertEqual(worker.wait(_SECONDS), 0, worker.text())
       self.assertIn('2 replica(s), batch 16 in all, 8 each', worker.text())
-    comparing.assert_close(
+    told = comparing.assert_close(
       self, self.root / f'two-{stage}', expected, _QKV_WIDTH
     )
+    print(f'stage {stage}, 2 workers: {told}')
 
   def test_a_worker_is_lost_or_asked_to_stop(self):
     config = self._config(

@@ -85,7 +85,8 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.product(stage=(1, 2), replicas=(2, _REPLICAS))
   def test_equal_to_one(self, stage, replicas):
     found = self._train(stage, replicas, f'{stage}-{replicas}')
-    comparing.assert_close(self, found, self.expected[stage], _QKV_WIDTH)
+    told = comparing.assert_close(self, found, self.expected[stage], _QKV_WIDTH)
+    print(f'stage {stage}, {replicas} replicas: {told}')
 
   def test_the_updates_are_there_to_be_compared(self):
     rows = comparing.timeless_rows(self.expected[1])

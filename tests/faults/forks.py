@@ -46,13 +46,18 @@ class Fork:
       time.sleep(_POLL_SECONDS)
     return self._status
 
-  def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+  def wait_until(
+    self,
+    condition: Callable[[], bool],
+    seconds: float,
+    every: float = _POLL_SECONDS,
+  ) -> bool:
     """Waits for a condition; False if the child ended or it takes longer."""
     end = time.monotonic() + seconds
     while not condition():
       if self.ended() or time.monotonic() > end:
         return False
-      time.sleep(_POLL_SECONDS)
+      time.sleep(every)
     return True
 
   def kill(self, number: int = signal.SIGKILL):

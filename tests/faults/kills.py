@@ -79,7 +79,10 @@ def _await(moment, run, stage, path, seconds, rng):
     return
   first = _steps_told(stage, path)
   goal = first + rng.randint(2, 8)
-  run.wait_until(lambda: _steps_told(stage, path) >= goal, _PATIENCE)
+  # Not as often as it can: rows are dear to read, for the run to be killed too.
+  run.wait_until(
+    lambda: _steps_told(stage, path) >= goal, _PATIENCE, every=0.02
+  )
   time.sleep(rng.uniform(0.0, 0.01 * seconds))
 
 

@@ -12,7 +12,7 @@ from vim_tf.config import replace
 from vim_tf.data import sources
 from vim_tf.training import strategy as strategy_lib
 
-STEPS = 90
+STEPS = 120
 _EVERY = 3
 _RUN = {
   'run.num_steps': str(STEPS),
