@@ -1,5 +1,8 @@
 """Tests of the per-example random numbers: repeatable, uniform, unrelated."""
 
+import math
+import re
+
 from absl.testing import parameterized
 import numpy as np
 import scipy.stats
@@ -76,6 +79,28 @@ class BitsTest(tf.test.TestCase, parameterized.TestCase):
   def test_a_longer_draw_starts_like_a_shorter_one(self):
     long = randomness.bits(_seeds(1), (100,), 0)
     self.assertAllEqual(long[:, :10], randomness.bits(_seeds(1), (10,), 0))
+
+  def test_shape_only_arranges(self):
+    flat = randomness.bits(_seeds(1, 2), (60,), 3)
+    for shape in ((1, 60), (60, 1), (4, 15), (3, 4, 5)):
+      found = randomness.bits(_seeds(1, 2), shape, 3)
+      self.assertAllEqual(found, tf.reshape(flat, [2, *shape]))
+
+  def test_positions_are_no_constant_of_a_program(self):
+    """Those of all dropouts of VIM-Base would be gigabytes of it."""
+
+    @tf.function(jit_compile=True)
+    def draw(seeds):
+      return randomness.bits(seeds, (30, 500), 0)
+
+    program = draw.experimental_get_compiler_ir(tf.TensorSpec([2], tf.uint32))
+    constants = re.findall(
+      r'= \w+\[([\d,]*)\]\S* constant\(', program(stage='hlo')
+    )
+    sizes = [
+      math.prod(int(n) for n in dims.split(',') if n) for dims in constants
+    ]
+    self.assertEqual(max(sizes), 500)
 
   def test_scalar_draws(self):
     self.assertEqual(randomness.uniform(_seeds(1, 2), (), 0).shape, [2])

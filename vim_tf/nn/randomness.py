@@ -61,11 +61,17 @@ def bits(seeds: tf.Tensor, shape: tuple[int, ...], stream) -> tf.Tensor:
   Returns:
     uint32 `[batch, *shape]`.
   """
-  size = math.prod(shape)
-  first = fold(seeds, stream)[:, None]
+  columns = shape[-1] if shape else 1
+  rows = math.prod(shape) // max(1, columns)
+  first = fold(seeds, stream)[:, None, None]
   second = mix(tf.bitwise.invert(first))
-  positions = tf.cast(tf.range(size), tf.uint32)[None]
-  x = _times(positions, _GOLDEN) + first
+  # A position is its row's first one and a column. The row meets the seed
+  # first: a table of all positions would be a constant of the size of an
+  # activation, which TensorFlow computes beforehand and puts into the program,
+  # once for every layer.
+  row = _times(tf.cast(tf.range(rows) * columns, tf.uint32), _GOLDEN)
+  column = _times(tf.cast(tf.range(columns), tf.uint32), _GOLDEN)
+  x = (first + row[:, None]) + column  # [batch, rows, columns]
   x = _times(_xor_shift(x, 16), 0x85EBCA6B)
   x = tf.bitwise.bitwise_xor(x, second)
   x = _times(_xor_shift(x, 13), 0xC2B2AE35)
