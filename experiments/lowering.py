@@ -95,46 +95,43 @@ def main():
   print(f'| {" | ".join(_HEADINGS)} |')
   print('|' + ' --- |' * len(_HEADINGS))
   perceptual = None
-  penalty = {}  # Of R1, by batch: the discriminator is the same for all.
   for name in MODELS.value:
     for batch in map(int, BATCHES.value):
       if name in presets.STAGE2:
         row = stage2_row(name, batch)
       else:
         perceptual = perceptual or lpips.LPIPS('', dtype='bfloat16')
-        row = stage1_row(name, batch, perceptual, penalty)
+        row = stage1_row(name, batch, perceptual)
       print(row.markdown(UTILISATION.value), flush=True)
 
 
-def stage1_row(name: str, batch: int, perceptual, penalty: dict) -> Row:
+def stage1_row(name: str, batch: int, perceptual) -> Row:
   """A size of ViT-VQGAN, its steps with R1 averaged with those without.
 
   Args:
     name: Its preset.
     batch: Images of one chip.
     perceptual: LPIPS.
-    penalty: FLOPs that R1 adds to a step, by batch; filled where it lacks.
   """
   config = replace(presets.stage1(name), {'run.precision': 'bfloat16'})
-  kinds = (_PLAIN,) if batch in penalty else (_PLAIN, _R1)
   with abstract.no_weights():
-    functions = replica_functions.stage1_steps(config, batch, kinds, perceptual)
+    functions = replica_functions.stage1_steps(
+      config, batch, (_PLAIN, _R1), perceptual
+    )
     costs = {
       kind: hlo.cost(abstract.lower(function.run, function.specs))
       for kind, function in functions.items()
     }
     model = vit_vqgan_model.ViTVQGAN(config.model)
     model.build()
-  plain = costs[_PLAIN]
-  if _R1 in costs:
-    penalty[batch] = costs[_R1].flops - plain.flops
-  flops = plain.flops + penalty[batch] / config.adversarial.r1_interval
+  share = 1.0 / config.adversarial.r1_interval
+  flops = (1.0 - share) * costs[_PLAIN].flops + share * costs[_R1].flops
   return Row(
     name,
     model.count_params(),
     batch,
     flops / batch,
-    plain.argument_bytes,
+    costs[_PLAIN].argument_bytes,
     max(cost.working_bytes for cost in costs.values()),
   )
 
