@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import tensorflow as tf
 
-from vim_tf.data import images
+from vim_tf.data import images, orientation
 
 
 def _encode(image: PIL.Image.Image, kind: str, **options) -> bytes:
@@ -18,6 +19,16 @@ def _encode(image: PIL.Image.Image, kind: str, **options) -> bytes:
 def _noise(mode: str, channels: int) -> PIL.Image.Image:
   pixels = np.random.default_rng(0).integers(0, 256, [9, 7, channels], np.uint8)
   return PIL.Image.fromarray(pixels.squeeze(), mode)
+
+
+def _oriented(image: PIL.Image.Image, number: int, order: str) -> bytes:
+  """A JPEG with an orientation, in bytes of that order ('<' or '>')."""
+  exif = PIL.Image.Exif()
+  exif.endian = order
+  exif[0x010F], exif[0x0112], exif[0x0131] = 'Maker', number, 'Software'
+  encoded = _encode(image, 'JPEG', quality=100, subsampling=0, exif=exif)
+  assert (b'Exif\0\0II' if order == '<' else b'Exif\0\0MM') in encoded
+  return encoded
 
 
 class DecodeTest(tf.test.TestCase):
@@ -65,6 +76,50 @@ class DecodeTest(tf.test.TestCase):
         expected = PIL.Image.open(io.BytesIO(encoded)).convert('RGB')
         decoded = images.decode(tf.constant(encoded))
         self.assertAllClose(decoded, np.asarray(expected) / 255.0, atol=0.04)
+
+  def test_a_camera_s_orientation_is_applied_like_pillow(self):
+    decode = tf.function(
+      images.decode, input_signature=[tf.TensorSpec([], tf.string)]
+    )
+    image = _noise('RGB', 3)
+    for order in '<>':  # As phones of both kinds of processors write it.
+      for number in range(1, 9):
+        with self.subTest(f'{order}{number}'):
+          encoded = _oriented(image, number, order)
+          expected = PIL.ImageOps.exif_transpose(
+            PIL.Image.open(io.BytesIO(encoded))
+          )
+          self.assertEqual(
+            expected.size, (9, 7) if number > 4 else (7, 9), 'was not read'
+          )
+          self.assertAllClose(
+            decode(tf.constant(encoded)),
+            np.asarray(expected) / 255.0,
+            atol=2.01 / 255,
+          )
+
+  def test_nonsense_for_an_orientation_is_upright(self):
+    encoded = _oriented(_noise('RGB', 3), 6, '<')
+    start = encoded.index(b'Exif')
+    header = start + 6
+    cases = {
+      'orientation 0': _oriented(_noise('RGB', 3), 0, '<'),
+      'orientation 9': _oriented(_noise('RGB', 3), 9, '>'),
+      'another tag': encoded.replace(b'\x12\x01', b'\x13\x01'),
+      'no order of bytes': encoded.replace(b'II*\0', b'XX*\0'),
+      'far directory': (
+        encoded[: header + 4] + b'\xff' * 4 + encoded[header + 8 :]
+      ),
+      'elsewhere': encoded.replace(b'Exif\0\0', b'Exit\0\0')[:-2]
+      + encoded[start : start + 40]
+      + b'\xff\xd9',
+    }
+    for name, case in cases.items():
+      with self.subTest(name):
+        self.assertEqual(orientation.read(tf.constant(case)), 1)
+    for length in range(start + 30):
+      self.assertIn(int(orientation.read(encoded[:length])), (1, 6))
+    self.assertEqual(orientation.read(encoded), 6)
 
   def test_first_frame_of_an_animation(self):
     first, second = _noise('L', 1), PIL.Image.new('L', (7, 9))

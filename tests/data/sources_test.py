@@ -383,6 +383,19 @@ class FolderTest(parameterized.TestCase):
     (self.root / 'a' / 'labels.csv').write_text('1,2')
     self.assert_refused('labels.csv is not an image')
 
+  def test_bad_files_are_counted_at_once(self):
+    self.write('a/0.png')
+    for name in ('b.heic', 'c.txt', 'd.webp'):
+      (self.root / 'a' / name).write_text('?')
+    self.assert_refused('b.heic is not an image.* 2 more.*prepare_images')
+    for name in ('b.heic', 'c.txt', 'd.webp'):
+      (self.root / 'a' / name).unlink()
+    for number in range(20):
+      self.write(f'a/{number}.png')
+    for path in self.load().records[:4]:
+      pathlib.Path(path).write_text('?')
+    self.assert_refused('is not an image, or a broken one.* 3 more')
+
   def test_large_folders_are_checked_when_read(self):
     for number in range(20):
       self.write(f'{number}.png')

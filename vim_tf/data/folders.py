@@ -74,10 +74,17 @@ def list_images(
 
 
 def check_files(paths: list[str]):
-  """Raises a `DataError` for the first file that is not a sound image."""
+  """Raises a `DataError` that names the files that are no sound images."""
+
+  def find_problem(path):
+    try:
+      check_image(_read(path), path)
+    except DataError as error:
+      return str(error)
+    return ''
+
   with futures.ThreadPoolExecutor(4) as pool:
-    for _ in pool.map(lambda path: check_image(_read(path), path), paths):
-      pass
+    _refuse([problem for problem in pool.map(find_problem, paths) if problem])
 
 
 def check_image(encoded: bytes, path: str):
@@ -130,32 +137,54 @@ def _list_classes(root: pathlib.Path):
       f'such as {loose[0].name}: move them into a class.'
     )
   classes = subfolders or [root]
-  paths, labels = [], []
+  paths, labels, strays = [], [], []
   for label, place in enumerate(classes):
-    files = _images_below(place)
-    if not files:
+    files = _images_below(place, strays)
+    if not files and not strays:
       raise DataError(
         f'Folder {place} has no images ({", ".join(EXTENSIONS)}).'
       )
     paths += files
     labels += [label] * len(files)
+  _refuse(strays)
   names = tuple(p.name for p in subfolders) or ('image',)
   return paths, np.array(labels, np.int32), names
 
 
-def _images_below(folder: pathlib.Path) -> list[str]:
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The files of a folder and its subfolders, in a fixed order.
+
+  What systems hide or put there by themselves is passed over.
+  """
   files = []
   for path in sorted(_visible(folder)):
     if path.is_dir():
-      files += _images_below(path)
-    elif path.suffix.lower() in EXTENSIONS:
-      files.append(str(path))
+      files += files_below(path)
     elif path.name.lower() not in _CLUTTER:
-      raise DataError(
-        f'{path} is not an image ({", ".join(EXTENSIONS)}): take it out of '
-        'the folder.'
-      )
+      files.append(path)
   return files
+
+
+def _images_below(folder: pathlib.Path, strays: list[str]) -> list[str]:
+  """The images of a class; what else is there is added to `strays`."""
+  images = []
+  for path in files_below(folder):
+    if path.suffix.lower() in EXTENSIONS:
+      images.append(str(path))
+    else:
+      strays.append(f'{path} is not an image of a known kind.')
+  return images
+
+
+def _refuse(problems: list[str]):
+  """Raises a `DataError` of one line if there are problems."""
+  if not problems:
+    return
+  others = f' So it is with {len(problems) - 1} more.' if problems[1:] else ''
+  raise DataError(
+    f'{problems[0]}{others} Use {", ".join(EXTENSIONS)}; prepare_images makes '
+    'a folder of what can be read (docs/own_data.md).'
+  )
 
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:

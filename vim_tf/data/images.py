@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from vim_tf.data import orientation
+
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
   """Rounds and clamps images to bytes: the only place where that happens.
@@ -41,8 +43,9 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
   # channels for PNG, because TF then gives small palettes a false alpha.
   image = tf.cond(
     tf.io.is_jpeg(encoded),
-    lambda: tf.io.decode_jpeg(
-      encoded, channels=3, dct_method='INTEGER_ACCURATE'
+    lambda: orientation.turn(
+      tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
+      orientation.read(encoded),
     ),
     lambda: tf.io.decode_image(encoded, expand_animations=False),
   )
