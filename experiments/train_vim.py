@@ -4,18 +4,20 @@
     --workdir=runs/vim --tokenizer=runs/tokenizer --preset=vim_base
 
 Codes are made online from augmented images, as in the paper, or read from a
-folder that `encode_dataset` made (--codes). A run that was stopped goes on when
-it is started again.
+folder that `encode_dataset` made (--codes). Which data, how many classes and
+the sizes of images and codes come from the tokenizer's run, unless flags say
+otherwise. A run that was stopped goes on when it is started again.
 """
 
 import dataclasses
 
 from absl import flags
 
-from experiments import cli, stage2
+from experiments import cli, schedule_notes, stage2
 from vim_tf import presets
-from vim_tf.config import Stage2Config
+from vim_tf.config import Stage1Config, Stage2Config
 from vim_tf.data import code_cache
+from vim_tf.training import workdir as workdir_lib
 
 SETTINGS = (
   *cli.RUN,
@@ -46,7 +48,7 @@ SETTINGS = (
   cli.Setting(
     'num_classes',
     ('model.num_classes',),
-    '[model] Classes; 0: unconditional (4.1).',
+    '[model] Classes; 0: unconditional (4.1). By default those of the data.',
   ),
   cli.Setting(
     'dropout',
@@ -67,21 +69,48 @@ for setting in SETTINGS:
 flags.mark_flag_as_required('workdir')
 flags.mark_flag_as_required('tokenizer')
 
+_WHICH_DATA = ('name', 'data_dir', 'train_split', 'eval_split', 'image_size')
+
 
 def preset(name: str) -> Stage2Config:
-  """A preset, with the data of --codes if that is given."""
+  """A preset, made to fit the tokenizer, and --codes if that is given."""
   config = presets.stage2(name)
-  if not flags.FLAGS.codes:
-    return config
-  cache = code_cache.CodeCache(flags.FLAGS.codes, flags.FLAGS.on_bad_example)
-  data = cache.description.data
-  return dataclasses.replace(config, data=data)
+  first = workdir_lib.read_config(
+    flags.FLAGS.tokenizer, 'vit_vqgan', Stage1Config
+  )
+  names = workdir_lib.read(flags.FLAGS.tokenizer).get('class_names', [])
+  data = dataclasses.replace(
+    config.data, **{field: getattr(first.data, field) for field in _WHICH_DATA}
+  )
+  if flags.FLAGS.codes:
+    cache = code_cache.CodeCache(flags.FLAGS.codes, flags.FLAGS.on_bad_example)
+    data, names = cache.description.data, cache.description.class_names
+  elif flags.FLAGS.data not in (None, data.name):
+    names = []  # Others, which are not known yet.
+  classes = config.model.num_classes
+  if names and classes:
+    classes = len(names) if len(names) > 1 else 0
+  if flags.FLAGS.num_classes == '0':
+    classes = 0
+  model = dataclasses.replace(
+    config.model,
+    num_classes=classes,
+    grid_size=first.model.grid_size,
+    codebook_size=first.model.codebook_size,
+  )
+  return dataclasses.replace(
+    config,
+    data=data,
+    model=model,
+    label_drop=config.label_drop if classes else 0.0,
+  )
 
 
 def main():
   """Trains with the settings of the flags."""
   strategy = cli.strategy()  # Workers must be joined before anything else.
   config = cli.config_from_flags(preset, SETTINGS)
+  schedule_notes.warn(config)
   stage2.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
 
 

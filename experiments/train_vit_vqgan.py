@@ -21,7 +21,7 @@ import os
 
 from absl import flags
 
-from experiments import cli, stage1
+from experiments import cli, schedule_notes, stage1
 from vim_tf import config as config_lib
 from vim_tf import presets
 from vim_tf.training import workdir as workdir_lib
@@ -267,6 +267,7 @@ def main():
     config = dataclasses.replace(
       config, finetune_decoder_of=start.finetune_decoder_of
     )
+  schedule_notes.warn(config)
   stage1.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
 
 

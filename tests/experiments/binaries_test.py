@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.experiments import running
 from vim_tf import presets, restore
-from vim_tf.config import Stage1Config, replace
+from vim_tf.config import Stage1Config, Stage2Config, replace
 from vim_tf.training import workdir as workdir_lib
 
 _CLASSES = ('circles', 'stripes')
@@ -62,13 +62,16 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     cls.stage1_flags = (
       '--preset=tiny',
       f'--data=folder:{cls.images}',
+      '--codebook_size=24',
       f'--steps={_STEPS}',
       *_SMALL,
     )
+    # Neither the data nor sizes, which the tokenizer tells.
     cls.stage2_flags = (
-      *cls.stage1_flags,
+      '--preset=tiny',
       f'--tokenizer={cls.tokenizer}',
-      '--num_classes=2',
+      f'--steps={_STEPS}',
+      *_SMALL,
     )
     cls.sample_flags = (f'--workdir={cls.vim}', f'--count={_SAMPLES}')
     for result in (
@@ -151,6 +154,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
         presets.stage1('tiny'),
         {
           'data.name': f'folder:{self.images}',
+          'model.codebook_size': '24',
           'run.num_steps': str(_STEPS),
           'run.batch_size': '4',
           'run.log_every': '1',
@@ -158,6 +162,11 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
         },
       ),
     )
+    second = workdir_lib.read_config(self.vim, 'vim', Stage2Config)
+    self.assertEqual(second.data.name, f'folder:{self.images}')
+    self.assertEqual(second.model.codebook_size, 24)
+    self.assertEqual(second.model.num_classes, len(_CLASSES))
+    self.assertEqual(second.label_drop, presets.stage2('tiny').label_drop)
     self.assertEqual(
       workdir_lib.read(self.vim)['tokenizer_fingerprint'],
       restore.fingerprint(restore.tokenizer(self.tokenizer).model),
@@ -276,7 +285,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       self._assert_refused(self._stage1(workdir, *arguments), *texts)
     for arguments, texts in (
       (['--num_classes=3'], ('num_classes is 3', 'has 2 classes')),
-      (['--codebook_size=64'], ('codebook_size is 64', '32')),
+      (['--codebook_size=64'], ('codebook_size is 64', '24')),
       ([f'--tokenizer={self.root}/none'], ('not a working directory',)),
       ([f'--tokenizer={self.vim}'], ("'vim', not 'vit_vqgan'",)),
       (['stray'], ("'stray' is not a flag",)),

@@ -172,7 +172,6 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
       f'--workdir={workdir}',
       f'--codes={self.codes}',
       '--num_classes=0',
-      '--label_drop=0',
       '--optimizer=adafactor',
       '--beta_1=0.8',
       '--decay=constant',
