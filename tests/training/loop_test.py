@@ -5,12 +5,14 @@ import dataclasses
 import os
 import pathlib
 import signal
+import time
 
 import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig, RunConfig, UserError
-from vim_tf.training import checkpoints, loop, optimizers, preemption
+from vim_tf.data import pipeline
+from vim_tf.training import checkpoints, loop, optimizers, preemption, skips
 from vim_tf.training import workdir as workdir_lib
 
 _RUN = RunConfig(
@@ -289,6 +291,26 @@ class LoopTest(tf.test.TestCase):
     )
     rows = workdir_lib.read_metrics(path)
     self.assertEqual(max(row['step'] for row in rows), 6)
+
+  def test_nothing_is_waited_for_at_the_end(self):
+    # TensorFlow's iterator of a device tunes itself in a thread, at intervals
+    # that double; its end waits for the next one, here for two seconds.
+    seconds = 3.0
+    left_out = skips.Skips(pathlib.Path(self._path()), writes=False)
+    strategy = tf.distribute.OneDeviceStrategy('/cpu:0')
+    iterator = loop._iterator(
+      strategy,
+      lambda first, _: (
+        _batches(first).prefetch(2).with_options(pipeline.options())
+      ),
+      left_out,
+      0,
+    )
+    next(iterator)
+    time.sleep(seconds)
+    started = time.monotonic()
+    del iterator
+    self.assertLess(time.monotonic() - started, seconds / 3)
 
   def test_two_replicas_equal_one(self):
     one = _Toy()
