@@ -140,6 +140,27 @@ def sampling(settings: Mapping) -> str:
   )
 
 
+def selection(vim: Mapping) -> str:
+  """How the best samples were chosen, and what came of it."""
+  text = 'A classifier chose them, as in the paper’s rejection sampling.'
+  if is_number(rate := vim.get('acceptance')):
+    text = (
+      f'Of the candidates of a class, a classifier kept the {100 * rate:g} % '
+      'that it was surest of, as in the paper’s rejection sampling.'
+    )
+  shares = [
+    vim.get(f'recognised_{of}') for of in ('selected', 'samples', 'held_out')
+  ]
+  if all(map(is_number, shares)):
+    best, first, real = map(_percent, shares)
+    text += (
+      f' Another classifier, which had no part in this, recognises {best} of '
+      f'them, {first} of the first ones below, and {real} of real held-out '
+      'images.'
+    )
+  return text
+
+
 def cards(parts: Mapping[str, Mapping]) -> list[Card]:
   """The three figures that say most."""
   tokenizer, vim = parts.get('tokenizer', {}), parts.get('vim', {})
@@ -325,6 +346,21 @@ def _vim(parts) -> dict[str, _Known]:
     ),
     'share_of_order1': _Known(
       'Ratio to order-1', _percent, 'VIM’s bits over those of order-1.'
+    ),
+    'recognised_selected': _Known(
+      'Best samples recognised',
+      _percent,
+      'By a classifier that neither VIM nor the choice of them met.',
+      lambda x: x,
+    ),
+    'recognised_samples': _Known(
+      'First samples recognised', _percent, 'Not selected.', lambda x: x
+    ),
+    'recognised_held_out': _Known(
+      'Real images recognised', _percent, 'Held-out ones.', lambda x: x
+    ),
+    'acceptance': _Known(
+      'Acceptance', _percent, 'Share of the candidates that is kept as best.'
     ),
     'parameters': _Known('Parameters'),
     'steps': _Known('Training steps'),

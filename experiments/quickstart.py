@@ -22,11 +22,12 @@ import tensorflow as tf
 
 from experiments import (
   cli,
-  generation,
+  judging,
   pictures,
   probe_figures,
   probing,
   quickstart_configs,
+  quickstart_samples,
   report,
   stage1,
   stage2,
@@ -37,7 +38,6 @@ from vim_tf.data import pipeline, sources
 from vim_tf.metrics import kmeans, ngram, reconstruction
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
-from vim_tf.vim import sampling
 
 BUDGET = flags.DEFINE_enum(
   'budget',
@@ -50,10 +50,6 @@ WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'
 )
 
-SAMPLING = sampling.SamplingConfig(
-  temperature=1.0, top_p=0.95, guidance_scale=2.0
-)
-_SAMPLE_SEED = 0
 _SAMPLES_PER_CLASS = 8
 _CODE_EPOCHS = 7  # Augmented passes that the n-gram models learn from.
 _SHOWN = 16  # Held-out images in the report.
@@ -87,7 +83,14 @@ def main():
     )
     vim_figures = measure_vim(tokenizer, vim, train, held_out, second)
   with clock.part('samples'):
-    samples = draw_samples(tokenizer, vim, _SAMPLES_PER_CLASS)
+    drawn = quickstart_samples.draw(
+      tokenizer,
+      vim,
+      second.data,
+      _SAMPLES_PER_CLASS,
+      quickstart_configs.SELECTION[BUDGET.value],
+      judging.heads_folder(folder / 'vim'),
+    )
   with clock.part('probe'):
     name = 'tiny' if BUDGET.value == 'tiny' else 'quick'
     config = dataclasses.replace(
@@ -109,14 +112,15 @@ def main():
       budget=BUDGET.value,
       figures={
         'tokenizer': tokenizer_figures,
-        'vim': vim_figures,
+        'vim': {**vim_figures, **drawn.figures},
         'probe': probe_figures.flat(probe),
         'seconds': clock.seconds(),
         'machine': machine(precision),
       },
       reconstructions=shown['tokenizer'],
       kmeans=shown['kmeans'],
-      samples=samples,
+      samples=drawn.first,
+      selected=drawn.best,
       curves={
         'Tokenizer (ViT-VQGAN)': workdir_lib.read_metrics(folder / 'tokenizer'),
         'VIM': workdir_lib.read_metrics(folder / 'vim'),
@@ -210,21 +214,7 @@ def measure_vim(
     / baselines['order1_bits_per_code'],
     'parameters': vim.model.count_params(),
     'steps': vim.step,
-    'sampling': {**vars(SAMPLING), 'seed': _SAMPLE_SEED},
   }
-
-
-def draw_samples(
-  tokenizer: restore.Restored, vim: restore.Restored, count: int
-) -> dict[str, np.ndarray]:
-  """`count` images of every class, uint8, by class name."""
-  names = vim.record['class_names']
-  ids = np.repeat(np.arange(len(names)), count)
-  seeds = _SAMPLE_SEED + np.arange(len(ids))
-  _, images = generation.draw(
-    tokenizer.model, vim.model, ids, seeds, SAMPLING, len(ids)
-  )
-  return {name: images[ids == i] for i, name in enumerate(names)}
 
 
 def machine(precision: str) -> dict:

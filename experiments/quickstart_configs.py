@@ -1,8 +1,23 @@
-"""What the quickstart trains, by budget."""
+"""What the quickstart trains, and how it chooses samples, by budget."""
 
+import dataclasses
 import pathlib
 
 from vim_tf.small_presets import SMALL, SmallRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """How the best samples are chosen.
+
+  Attributes:
+    acceptance: Share of the candidates that is kept, in (0, 1].
+    max_images: Real images of a split that the classifiers see at most.
+  """
+
+  acceptance: float
+  max_images: int
+
 
 BUDGETS = {
   'tiny': SmallRun(
@@ -36,6 +51,12 @@ BUDGETS = {
     vim_batch=16,
     vim_steps=7000,
   ),
+}
+
+SELECTION = {
+  'tiny': Selection(acceptance=0.5, max_images=48),
+  'short': Selection(acceptance=0.1, max_images=10_000),
+  'long': Selection(acceptance=0.1, max_images=10_000),
 }
 
 

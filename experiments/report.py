@@ -48,6 +48,7 @@ class Report:
     curves: Rows of `metrics.jsonl` by title of the stage.
     licence: Licence and source of the data; '' if unknown.
     panels: More curves, ready to be drawn, by title.
+    selected: As `samples`, but the best of many candidates; may be empty.
   """
 
   title: str
@@ -61,13 +62,14 @@ class Report:
   panels: Mapping[str, list[curves_lib.Panel]] = dataclasses.field(
     default_factory=dict
   )
+  selected: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def write(report: Report, folder: str | os.PathLike) -> None:
-  """Writes `report.html`, `report.json` and three pictures.
+  """Writes `report.html`, `report.json` and the pictures.
 
-  The pictures are `samples.png`, `reconstructions.png` and `curves.png`. Files
-  of these names are replaced.
+  The pictures are `samples.png`, `reconstructions.png`, `curves.png` and, if
+  there are selected samples, `selected.png`. Files of these names are replaced.
 
   Args:
     report: What to show.
@@ -87,6 +89,8 @@ def write(report: Report, folder: str | os.PathLike) -> None:
     ),
     'curves.png': curves_lib.png(stages),
   }
+  if report.selected:
+    pictures['selected.png'] = _png(sample_sheet(report.selected))
   for name, content in pictures.items():
     _replace(folder / name, content)
   page = _page(report, stages, str(folder))
@@ -153,7 +157,9 @@ def _page(
     comparison=words.comparison(parts),
     tables=words.tables(parts),
     sampling=words.sampling(sampling) if isinstance(sampling, Mapping) else '',
-    samples=[_class(name, x) for name, x in report.samples.items() if len(x)],
+    samples=_classes(report.samples),
+    selected=_classes(report.selected),
+    selection=words.selection(parts.get('vim', {})),
     reconstructions=[
       _picture(
         report.reconstructions,
@@ -239,6 +245,12 @@ def _next_steps(report: Report, folder: str) -> list[dict[str, str]]:
   return steps
 
 
+def _classes(samples: Mapping[str, np.ndarray]) -> list[dict]:
+  return [
+    _class(name, images) for name, images in samples.items() if len(images)
+  ]
+
+
 def _class(name: str, images: np.ndarray) -> dict:
   """The samples of one class; the browser enlarges the pixels."""
   factor = max(1, _SHOWN_PIXELS // images.shape[2])
@@ -314,6 +326,7 @@ def _check(report: Report):
     'reconstructions': (report.reconstructions, 3),
     'kmeans': (report.kmeans, 3),
     **{f'samples of {name}': (x, 4) for name, x in report.samples.items()},
+    **{f'selected {name}': (x, 4) for name, x in report.selected.items()},
   }
   for name, (picture, rank) in pictures.items():
     shape = np.shape(picture)

@@ -43,8 +43,11 @@ class QuickstartTest(absltest.TestCase):
     self.assertIn('CC BY-SA', page)
     self.assertIn('data:image/png;base64,', page)
     self.assertNotIn('src="http', page)  # It opens without a network.
-    with Image.open(folder / 'samples.png') as image:
-      self.assertGreater(image.height, 9 * 32)  # A row for each class.
+    for name in ('recognised_selected', 'recognised_samples'):
+      self.assertBetween(vim[name], 0.0, 1.0, name)
+    for name in ('samples.png', 'selected.png'):
+      with Image.open(folder / name) as image:
+        self.assertGreater(image.height, 9 * 32)  # A row for each class.
     for stage in ('tokenizer', 'vim'):
       rows = workdir_lib.read_metrics(folder / stage)
       self.assertEqual(max(row['step'] for row in rows), _STEPS)

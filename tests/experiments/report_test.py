@@ -104,6 +104,33 @@ class ReportTest(parameterized.TestCase):
     self.assertAlmostEqual(figures['tokenizer']['usage'], 0.843, places=6)
     self.assertEqual(figures['vim'], _FIGURES['vim'])
 
+  def test_selected_samples(self):
+    figures = {
+      **_FIGURES,
+      'vim': {
+        **_FIGURES['vim'],
+        'acceptance': 0.1,
+        'recognised_selected': 0.75,
+        'recognised_samples': 0.5,
+        'recognised_held_out': 0.8,
+      },
+    }
+    folder, _, page = self._write(
+      figures=figures, selected={'Flags': _images(2, 5)}
+    )
+    with Image.open(folder / 'selected.png') as picture:
+      # Two pictures of 8 pixels, each enlarged 16 times.
+      self.assertGreater(picture.width, 2 * 128)
+    text = ' '.join(page.text.split())
+    for part in (
+      'a classifier kept the 10 % that it was surest of',
+      'recognises 75.0 % of them, 50.0 % of the first ones below, and 80.0 %',
+    ):
+      self.assertIn(part, text)
+    described = [tag['alt'] for tag in page.all('img')]
+    self.assertIn('Selected sample 2 of the class Flags', described)
+    self.assertIn('Sample 3 of the class Flags', described)
+
   def test_probe(self):
     panel = curves.Panel(
       'Accuracy',
