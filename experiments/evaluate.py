@@ -1,11 +1,11 @@
 """Measures a trained model: one job a call.
 
   ./bazelw run //experiments:evaluate -- --job=reconstruction \
-    --workdir=runs/tokenizer --out=evaluation
+    --workdir=runs/tokenizer --out=evaluation/reconstruction
   ./bazelw run //experiments:evaluate -- --job=generation \
-    --workdir=runs/vim --out=evaluation --num_samples=1000
+    --workdir=runs/vim --out=evaluation/generation --num_samples=1000
   ./bazelw run //experiments:evaluate -- --job=likelihood \
-    --workdir=runs/vim --out=evaluation
+    --workdir=runs/vim --out=evaluation/likelihood
 
 It prints a table, and writes `figures.json` (one line, with the whole
 protocol) and the job's pictures: for reconstructions, the best, the median and

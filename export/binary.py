@@ -88,6 +88,10 @@ def run(main: Callable[[], None]):
     os.chdir(os.environ.get('BUILD_WORKING_DIRECTORY', '.'))
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    # TensorFlow tells of inputs that it renames, which no caller of ours sees.
+    logging.get_absl_handler().addFilter(
+      lambda record: record.module != 'signature_serialization'
+    )
     try:
       if len(argv) > 1:
         raise UserError(
