@@ -30,7 +30,7 @@ _SHORTER = {
 }
 """What is added to the commands, by what they contain; the last one holds."""
 
-# What would not end, and runs in serve_test; what is run with other flags before.
+# What would not end (serve_test runs it), and what differs in its length alone.
 _NOT_RUN = ('serve', '--workdir=runs/longer')
 
 
