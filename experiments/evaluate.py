@@ -177,6 +177,7 @@ def _generation():
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
+  sampling_flags.warn(sampling_config.guidance_scale, vim.config)
   config = config_lib.replace(vim.config, cli.changes_from_flags(DATA))
   protocol = generation_job.Protocol(
     data=config.data,

@@ -104,6 +104,7 @@ def _draw(out: pathlib.Path):
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
+  sampling_flags.warn(config.guidance_scale, vim.config)
   names = vim.record['class_names']
   classes = parse_classes(CLASSES.value, names, vim.config.model.num_classes)
   image, prefix, length, selection = None, None, 0, {'acceptance': acceptance}

@@ -109,6 +109,7 @@ def main():
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
+  sampling_flags.warn(max(scales), vim.config)
   protocol = generation_job.Protocol(
     data=config_lib.replace(vim.config, cli.changes_from_flags(DATA)).data,
     max_images=MAX_IMAGES.value,

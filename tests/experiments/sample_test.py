@@ -165,7 +165,25 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(result.status, 0, result.error)
     self.assertIn('1 of 1 images', logs.output[0])
 
-  # --------------------------------------------------------------- refusals
+  # --------------------------------------------------- warnings and refusals
+
+  def test_guidance_that_was_not_learned(self):
+    """It draws nevertheless: the weights are what they are."""
+    path = self.root / 'never_dropped'
+    shutil.copytree(self.vim, path)
+    file = path / 'config.json'
+    record = json.loads(file.read_text())
+    record['config']['label_drop'] = 0.0
+    file.write_text(json.dumps(record))
+    for scale, expected in ((2, True), (1, False)):
+      result = self._sample(
+        f'--out={self._new()}',
+        f'--workdir={path}',
+        '--count=1',
+        f'--guidance_scale={scale}',
+      )
+      self.assertEqual(result.status, 0, result.error)
+      self.assertEqual("never met 'no class'" in result.error, expected)
 
   @parameterized.named_parameters(
     ('rows_beyond', ['--complete={photo}', '--keep_rows=5'], ['5', '0 to 4']),
