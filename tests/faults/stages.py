@@ -26,6 +26,15 @@ _RUN = {
   'run.keep_checkpoints': '2',
 }
 _EMA = {'optimizer.ema_decay': '0.9'}
+_QUICKSTART_STEPS = 60
+_QUICKSTART_RUN = {
+  'run.deterministic': 'true',
+  'run.steps_per_loop': '2',
+  'run.log_every': '2',
+  'run.checkpoint_every': str(_EVERY),
+  'run.eval_every': str(_QUICKSTART_STEPS // 2),
+  'run.picture_every': str(_QUICKSTART_STEPS // 2),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,22 +137,19 @@ def _probe(root, path):
 
 
 def _quickstart(path):
-  """The training of `quickstart --budget=tiny`, both stages in one folder."""
-  budget = quickstart_configs.BUDGETS['tiny']
+  """The training of `quickstart --budget=tiny`, both stages in one folder.
+
+  It is longer than there, so that there are as many moments to kill it.
+  """
+  budget = dataclasses.replace(
+    quickstart_configs.BUDGETS['tiny'],
+    tokenizer_steps=_QUICKSTART_STEPS,
+    vim_steps=_QUICKSTART_STEPS,
+  )
   strategy = strategy_lib.make('one_device')
   first = budget.stage1(str(path.parent / 'data'), 'float32')
-  first = replace(first, {'run.deterministic': 'true', **_short(first)})
+  first = replace(first, _QUICKSTART_RUN)
   stage1.train(first, str(path / 'tokenizer'), strategy)
   second = budget.stage2(first, str(path / 'tokenizer'))
-  second = replace(second, {'run.deterministic': 'true', **_short(second)})
+  second = replace(second, _QUICKSTART_RUN)
   stage2.train(second, str(path / 'vim'), strategy)
-
-
-def _short(config) -> dict[str, str]:
-  """Checkpoints often enough that a killed run gets on."""
-  every = max(1, config.run.num_steps // 10)
-  return {
-    'run.checkpoint_every': str(every),
-    'run.log_every': str(every),
-    'run.steps_per_loop': str(every),
-  }
