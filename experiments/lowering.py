@@ -27,6 +27,9 @@ BATCHES = flags.DEFINE_list('batches', ['2'], 'Images of one chip, several.')
 UTILISATION = flags.DEFINE_float(
   'utilisation', 0.4, 'Share of the peak FLOPs that a TPU is taken to reach.'
 )
+RECOMPUTE = flags.DEFINE_bool(
+  'recompute', False, 'As of the trainings: less memory, more FLOPs.'
+)
 
 PAPER_IMAGES_PER_SECOND = {
   'vit_vqgan_ss': 1520,
@@ -113,7 +116,7 @@ def stage1_row(name: str, batch: int, perceptual) -> Row:
     batch: Images of one chip.
     perceptual: LPIPS.
   """
-  config = replace(presets.stage1(name), {'run.precision': 'bfloat16'})
+  config = replace(presets.stage1(name), _settings())
   with abstract.no_weights():
     functions = replica_functions.stage1_steps(
       config, batch, (_PLAIN, _R1), perceptual
@@ -138,7 +141,7 @@ def stage1_row(name: str, batch: int, perceptual) -> Row:
 
 def stage2_row(name: str, batch: int) -> Row:
   """A size of VIM, on codes."""
-  config = replace(presets.stage2(name), {'run.precision': 'bfloat16'})
+  config = replace(presets.stage2(name), _settings())
   with abstract.no_weights():
     function = replica_functions.stage2_step(config, batch)
     cost = hlo.cost(abstract.lower(function.run, function.specs))
@@ -152,6 +155,13 @@ def stage2_row(name: str, batch: int) -> Row:
     cost.argument_bytes,
     cost.working_bytes,
   )
+
+
+def _settings() -> dict[str, str]:
+  return {
+    'run.precision': 'bfloat16',
+    'run.recompute': str(RECOMPUTE.value).lower(),
+  }
 
 
 if __name__ == '__main__':
