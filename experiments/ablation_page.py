@@ -286,4 +286,6 @@ def _sheet(results, kinds, folder: pathlib.Path, file: str):
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=8)
-  figure.savefig(folder / file, dpi=_DPI, metadata={'Software': None})
+  figure.savefig(  # Tight, lest long names be cut.
+    folder / file, dpi=_DPI, bbox_inches='tight', metadata={'Software': None}
+  )
