@@ -184,16 +184,17 @@ def _iterator(strategy, batches, left_out: skips.Skips, step: int):
     )
     return _for_replicas(data, context).apply(endless)
 
-  if strategy.num_replicas_in_sync == 1 and not _accelerators(strategy):
+  if _is_cpu(strategy):
     # An iterator that fetches to a device tunes itself in a thread, which the
     # end of a run would wait for, up to a minute (TensorFlow 2.15).
     return iter(pipeline(tf.distribute.InputContext()))
   return iter(strategy.distribute_datasets_from_function(pipeline))
 
 
-def _accelerators(strategy) -> list[str]:
-  """The devices that batches have to be fetched to."""
-  return [d for d in strategy.extended.worker_devices if 'CPU' not in d]
+def _is_cpu(strategy: tf.distribute.Strategy) -> bool:
+  """Whether all of a run is on one CPU, to which nothing has to be fetched."""
+  one = isinstance(strategy, tf.distribute.OneDeviceStrategy)
+  return one and 'CPU' in strategy.extended.worker_devices[0]
 
 
 def _for_replicas(
