@@ -127,7 +127,7 @@ class PrepareTest(absltest.TestCase):
       [line.partition(' is ')[::2] for line in report.left_out],
       [
         ('cats/film.mov', 'not an image'),
-        ('cats/half.jpg', 'a broken image'),
+        ('cats/half.jpg', 'a broken image (OSError)'),
         (
           'cats/iphone.HEIC',
           'HEIC, which Pillow does not read: export it as JPEG',

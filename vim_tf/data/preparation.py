@@ -126,8 +126,8 @@ def _prepare_file(
     return f'{name} is {_MEDIA.get(name.suffix.lower(), "not an image")}'
   try:
     image = make_image(encoded, size)
-  except Exception:
-    return f'{name} is a broken image'
+  except Exception as error:  # Likewise; said, lest a fault of ours hides here.
+    return f'{name} is a broken image ({type(error).__name__})'
   target = out / name
   endings = ('.jpg', '.jpeg') if lossy else ('.png',)
   if name.suffix.lower() not in endings:  # Kept, since a.heic may be by a.jpg.
