@@ -1,6 +1,7 @@
 """Kills runs at random moments, starts them again, and compares the ends."""
 
 import dataclasses
+import itertools
 import pathlib
 import random
 import time
@@ -21,11 +22,13 @@ class Outcome:
     kills: How many hit a running process, by what it was doing.
     redone: Steps that were computed again in all.
     lost: What differs from a run that was never killed; nothing if empty.
+    runs: Over how many runs, one after the other, the kills fell.
   """
 
   kills: dict[str, int]
   redone: int
   lost: list[str]
+  runs: int = 0
 
 
 def torment(
@@ -33,30 +36,47 @@ def torment(
 ) -> Outcome:
   """Kills a run so many times, lets it end, and compares.
 
+  A run that comes to its end before that is followed by another one.
+
   Args:
     stage: What to run.
-    root: Where its two runs go, the killed one and the other.
+    root: Where its runs go, the killed ones and the other.
     kills: Times to kill it with SIGKILL.
     rng: Chooses the moments.
   """
   log = root / f'{stage.name}.log'
-  whole, killed = root / f'{stage.name}-whole', root / f'{stage.name}-killed'
+  whole = root / f'{stage.name}-whole'
   started = time.monotonic()
   forks.finish(lambda: stage.train(whole), log)
   seconds = time.monotonic() - started
-  counts, redone = dict.fromkeys(MOMENTS, 0), 0
-  while sum(counts.values()) < kills:
-    moment = rng.choice(MOMENTS)
-    run = forks.Fork(lambda: stage.train(killed), log)
-    _await(moment, run, stage, killed, seconds, rng)
-    before = _steps_told(stage, killed)
-    run.kill()
-    if run.wait() >= 0:
-      break  # It came to its end before, and there is no more to kill.
-    counts[moment] += 1
-    redone += before - _steps_saved(stage, killed)
-  forks.finish(lambda: stage.train(killed), log)
-  return Outcome(counts, redone, _differences(stage, killed, whole))
+  outcome = Outcome(dict.fromkeys(MOMENTS, 0), 0, [])
+  for number in itertools.count():
+    killed = root / f'{stage.name}-killed-{number}'
+    while (left := kills - sum(outcome.kills.values())) > 0:
+      if not _kill(stage, killed, log, seconds, rng, outcome):
+        break
+    forks.finish(lambda path=killed: stage.train(path), log)
+    outcome.runs += 1
+    outcome.lost += _differences(stage, killed, whole)
+    if not left:
+      return outcome
+
+
+def _kill(stage, path, log, seconds, rng, outcome) -> bool:
+  """Starts a run and kills it; False if it came to its end before."""
+  moment = rng.choice(MOMENTS)
+  run = forks.Fork(lambda: stage.train(path), log)
+  _await(moment, run, stage, path, seconds, rng)
+  before = _steps_told(stage, path)
+  run.kill()
+  status = run.wait()
+  if status > 0:
+    raise RuntimeError(f'ended with {status}:\n{log.read_text()[-3000:]}')
+  if not status:
+    return False
+  outcome.kills[moment] += 1
+  outcome.redone += before - _steps_saved(stage, path)
+  return True
 
 
 def _await(moment, run, stage, path, seconds, rng):

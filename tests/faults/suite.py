@@ -44,8 +44,8 @@ def main(argv):
       outcome = kills.torment(known[name], root, KILLS.value, rng)
       what = ', '.join(f'{n} {moment}' for moment, n in outcome.kills.items())
       _tell(
-        f'{name} killed {sum(outcome.kills.values())} times ({what}); '
-        f'{outcome.redone} steps computed again',
+        f'{name} killed {sum(outcome.kills.values())} times ({what}) in '
+        f'{outcome.runs} run(s); {outcome.redone} steps computed again',
         outcome.lost,
       )
       lost += len(outcome.lost)
