@@ -30,6 +30,9 @@ UTILISATION = flags.DEFINE_float(
 RECOMPUTE = flags.DEFINE_bool(
   'recompute', False, 'As of the trainings: less memory, more FLOPs.'
 )
+ACCUMULATE = flags.DEFINE_integer(
+  'accumulate', 1, 'As of the trainings: parts that a batch is run in.'
+)
 
 PAPER_IMAGES_PER_SECOND = {
   'vit_vqgan_ss': 1520,
@@ -46,6 +49,7 @@ _HEADINGS = (
   'model',
   'parameters',
   'batch of a chip',
+  'to save memory',
   'TFLOPs an image',
   'arguments, GB',
   'working memory, GB',
@@ -83,6 +87,7 @@ class Row:
       self.model,
       f'{self.parameters / 1e6:.0f}M',
       str(self.batch),
+      _savings(),
       f'{self.flops / 1e12:.2f}',
       f'{self.argument_bytes / 1e9:.2f}',
       f'{self.working_bytes / 1e9:.2f}',
@@ -161,7 +166,15 @@ def _settings() -> dict[str, str]:
   return {
     'run.precision': 'bfloat16',
     'run.recompute': str(RECOMPUTE.value).lower(),
+    'optimizer.accumulate': str(ACCUMULATE.value),
   }
+
+
+def _savings() -> str:
+  """What the flags ask for, in words."""
+  parts = f'{ACCUMULATE.value} parts' if ACCUMULATE.value > 1 else ''
+  recompute = 'recompute' if RECOMPUTE.value else ''
+  return ', '.join(filter(None, (parts, recompute)))
 
 
 if __name__ == '__main__':
