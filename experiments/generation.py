@@ -10,15 +10,15 @@ from vim_tf.vim import decoding, rejection, sampling
 
 
 class Sampler:
-  """Draws codes and turns them into images; compiles once a batch size.
+  """Draws codes and turns them into images.
 
   Args:
     tokenizer: Turns codes into images.
-    vim: Draws the codes.
+    vim: Draws the codes, with the weights of the first call.
   """
 
   def __init__(self, tokenizer, vim):
-    self._decoder = decoding.Decoder(vim)
+    self._decoder = decoding.Decoder(vim, frozen=True)
     self._decode = decoder(tokenizer)
 
   def __call__(

@@ -22,6 +22,12 @@ XLA = flags.DEFINE_bool(
   False,
   '[graph] Compile the loop with XLA, at the first request of a batch size.',
 )
+FROZEN = flags.DEFINE_bool(
+  'frozen',
+  True,
+  '[graph] In bfloat16, without XLA and up to 256 MB of weights: keep them in '
+  'the graph, too, which makes it faster.',
+)
 binary.define_flags('sampler')
 
 
@@ -34,7 +40,7 @@ def make() -> saved_model.Export:
   """The export that the flags ask for."""
   tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value, binary.dtype())
   module = sampler_module.Sampler(
-    vim.model, tokenizer.model, binary.limits(), XLA.value
+    vim.model, tokenizer.model, binary.limits(), XLA.value, FROZEN.value
   )
   plain = warmup.sampling_settings()
   guided = {**plain, 'guidance_scale': np.full(1, 2.0, np.float32)}

@@ -145,9 +145,15 @@ def foreign_ops(folder: str | os.PathLike) -> set[str]:
 
 
 def _write_all(export: Export, folder: pathlib.Path):
-  tf.saved_model.save(
-    export.module, str(folder), signatures=export.module.signatures
-  )
+  verbosity = logging.get_verbosity()
+  # TensorFlow tells the internal name of every variable.
+  logging.set_verbosity(min(logging.WARNING, verbosity))
+  try:
+    tf.saved_model.save(
+      export.module, str(folder), signatures=export.module.signatures
+    )
+  finally:
+    logging.set_verbosity(verbosity)
   foreign = foreign_ops(folder)
   if foreign:
     raise ExportError(

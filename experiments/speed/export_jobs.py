@@ -48,10 +48,12 @@ class ExportedSampler(Exported):
   Attributes:
     guidance_scale: 1 is none; else every image runs twice.
     xla: Whether XLA compiles the loop.
+    frozen: Whether the weights are constants of the loop where they can be.
   """
 
   guidance_scale: float = 1.0
   xla: bool = False
+  frozen: bool = True
 
 
 def load_tokenizer(
@@ -136,7 +138,7 @@ def _write_sampler(sizes, settings, folder) -> pathlib.Path:
   for model in (vim, tokenizer):
     model.build()
   module = sampler_module.Sampler(
-    vim, tokenizer, headers.Limits(), settings.xla
+    vim, tokenizer, headers.Limits(), settings.xla, settings.frozen
   )
   return _write(module, folder)
 

@@ -51,6 +51,7 @@ class Sampling:
     top_p: Draws from this share of the probability.
     precision: 'float32' or 'bfloat16'.
     xla: Whether XLA compiles the loop.
+    frozen: Whether the loop holds the weights as constants.
   """
 
   batch: int
@@ -60,6 +61,7 @@ class Sampling:
   top_p: float = 1.0
   precision: str = 'float32'
   xla: bool = False
+  frozen: bool = True
 
   def __post_init__(self):
     check_least(self, 1, 'batch', 'grid_size')
@@ -133,7 +135,7 @@ def sample(sizes: Sizes, settings: Sampling) -> Job:
   )
   model = model_lib.VIM(config, dtype=restore.policy(settings.precision))
   model.build()
-  decoder = decoding.Decoder(model, jit_compile=settings.xla)
+  decoder = decoding.Decoder(model, settings.xla, settings.frozen)
   seeds = range(settings.batch)
 
   def call():

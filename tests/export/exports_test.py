@@ -28,6 +28,22 @@ _BATCHES = (1, 5)
 _BFLOAT16 = restore.policy('bfloat16')
 
 
+def _functions_with_weights(version: pathlib.Path) -> list[str]:
+  """Names of the graph's functions that have a matrix as a constant."""
+  proto = saved_model_pb2.SavedModel.FromString(
+    (version / saved_model.GRAPH_FILE).read_bytes()
+  )
+  matrices = [
+    function.signature.name
+    for function in proto.meta_graphs[0].graph_def.library.function
+    for node in function.node_def
+    if node.op == 'Const'
+    and len(node.attr['value'].tensor.tensor_shape.dim) == 2
+    and node.attr['dtype'].type == tf.bfloat16.as_datatype_enum
+  ]
+  return sorted(set(matrices))
+
+
 class ExportsTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
@@ -336,6 +352,24 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     images = tokenizer.model.decode(drawn['codes'])
     self.assertAllClose(drawn['images'], images, atol=0.1)
 
+  def test_constants_of_a_bfloat16_sampler(self):
+    self._in_bfloat16('sampler')
+    base = self.root / 'not_frozen'
+    served.export(
+      'sampler',
+      self.runs['sampler'],
+      base,
+      '--precision=bfloat16',
+      '--nofrozen',
+    )
+    inputs = {k: tf.constant(x) for k, x in calls.sampling_inputs(3).items()}
+    drawn = []
+    for folder, holders in ((self.root / 'bfloat16' / 'sampler', 1), (base, 0)):
+      self.assertLen(_functions_with_weights(folder / '1'), holders)
+      loaded = tf.saved_model.load(str(folder / '1'))
+      drawn.append(loaded.signatures['serving_default'](**inputs)['codes'])
+    self.assertAllEqual(*drawn)
+
   def test_bfloat16_probe(self):
     loaded = self._in_bfloat16('probe')
     found = loaded.signatures['features'](image_bytes=tf.constant(self.files))
@@ -346,7 +380,8 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
 
   def _in_bfloat16(self, name):
     base = self.root / 'bfloat16' / name
-    served.export(name, self.runs[name], base, '--precision=bfloat16')
+    if not base.exists():
+      served.export(name, self.runs[name], base, '--precision=bfloat16')
     reader = tf.train.load_checkpoint(str(base / '1/variables/variables'))
     types = reader.get_variable_to_dtype_map()
     weights = {x for key, x in types.items() if key.startswith('weights')}

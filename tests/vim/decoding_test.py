@@ -1,12 +1,14 @@
 """Tests of the sampler's loop: exact, batch-invariant, traced once."""
 
+from unittest import mock
+
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
 from tests import testing
 from vim_tf import config as config_lib
-from vim_tf.nn import randomness
+from vim_tf.nn import held_dense, randomness
 from vim_tf.vim import decoding, sampling
 from vim_tf.vim import model as model_lib
 
@@ -23,8 +25,8 @@ _MIXED = [
 ] * 4
 
 
-def _model(**sizes) -> model_lib.VIM:
-  model = model_lib.VIM(testing.vim_config(**sizes))
+def _model(dtype='float32', **sizes) -> model_lib.VIM:
+  model = model_lib.VIM(testing.vim_config(**sizes), dtype=dtype)
   model.build()
   testing.randomize(model, scale=0.25)
   return model
@@ -193,6 +195,25 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
     self.assertEqual(codes.shape, (2, _CODES))
     self.assertAllInRange(codes, 0, 10)
 
+  def test_frozen_decoder_keeps_dense_weights_of_its_first_call(self):
+    model = _model(dtype='mixed_bfloat16')
+    plain = decoding.Decoder(model)
+    frozen = decoding.Decoder(model, frozen=True)
+    before = plain(self.class_ids, _SEEDS, _MIXED)
+    self.assertAllEqual(frozen(self.class_ids, _SEEDS, _MIXED), before)
+    testing.randomize(model.head, seed=1)
+    self.assertAllEqual(frozen(self.class_ids, _SEEDS, _MIXED), before)
+    self.assertNotAllEqual(plain(self.class_ids, _SEEDS, _MIXED), before)
+    # Any number of rows is packed the same way.
+    alone = frozen(self.class_ids[2:3], _SEEDS[2:3], _MIXED[2])
+    self.assertAllEqual(alone[0], before[2])
+
+  def test_what_can_be_frozen(self):
+    self.assertTrue(decoding.can_freeze(_model(dtype='mixed_bfloat16')))
+    self.assertFalse(decoding.can_freeze(_model()))
+    with mock.patch.object(held_dense, 'dense_bytes', return_value=2**28 + 1):
+      self.assertFalse(decoding.can_freeze(_model(dtype='mixed_bfloat16')))
+
   @parameterized.parameters(False, True)
   def test_20_calls_trace_once(self, jit_compile):
     model = _model()
@@ -220,6 +241,8 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
         settings if i % 3 else settings[0],
         *with_prefix,
       )
+    if not jit_compile:
+      decoder([0, 1, 2], [0, 1, 2], _PLAIN)  # Whatever the batch.
     # XLA must know how many rows there are: with guidance twice as many.
     self.assertLen(traces, 2 if jit_compile else 1)
 

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from vim_tf.nn.held_dense import HeldDense
+
 _NORM_EPSILON = 1e-6
 
 INIT_STDDEV = 0.02
@@ -22,7 +24,7 @@ def dense(
   use_bias: bool = True,
   stddev: float = INIT_STDDEV,
   bias: float = 0.0,
-) -> tf.keras.layers.Dense:
+) -> HeldDense:
   """A built Dense layer.
 
   Args:
@@ -34,7 +36,7 @@ def dense(
     stddev: Standard deviation of the weights at the start.
     bias: Value of the bias at the start.
   """
-  layer = tf.keras.layers.Dense(
+  layer = HeldDense(
     out_width,
     use_bias=use_bias,
     kernel_initializer=tf.keras.initializers.TruncatedNormal(stddev=stddev),

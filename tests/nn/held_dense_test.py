@@ -1,0 +1,119 @@
+"""Tests of dense layers that hold their weights over a loop."""
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from experiments.speed import profiling, timing
+from tests import testing
+from vim_tf.nn import held_dense
+
+_WIDTH = 256  # TensorFlow makes constants of small tensors by itself.
+_STEPS = 3
+
+
+class _Stack(tf.keras.layers.Layer):
+  """Two layers, of which one has no bias."""
+
+  def build(self, input_shape):
+    self.parts = [
+      held_dense.HeldDense(_WIDTH, use_bias=bias, dtype=self.dtype_policy)
+      for bias in (True, False)
+    ]
+    for part in self.parts:
+      part.build(input_shape)
+
+  def call(self, x):
+    for part in self.parts:
+      x = part(x)
+    return x
+
+
+def _stack(dtype='float32') -> _Stack:
+  stack = _Stack(dtype=dtype)
+  stack.build([None, _WIDTH])
+  testing.randomize(stack, scale=_WIDTH**-0.5)
+  return stack
+
+
+def _looped(stack, frozen):
+  """A function that applies the layers again and again, held or frozen."""
+
+  @tf.function(
+    input_signature=[tf.TensorSpec([None, 1, _WIDTH])], autograph=False
+  )
+  def run(x):
+    x = tf.cast(x, stack.compute_dtype)
+    with held_dense.held_weights(stack, frozen):
+      return tf.while_loop(
+        lambda i, x: i < _STEPS, lambda i, x: (i + 1, stack(x)), (0, x)
+      )[1]
+
+  return run
+
+
+def _inputs(rows=3):
+  rng = np.random.default_rng(0)
+  return rng.normal(size=[rows, 1, _WIDTH]).astype(np.float32)
+
+
+class HeldWeightsTest(tf.test.TestCase, parameterized.TestCase):
+  @parameterized.product(frozen=(False, True), rows=(1, 2, 9))
+  def test_computes_what_numpy_does(self, frozen, rows):
+    stack = _stack()
+    x = _inputs(rows)
+    found = _looped(stack, frozen)(x)
+    for _ in range(_STEPS):
+      for part in stack.parts:
+        x = x @ part.kernel.numpy()
+        if part.use_bias:
+          x += part.bias.numpy()
+    self.assertAllClose(found, x, rtol=1e-4, atol=1e-4)
+
+  @parameterized.parameters(False, True)
+  def test_computes_in_bfloat16_what_the_layers_do(self, frozen):
+    stack = _stack('mixed_bfloat16')
+    expected = tf.cast(_inputs(), tf.bfloat16)
+    for _ in range(_STEPS):
+      expected = stack(expected)
+    found = _looped(stack, frozen)(_inputs())
+    self.assertEqual(found.dtype, tf.bfloat16)
+    self.assertAllClose(found, expected, rtol=0.03, atol=0.03)
+
+  @parameterized.parameters(False, True)
+  def test_frozen_weights_stay(self, frozen):
+    stack = _stack()
+    run = _looped(stack, frozen)
+    before = run(_inputs())
+    for variable in stack.trainable_variables:
+      variable.assign(0.5 * variable)
+    if frozen:
+      self.assertAllEqual(run(_inputs()), before)
+    else:
+      self.assertNotAllClose(run(_inputs()), before)
+
+  @parameterized.product(frozen=(False, True), zero_bias=(False, True))
+  def test_products_are_fused(self, frozen, zero_bias):
+    # Which is for TensorFlow's optimizer to decide, and what the speed is from.
+    stack = _stack('mixed_bfloat16')
+    if zero_bias:
+      stack.parts[0].bias.assign(tf.zeros([_WIDTH]))
+    run = _looped(stack, frozen)
+    run(_inputs())
+    job = timing.Job(lambda: run(_inputs()).numpy())
+    runs = {one['operation']: one['runs'] for one in profiling.operations(job)}
+    if not any(name.startswith('_Mkl') for name in runs):
+      self.skipTest('This TensorFlow computes without oneDNN.')
+    products = {name for name in runs if 'MatMul' in name}
+    self.assertEqual(products, {'_MklNativeFusedMatMul'})
+
+  def test_size(self):
+    weights = 2 * _WIDTH**2
+    self.assertEqual(held_dense.dense_bytes(_stack()), 4 * weights)
+    self.assertEqual(
+      held_dense.dense_bytes(_stack('mixed_bfloat16')), 2 * weights
+    )
+
+
+if __name__ == '__main__':
+  tf.test.main()
