@@ -29,7 +29,7 @@ class SignatureModule(tf.Module):
     self.weights = []
 
   @property
-  def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+  def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """The functions by the names of their signatures."""
     return dict(self.parts.functions)
 
@@ -41,9 +41,12 @@ class SignatureModule(tf.Module):
       function: From tensors named as `inputs` to a dictionary of outputs.
       *inputs: Shape, type and name of each input; the batch is None.
     """
-    function = tf.function(function, input_signature=inputs, autograph=False)
+    function = tf.function(
+      function, input_signature=inputs, autograph=False
+    ).get_concrete_function()
+    # Concrete, so that saving does not trace it again.
     self.parts.functions[name] = function
-    for variable in function.get_concrete_function().variables:
+    for variable in function.variables:
       if variable.ref() not in self.parts.used:
         self.parts.used.add(variable.ref())
         self.weights.append(variable)

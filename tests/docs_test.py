@@ -5,26 +5,20 @@ whatever is there. Nothing is run: the commands are parsed by the flags of their
 binaries, and those of training are made into configs.
 """
 
-import ast
 import collections
-from collections.abc import Iterator
 import contextlib
-import dataclasses
 import importlib
-import os
-import pathlib
 import re
-import shlex
 import sys
 
 from absl import flags
 from absl.testing import absltest
 
-_ROOT = pathlib.Path(os.path.realpath(__file__)).parents[1]
+from tests.docs import elsewhere, pages
+
 _TRAINING = {'train_vit_vqgan': 'stage1', 'train_vim': 'stage2'}
 """Binaries whose flags make a config, by the name of their presets."""
 
-_COMMAND = re.compile(r'\./bazelw\s+(run|test)\s+(//[^\s`]*)([^\n`]*)')
 _INLINE_FLAG = re.compile(r'--([a-z][a-z0-9_]*)')
 _LINK = re.compile(r'\]\(([^)\s]+)\)')
 _FENCED = re.compile(r'^( *)```.*?^\1```', re.DOTALL | re.MULTILINE)
@@ -39,85 +33,7 @@ _FOREIGN_FLAGS = {
 
 
 def setUpModule():
-  sys.path.insert(0, str(_ROOT))
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-  """A command of a document.
-
-  Attributes:
-    file: The document, from the root.
-    verb: 'run' or 'test'.
-    target: The target's label.
-    arguments: What comes after `--`.
-  """
-
-  file: str
-  verb: str
-  target: str
-  arguments: tuple[str, ...]
-
-  @property
-  def folder(self) -> str:
-    return self.target.removeprefix('//').partition(':')[0]
-
-  @property
-  def name(self) -> str:
-    return self.target.partition(':')[2]
-
-  def __str__(self):
-    return f'{self.file}: {self.verb} {self.target} {self.arguments}'
-
-
-def _documents() -> list[pathlib.Path]:
-  return [_ROOT / 'README.md', *sorted((_ROOT / 'docs').rglob('*.md'))]
-
-
-def _binaries() -> list[tuple[str, str]]:
-  """Folder and name of every binary."""
-  found = []
-  for folder in ('experiments', 'export', 'tools'):
-    for kind, name in _rules(folder):
-      if kind == 'py_binary':
-        found.append((folder, name))
-  return found
-
-
-def _rules(folder: str) -> list[tuple[str, str]]:
-  """Kind and name of the rules of a folder's BUILD."""
-  build = _ROOT / folder / 'BUILD'
-  if not build.exists():
-    return []
-  return [
-    (call.func.id, keyword.value.value)
-    for call in ast.walk(ast.parse(build.read_text()))
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-    for keyword in call.keywords
-    if keyword.arg == 'name'
-  ]
-
-
-def _commands(file: str, text: str) -> Iterator[Command]:
-  """The commands in a text; lines that end with a backslash go on."""
-  text = re.sub(r'\\\n\s*', ' ', text)
-  for verb, target, rest in _COMMAND.findall(text):
-    words = shlex.split(rest, comments=True)
-    if words and words[0] != '--':
-      words = []  # A sentence goes on.
-    target = re.sub(r'(?<=[^.])[.,;:]$', '', target)
-    yield Command(file, verb, target, tuple(words[1:]))
-
-
-def _all_commands() -> list[Command]:
-  found = []
-  for path in _documents():
-    found += _commands(str(path.relative_to(_ROOT)), path.read_text())
-  for folder, name in _binaries():
-    path = _ROOT / folder / f'{name}.py'
-    text = ast.get_docstring(ast.parse(path.read_text())) or ''
-    found += _commands(str(path.relative_to(_ROOT)), text)
-  return found
+  sys.path.insert(0, str(pages.ROOT))
 
 
 @contextlib.contextmanager
@@ -149,15 +65,17 @@ def _presets(stage: str):
 class CommandsTest(absltest.TestCase):
   def test_every_command_is_understood(self):
     wrong, by_binary = [], collections.defaultdict(list)
-    for command in _all_commands():
-      kinds = {kind for kind, n in _rules(command.folder) if n == command.name}
-      if command.target == '//...':
+    for command in pages.everything():
+      kinds = {
+        kind for kind, n in pages.rules(command.folder) if n == command.name
+      }
+      if command.target in ('', '//...'):
         continue
       if command.verb == 'test' and kinds != {'py_test'}:
         wrong.append(f'{command}: there is no such test')
       elif command.verb == 'run' and not kinds & {'py_binary', 'alias'}:
         wrong.append(f'{command}: there is no such binary')
-      elif kinds == {'py_binary'}:
+      elif kinds == {'py_binary'} and '...' not in command.text:
         by_binary[command.folder, command.name].append(command)
     self.assertEqual(wrong, [])
     for (folder, name), commands in by_binary.items():
@@ -165,9 +83,19 @@ class CommandsTest(absltest.TestCase):
         with _defined(folder, name) as module, self.subTest(str(command)):
           _parse(module, name, command.arguments)
 
+  def test_every_reason_not_to_run_one_holds(self):
+    for one in elsewhere.ALL:
+      with self.subTest(one.pattern):
+        self.assertTrue(
+          any(elsewhere.find(c) is one for c in pages.everything())
+        )
+        if one.test:
+          folder, _, name = one.test.removeprefix('//').partition(':')
+          self.assertIn(('py_test', name), pages.rules(folder))
+
   def test_every_binary_is_shown(self):
-    shown = {(c.folder, c.name) for c in _all_commands()}
-    self.assertContainsSubset(set(_binaries()), shown)
+    shown = {(c.folder, c.name) for c in pages.everything()}
+    self.assertContainsSubset(set(pages.binaries()), shown)
 
   def test_wrong_commands_are_seen(self):
     for arguments, error in (
@@ -186,23 +114,49 @@ class CommandsTest(absltest.TestCase):
       'See `./bazelw test //a:b_test`, or\n\n  ./bazelw run //a/b:c -- --d=1 \\'
       "\n    --e='f g'  # h\n"
     )
+    found = [
+      (command.verb, command.target, command.arguments)
+      for command in pages.of_prose('x', text)
+    ]
     self.assertEqual(
-      list(_commands('x', text)),
+      found,
       [
-        Command('x', 'test', '//a:b_test', ()),
-        Command('x', 'run', '//a/b:c', ('--d=1', '--e=f g')),
+        ('test', '//a:b_test', ()),
+        ('run', '//a/b:c', ('--d=1', '--e=f g')),
       ],
     )
+
+  def test_commands_of_blocks_are_found(self):
+    text = (
+      'Do\n\n    cd a &&\n      b | \n      c\n\n    d "e\n    f"\n\n'
+      'or\n```sh\nnohup python -m export.g --h=1 ... \\\n  --i > j 2>&1 &\n'
+      '```\n```text\n./bazelw run //k:l\n```\n1. Item\n\n   ```\n   m\n   ```\n'
+    )
+    found = list(pages.of_document('x', text))
+    self.assertEqual(
+      [command.text for command in found],
+      [
+        'cd a &&\nb |\nc',
+        'd "e\nf"',
+        'nohup python -m export.g --h=1 ... --i > j 2>&1 &',
+        'm',
+      ],
+    )
+    self.assertEqual(
+      (found[2].verb, found[2].target, found[2].arguments),
+      ('run', '//export:g', ('--h=1', '--i')),
+    )
+    self.assertEqual((found[3].verb, found[3].target), ('', ''))
 
 
 class SettingsTest(absltest.TestCase):
   def test_every_flag_that_is_named_exists(self):
     known = set(_FOREIGN_FLAGS)
-    for folder, name in _binaries():
+    for folder, name in pages.binaries():
       before = set(flags.FLAGS)
       with _defined(folder, name):
         known |= set(flags.FLAGS) - before
-    for path in _documents():
+    for path in pages.documents():
       text = _FENCED.sub('', path.read_text())
       text = re.sub(r'(?m)^ {4}.*$', '', text)  # Indented code.
       for code in re.findall(r'`([^`]*)`', text):
@@ -210,7 +164,7 @@ class SettingsTest(absltest.TestCase):
           self.assertIn(flag, known, f'{path.name}: {code}')
 
   def test_the_rows_of_the_paper_make_configs(self):
-    text = (_ROOT / 'docs' / 'reproduction.md').read_text()
+    text = (pages.ROOT / 'docs' / 'reproduction.md').read_text()
     count = 0
     for row in re.findall(r'(?m)^\|.*\|$', text):
       codes = re.findall(r'`([^`]*)`', row)
@@ -231,7 +185,7 @@ class SettingsTest(absltest.TestCase):
 
 class LinksTest(absltest.TestCase):
   def test_every_file_that_is_linked_is_there(self):
-    for path in _documents():
+    for path in pages.documents():
       for link in _LINK.findall(path.read_text()):
         if '://' in link or link.startswith('#'):
           continue
@@ -242,12 +196,12 @@ class LinksTest(absltest.TestCase):
     own = r'`((?:vim_tf|experiments|export|tests|docs|tools)/[\w/.-]+)`'
     found = [
       (path.name, name)
-      for path in _documents()
+      for path in pages.documents()
       for name in re.findall(own, path.read_text())
     ]
     self.assertNotEmpty(found)
     for document, name in found:
-      self.assertTrue((_ROOT / name).exists(), f'{document}: {name}')
+      self.assertTrue((pages.ROOT / name).exists(), f'{document}: {name}')
 
 
 if __name__ == '__main__':

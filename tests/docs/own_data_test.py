@@ -1,44 +1,19 @@
 """Walks through docs/own_data.md: its commands, in their order, made short."""
 
 import json
-import os
 import pathlib
-import re
 import shlex
 import tempfile
-from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from tests.experiments import running
-from tests.export import running as exporters
+from tests.docs import elsewhere, pages, walk
 from vim_tf.training import workdir as workdir_lib
 
-_PAGE = (
-  pathlib.Path(os.path.realpath(__file__)).parents[2] / 'docs' / 'own_data.md'
-)
-_TINY = ('--preset=tiny', '--batch_size=4', '--steps=2')
-_SHORTER = {
-  'train_vit_vqgan': _TINY,
-  'train_vim': _TINY,
-  'train_probe': ('--preset=tiny', '--num_seeds=1'),
-  'sample': ('--count=1',),
-  '--job=reconstruction': ('--network=', '--noperceptual'),
-}
-"""What is added to the commands, by what they contain; the last one holds."""
-
-# What would not end (serve_test runs it), and what differs in its length alone.
-_NOT_RUN = ('serve', '--workdir=runs/longer')
-
-
-def _blocks() -> list[str]:
-  """The commands of the page, each in one line."""
-  text = '\n'.join(re.findall(r'(?ms)^```sh\n(.*?)^```', _PAGE.read_text()))
-  text = re.sub(r'\\\n\s*', ' ', text)
-  return re.findall(r"(?m)^(?:\./bazelw .*|curl [^']*'[^']*')$", text)
+_PAGE = 'docs/own_data.md'
 
 
 def _photograph(seed: int, width: int, height: int) -> PIL.Image.Image:
@@ -63,39 +38,29 @@ def _make_folder(folder: pathlib.Path):
 
 class OwnDataTest(absltest.TestCase):
   def test_the_page_from_photographs_to_exports(self):
-    home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    # Tracing would take most of the time; other tests run the same as graphs.
+    tf.config.run_functions_eagerly(True)
+    self.addCleanup(tf.config.run_functions_eagerly, False)
+    root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    walking = walk.Walk(root)
+    home = walking.folder(_PAGE)
     _make_folder(home / 'Pictures' / 'my photos')
-    self.enterContext(mock.patch.dict(os.environ, {'HOME': str(home)}))
-    self.enterContext(
-      mock.patch.dict(os.environ, {'BUILD_WORKING_DIRECTORY': str(home)})
-    )
+    text = (pages.ROOT / _PAGE).read_text()
     ran, asked = [], []
-    for block in _blocks():
-      words = [os.path.expandvars(word) for word in shlex.split(block)]
-      if words[0] == 'curl':
-        asked.append(json.loads(words[-1]))
-        continue
-      folder, _, name = words[2].removeprefix('//').partition(':')
-      arguments = [name, *words[4:]]
-      if set(arguments) & set(_NOT_RUN):
-        continue
-      for part in list(arguments):
-        arguments += _SHORTER.get(part, ())
-      del arguments[0]
-      with self.subTest(block):
-        if folder == 'export':
-          status, error = exporters.run(name, *arguments)
-        else:
-          result = running.Binary(name).run(*arguments, folder=str(home))
-          status, error = result.status, result.error
-        self.assertEqual(status, 0, error)
-      ran.append(name)
+    for command in pages.of_document(_PAGE, text):
+      if command.text.startswith('curl -s http://127.0.0.1'):
+        asked.append(json.loads(shlex.split(command.text)[-1]))
+      elif elsewhere.find(command).test == elsewhere.OWN_DATA:
+        with self.subTest(str(command)):
+          self.assertTrue(walking.run(command))
+        ran.append(command.name)
     self.assertEqual(
       ran,
       [
         'prepare_images',
         'train_vit_vqgan',
         'evaluate',
+        'train_vit_vqgan',
         'train_vim',
         'sample',
         'sample',
