@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import itertools
 import re
 
 from experiments.speed import (
@@ -119,17 +120,20 @@ def _vim(sizes: Sizes) -> list[Row]:
     )
     for precision in ('float32', 'bfloat16')
   ]
-  for scale in (1.0, _GUIDED) if model.num_classes else (1.0,):
-    for batch in (sizes.few, sizes.some, sizes.many):
-      guided = scale != 1.0
-      found.append(
-        Row(
-          f'sampling_{batch}' + '_guided' * guided,
-          'all codes of images' + ', with guidance' * guided,
-          vim_jobs.sample,
-          vim_jobs.Sampling(batch, model.grid_size, scale),
-        )
+  scales = (1.0, _GUIDED) if model.num_classes else (1.0,)
+  batches = (sizes.few, sizes.some, sizes.many)
+  for precision, scale, batch in itertools.product(
+    ('float32', 'bfloat16'), scales, batches
+  ):
+    guided = scale != 1.0
+    found.append(
+      Row(
+        f'sampling_{batch}_{precision}' + '_guided' * guided,
+        'all codes of images' + ', with guidance' * guided,
+        vim_jobs.sample,
+        vim_jobs.Sampling(batch, model.grid_size, scale, precision=precision),
       )
+    )
   return found
 
 

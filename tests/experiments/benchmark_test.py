@@ -20,7 +20,7 @@ _ROWS = (
   'lookup',
   'stage1_step_16px_r1',
   'stage2_step_float32',
-  'sampling_2_guided',
+  'sampling_2_bfloat16_guided',
   'export_tokenizer_load',
   'export_sampler_request',
   'input_jpeg',
@@ -146,10 +146,10 @@ class BenchmarkTest(absltest.TestCase):
         self.assertIn(f'{one["runs"]} x {one["operation"]}', text)
 
   def test_list_tells_rows_and_settings(self):
-    result, out = self._run('--list', '--rows=sampling_1$')
+    result, out = self._run('--list', '--rows=sampling_1_float32$')
     self.assertEqual(result.status, 0, result.error)
     first, second = out.splitlines()
-    self.assertEqual(first.split()[0], 'sampling_1')
+    self.assertEqual(first.split()[0], 'sampling_1_float32')
     self.assertIn('guidance_scale=1.0', second)
 
   def test_names_are_those_of_the_issue_at_full_size(self):
@@ -158,7 +158,7 @@ class BenchmarkTest(absltest.TestCase):
     for name in (
       'stage1_step_64px_r1',
       'stage1_step_256px',
-      'sampling_16_guided',
+      'sampling_16_float32_guided',
       'start_sample',
     ):
       self.assertIn(name, names)
