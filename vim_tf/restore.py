@@ -8,6 +8,7 @@ import pathlib
 import tensorflow as tf
 
 from vim_tf.config import Stage1Config, Stage2Config, check_stages_match
+from vim_tf.nn import layers
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import model as vim_model
@@ -117,7 +118,8 @@ def policy(precision: str) -> str:
 
 
 def _restore(model, config, workdir) -> Restored:
-  model.build()
+  with layers.undrawn_weights():
+    model.build()
   folder = pathlib.Path(workdir) / 'checkpoints'
   name = 'average' if config.optimizer.ema_decay else 'model'
   step = checkpoints.load(folder, **{name: model})
