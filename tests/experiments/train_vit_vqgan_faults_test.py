@@ -1,0 +1,94 @@
+"""Tests of `train_vit_vqgan` when it is asked to stop, or given bad images."""
+
+import pathlib
+import signal
+import tempfile
+
+import tensorflow as tf
+
+from tests.experiments import comparing, running, tiny_runs, worker_processes
+from vim_tf.training import preemption
+from vim_tf.training import workdir as workdir_lib
+
+_BATCH = 4
+_STEPS = 10
+_SECONDS = 900.0  # To wait at most, on a busy machine.
+_FLAGS = (
+  '--preset=tiny',
+  f'--batch_size={_BATCH}',
+  '--log_every=1',
+  '--steps_per_loop=1',
+  '--deterministic=true',
+  '--set=model.encoder.num_blocks=1',
+  '--set=model.decoder.num_blocks=1',
+)
+
+
+class FaultsTest(tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(tempfile.mkdtemp(dir=self.get_temp_dir()))
+    self.images = self.root / 'images'
+    tiny_runs.make_images(self.images)
+    self.binary = running.Binary('train_vit_vqgan')
+
+  def _flags(self, name: str, *flags: str) -> tuple[str, ...]:
+    data = f'--data=folder:{self.images}'
+    return *_FLAGS, data, f'--workdir={self.root / name}', *flags
+
+  def _train(self, name: str, *flags: str) -> running.Result:
+    return self.binary.run(*self._flags(name, *flags))
+
+  def _rows(self, name: str) -> list[dict]:
+    rows = workdir_lib.read_metrics(self.root / name)
+    return [row for row in rows if 'loss' in row]
+
+  def test_sigterm(self):
+    """It ends with the status of 'start me again', which goes on from there."""
+    flags = self._flags('stopped', '--steps=100000', '--decay_end=9')
+    run = worker_processes.start('experiments.train_vit_vqgan', *flags)
+    worker_processes.wait_for(
+      lambda: (self.root / 'stopped').exists() and self._rows('stopped'),
+      [run],
+      _SECONDS,
+      'the first steps',
+    )
+    run.popen.send_signal(signal.SIGTERM)
+    self.assertEqual(run.wait(_SECONDS), preemption.EXIT_STATUS, run.text())
+    step = self._rows('stopped')[-1]['step']
+    self.assertIn(f'is saved at step {step} of 100000', run.text())
+    self.assertNotIn('Traceback', run.text())
+
+    last = step + 3
+    for name in ('stopped', 'whole'):
+      result = self._train(name, f'--steps={last}', '--decay_end=9')
+      self.assertEqual(result.status, 0, result.error)
+    self.assertEqual(
+      [row['step'] for row in self._rows('stopped')],
+      list(range(1, last + 1)),
+    )
+    comparing.assert_identical(self, self.root / 'stopped', self.root / 'whole')
+
+  def test_bad_image(self):
+    """A damaged image is named, or left out and counted."""
+    file = sorted((self.images / 'train').glob('*/*.png'))[2]
+    file.write_bytes(file.read_bytes()[:60])
+    steps = (f'--steps={_STEPS}', '--decay_end=10')
+    result = self._train('stops', *steps)
+    self.assertEqual(result.status, 1, result.error)
+    self.assertLen(result.error_lines, 1, result.error)
+    self.assertIn(str(file), result.error_lines[0])
+    result = self._train('skips', *steps, '--on_bad_example=skip')
+    self.assertEqual(result.status, 0, result.error)
+    self.assertIn(
+      f'1 replica(s), batch {_BATCH} in all, {_BATCH} each', result.error
+    )
+    images = len(list((self.images / 'train').glob('*/*.png')))
+    self.assertEqual(
+      sum(row['broken_examples'] for row in self._rows('skips')),
+      _STEPS * _BATCH / images,  # Once an epoch.
+    )
+
+
+if __name__ == '__main__':
+  tf.test.main()
