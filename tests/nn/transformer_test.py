@@ -24,6 +24,13 @@ def _stack(causal=False, recompute=False, **sizes) -> transformer.Transformer:
   return layer
 
 
+def _origin(tensor: tf.Tensor) -> tf.Operation:
+  """The operation that computes what a function returns."""
+  while tensor.op.type == 'Identity':
+    (tensor,) = tensor.op.inputs
+  return tensor.op
+
+
 def _normalized(x):
   deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-6)
   return (x - x.mean(-1, keepdims=True)) / deviation
@@ -246,6 +253,29 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
       found.append(gradients(_inputs(), tf.constant([1, 2, 3], tf.uint32)))
     for one, two in zip(*found):
       self.assertAllClose(one, two, atol=1e-4, rtol=1e-4)
+
+  def test_weights_have_their_gradients_before_the_next_block(self):
+    """So that no compiler keeps what was recomputed to the end."""
+    layer = _stack(num_blocks=2, recompute=True)
+    run = tf.function(lambda x: self._gradients(layer, x, None)[1])
+    graph = run.get_concrete_function(_inputs())
+    origins = {
+      variable.ref(): _origin(gradient)
+      for variable, gradient in zip(
+        layer.trainable_variables, graph.graph.outputs[1:], strict=True
+      )
+    }
+    first, last = (
+      [origins[v.ref()] for v in block.trainable_variables]
+      for block in layer.blocks
+    )
+    before, left = set(), first[:1]
+    while left:
+      op = left.pop()
+      if op not in before:
+        before.add(op)
+        left += [tensor.op for tensor in op.inputs]
+    self.assertContainsSubset(last, before)
 
   def test_under_mixed_bfloat16(self):
     layer = transformer.Transformer(

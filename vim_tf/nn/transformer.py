@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import attention, fusion, layers, randomness
+from vim_tf.nn import attention, fusion, layers, randomness, recompute
 
 _DROPOUTS_PER_BLOCK = 3
 
@@ -263,12 +263,15 @@ class Transformer(tf.keras.layers.Layer):
     """
     for i, block in enumerate(self.blocks[:num_blocks]):
       stream = i * _DROPOUTS_PER_BLOCK
-      if self.recompute and seeds is not None:
-        x = tf.recompute_grad(
-          lambda x, s, block=block, stream=stream: block(x, s, stream)
-        )(x, seeds)
-      elif self.recompute:
-        x = tf.recompute_grad(block)(x)
+      if self.recompute:
+        others = () if seeds is None else (seeds,)
+        x = recompute.recomputed(
+          lambda x, seeds=None, block=block, stream=stream: block(
+            x, seeds, stream
+          ),
+          x,
+          *others,
+        )
       else:
         x = block(x, seeds, stream)
       if out is not None:
