@@ -85,7 +85,10 @@ def assert_close(
     test_case.assertEqual(one.keys(), other.keys())
     for key, value in other.items():
       far = abs(one[key] - value) / max(1.0, abs(value))
+      test_case.assertLessEqual(far, tolerance, f'{key}: {one} {other}')
       figures[key] = max(figures[key], far)
-  print({k: f'{v:.1e}' for k, v in figures.most_common() if v})
-  loss = figures['loss']
-  return f'largest difference of loss {loss:.1e}, of weights {weights:.1e}'
+  ((key, most),) = figures.most_common(1)
+  return (
+    f'largest difference of loss {figures["loss"]:.1e}, of all figures '
+    f'{most:.1e} ({key}), of weights {weights:.1e}'
+  )
