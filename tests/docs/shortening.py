@@ -31,6 +31,7 @@ _LENGTHS = {
 """What numbers are lowered to: a run of five steps meets every kind of step."""
 
 _REPLACED = {
+  'accumulate': '2',  # Parts of a batch of four, or of `lowering`'s two.
   'batches': '2',  # Of `lowering`.
   'models': 'tiny',
   'preset': 'tiny',
