@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 
 import numpy as np
+import tensorflow as tf
 
 from tests.experiments import tiny_runs
-from tests.faults import forks, toys
+from tests.faults import forks, toy_codes, toys
 from vim_tf import presets
 from vim_tf.config import replace
 from vim_tf.config_faults import Faults
@@ -84,14 +85,41 @@ def bad_image(root: pathlib.Path, rng: random.Random) -> str:
     return 'a damaged image was taken'
   except errors.DataError:
     pass
-  found = _batches(root, 'skip')
+  return _unlike_but_for_broken(_batches(root, 'skip'), clean)
+
+
+def bad_record(root: pathlib.Path, rng: random.Random) -> str:
+  """Files of cached codes are changed or cut short: as with images."""
+  toy_codes.write(root / 'codes')
+  clean = toy_codes.training_batches(root / 'codes', 'stop')
+  for path in rng.sample(sorted((root / 'codes').glob('train-*')), 2):
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    if rng.random() < 0.5:
+      del content[rng.randrange(len(content)) :]
+    path.write_bytes(content)
+  try:
+    toy_codes.training_batches(root / 'codes', 'stop')
+    return 'a damaged record was taken'
+  except errors.DataError as error:
+    found = error
+  except tf.errors.OpError as error:
+    found = errors.find_data_error(error)
+  if found is None or '\n' in str(found) or 'train-' not in str(found):
+    return f'it does not name the file: {found}'
+  found = toy_codes.training_batches(root / 'codes', 'skip')
+  return _unlike_but_for_broken(found, clean)
+
+
+def _unlike_but_for_broken(found, clean) -> str:
+  """What differs between sound examples; or that none was counted broken."""
   if not any(batch['broken'].any() for batch in found):
     return 'nothing was counted'
   for ours, theirs in zip(found, clean, strict=True):
     sound = ours['broken'] == 0
     for name in theirs:
       if not np.array_equal(ours[name][sound], theirs[name][sound]):
-        return f'{name} of sound images differ'
+        return f'{name} of sound examples differ'
   return ''
 
 
@@ -168,6 +196,7 @@ FAULTS = (
   damaged_checkpoint,
   full_disk,
   bad_image,
+  bad_record,
   non_finite,
   second_run,
   jumping_clock,
