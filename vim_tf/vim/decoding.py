@@ -57,8 +57,8 @@ class Decoder:
     Args:
       class_ids: `[batch]` class ids in [0, num_classes]; `num_classes` means
         'no class'. Ignored by the unconditional model.
-      seeds: `[batch]` integers in [0, 2**32): the same seed, class and
-        settings give the same image in any batch.
+      seeds: `[batch]` integers in [0, 2**32): in float32 the same seed, class
+        and settings give the same image in any batch.
       config: Settings for all, or one for each example.
       prefix: Optional int codes `[batch, num_codes]` to start from.
       prefix_length: How many codes of `prefix` to keep: one number, or one
