@@ -18,7 +18,6 @@ import os
 import zipfile
 
 import numpy as np
-from sklearn import linear_model, model_selection, pipeline, preprocessing
 import tensorflow as tf
 
 from vim_tf import config as config_lib
@@ -229,6 +228,9 @@ def train_head(
   Raises:
     UserError: If the images are of fewer than two classes.
   """
+  # Takes seconds, which runs that train no head can spare.
+  from sklearn import linear_model, model_selection, pipeline, preprocessing
+
   known, counts = np.unique(labels, return_counts=True)
   if len(known) < 2:
     raise config_lib.UserError(

@@ -21,8 +21,6 @@ import re
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_gan as tfgan
-import tensorflow_hub as hub
 
 from vim_tf import config as config_lib
 from vim_tf.metrics import efficientnet_lite
@@ -136,6 +134,9 @@ def _load_efficientnet_lite(name: str) -> FeatureNetwork:
 
 
 def _load_inception(path: str) -> FeatureNetwork:
+  import tensorflow_gan as tfgan  # Both take seconds, and are needed only here.
+  import tensorflow_hub as hub
+
   source = path or tfgan.eval.INCEPTION_TFHUB
   try:
     module = hub.load(source)

@@ -14,7 +14,6 @@ import zipfile
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_gan as tfgan
 
 from vim_tf import config as config_lib
 
@@ -50,8 +49,14 @@ def frechet_distance(features_a, features_b) -> float:
     basis, _ = np.linalg.qr((smaller - smaller.mean(axis=0)).T)
     outside = _spread(a, b) - _spread(a @ basis, b @ basis)
     a, b = a @ basis, b @ basis
-  distance = tfgan.eval.frechet_classifier_distance_from_activations(a, b)
+  distance = _tfgan_eval().frechet_classifier_distance_from_activations(a, b)
   return float(distance) + float(outside)
+
+
+def _tfgan_eval():
+  import tensorflow_gan as tfgan  # Takes seconds, which many runs can spare.
+
+  return tfgan.eval
 
 
 def _spread(a: np.ndarray, b: np.ndarray) -> float:
@@ -101,7 +106,7 @@ def kernel_distance(
 
 def _kernel_distance(a, b, block_size: int) -> tuple[float, float]:
   distance, error = (
-    tfgan.eval.kernel_classifier_distance_and_std_from_activations(
+    _tfgan_eval().kernel_classifier_distance_and_std_from_activations(
       a, b, max_block_size=block_size
     )
   )
@@ -125,7 +130,7 @@ def classifier_score(logits) -> float:
   logits = logits - logits.max(axis=1, keepdims=True)
   # Further down exp() is 0 in float64, and 0 times its logarithm NaN.
   logits = np.maximum(logits, _LEAST_LOGIT)
-  return float(tfgan.eval.classifier_score_from_logits(logits))
+  return float(_tfgan_eval().classifier_score_from_logits(logits))
 
 
 def precision_recall(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vim_tf.config import Stage1Config
 from vim_tf.nn import gradients
-from vim_tf.vit_vqgan import augment, gan_losses, losses, revival
+from vim_tf.vit_vqgan import augment, losses, revival
 from vim_tf.vit_vqgan import model as model_lib
 
 
@@ -60,7 +60,12 @@ class TokenizerStep:
     self._discriminator_optimizer = discriminator_optimizer
     self._trained = list(trained or model.trainable_variables)
     self._usage = revival.UsageCounter(config.model.codebook_size)
-    self._gan_losses = gan_losses.GAN_LOSSES[config.adversarial.loss]
+    self._gan = None
+    if discriminator is not None:
+      from vim_tf.vit_vqgan import gan_losses  # Brings TF-GAN.
+
+      self._gan = gan_losses
+      self._gan_losses = gan_losses.GAN_LOSSES[config.adversarial.loss]
 
   def checkpoint_contents(self) -> dict[str, object]:
     """Everything that a resumed run needs, by name."""
@@ -224,7 +229,7 @@ class TokenizerStep:
     loss = self._gan_losses[1](real_logits, fake_logits)
     terms = {}
     if with_r1:
-      penalty = gan_losses.r1_penalty(lambda x: self._judge(x, seeds), images)
+      penalty = self._gan.r1_penalty(lambda x: self._judge(x, seeds), images)
       terms['discriminator/r1'] = penalty
       loss += 0.5 * settings.r1_gamma * settings.r1_interval * penalty
     axes = list(range(1, real_logits.shape.rank))
@@ -248,7 +253,7 @@ class TokenizerStep:
   def _adaptive(self, tape, total, adversarial):
     last = self._model.decoder.last_layer
     weight = tf.fill(total.shape, 1.0 / total.shape[0])  # Of the mean.
-    return gan_losses.adaptive_weight(
+    return self._gan.adaptive_weight(
       tape.gradient(total, last, weight),
       tape.gradient(adversarial, last, weight),
     )
