@@ -7,6 +7,7 @@ bfloat16.
 """
 
 from collections.abc import Callable
+import contextlib
 import json
 import os
 from typing import Any
@@ -61,6 +62,20 @@ def randomize(layer: tf.keras.layers.Layer, seed: int = 0, scale: float = 0.3):
   for weight in layer.weights:
     mean = 1.0 if 'gamma' in weight.name else 0.0
     weight.assign(rng.normal(mean, scale, weight.shape))
+
+
+@contextlib.contextmanager
+def eagerly():
+  """Runs every `tf.function` op by op.
+
+  For tests of what surrounds a training, not of its steps: to trace and to
+  optimise a graph takes far longer than the few steps that it then runs.
+  """
+  tf.config.run_functions_eagerly(True)
+  try:
+    yield
+  finally:
+    tf.config.run_functions_eagerly(False)
 
 
 def check_layer(

@@ -12,8 +12,8 @@ import urllib.request
 from absl.testing import absltest
 from packaging import requirements
 import tensorboard.program
-import tensorflow as tf
 
+from tests import testing
 from tests.docs import elsewhere, pages, walk
 from vim_tf.training import workdir as workdir_lib
 
@@ -22,9 +22,7 @@ class CommandsTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    # Tracing would take most of the time; other tests run the same as graphs.
-    tf.config.run_functions_eagerly(True)
-    cls.addClassCleanup(tf.config.run_functions_eagerly, False)
+    cls.enterClassContext(testing.eagerly())
     root = cls.enterClassContext(tempfile.TemporaryDirectory())
     cls.walk = walk.Walk(pathlib.Path(root))
     cls.commands = pages.everything()

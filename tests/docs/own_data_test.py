@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from tests import testing
 from tests.docs import elsewhere, pages, walk
 from vim_tf.training import workdir as workdir_lib
 
@@ -38,9 +39,7 @@ def _make_folder(folder: pathlib.Path):
 
 class OwnDataTest(absltest.TestCase):
   def test_the_page_from_photographs_to_exports(self):
-    # Tracing would take most of the time; other tests run the same as graphs.
-    tf.config.run_functions_eagerly(True)
-    self.addCleanup(tf.config.run_functions_eagerly, False)
+    self.enterContext(testing.eagerly())
     root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     walking = walk.Walk(root)
     home = walking.folder(_PAGE)

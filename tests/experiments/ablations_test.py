@@ -14,6 +14,7 @@ from experiments import (
   ablation_record,
   ablation_rows,
 )
+from tests import testing
 from tests.experiments import running
 
 # The tokenizer and the VIM that others stand upon are not among them.
@@ -28,6 +29,8 @@ class AblationsTest(tf.test.TestCase):
     cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'ablations'
     shutil.rmtree(cls.root, ignore_errors=True)
     cls.binary = running.Binary('ablations')
+    # Of the runs themselves others test that they can be traced.
+    cls.enterClassContext(testing.eagerly())
 
   def _run(self, *arguments):
     return self.binary.run(

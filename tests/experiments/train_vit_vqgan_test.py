@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import running
 from vim_tf import config as config_lib
 from vim_tf import presets, restore
@@ -232,11 +233,12 @@ class FinetuneTest(_BinaryTest):
   def setUpClass(cls):
     super().setUpClass()
     cls.start, cls.tuned = cls.root / 'start', cls.root / 'tuned'
-    result = cls.binary.run(
-      f'--workdir={cls.start}', *cls.tiny, '--steps=2', '--revival_interval=1',
-      '--revival_steps=1', '--codebook_size=48', '--set=model.encoder.width=16',
-      '--ema_decay=0.998',
-    )  # fmt: skip
+    with testing.eagerly():
+      result = cls.binary.run(
+        *(f'--workdir={cls.start}', *cls.tiny, '--steps=2'),
+        *('--revival_interval=1', '--revival_steps=1', '--codebook_size=48'),
+        *('--set=model.encoder.width=16', '--ema_decay=0.998'),
+      )
     assert result.status == 0, result.error
     result = cls._finetune(f'--workdir={cls.tuned}', '--seed=3')
     assert result.status == 0, result.error
@@ -333,7 +335,8 @@ class FinetuneTest(_BinaryTest):
     shutil.copytree(self.start, moved)
     tuned = self.root / 'tuned_of_moved'
     arguments = (f'--workdir={tuned}', f'--finetune_decoder_of={moved}')
-    self.assertEqual(self.binary.run(*arguments).status, 0)
+    with testing.eagerly():
+      self.assertEqual(self.binary.run(*arguments).status, 0)
     shutil.rmtree(moved / 'checkpoints' / 'step-000000002')
     result = self.binary.run(*arguments)
     self.assertEqual(result.status, 1)

@@ -15,6 +15,7 @@ the protocol:
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -117,6 +118,7 @@ def run(
   return np.concatenate(features), np.concatenate(logits) if logits else None
 
 
+@functools.cache  # To build and to trace one takes seconds.
 def _load_efficientnet_lite(name: str) -> FeatureNetwork:
   variant = _EFFICIENTNETS.index(name)
   model = efficientnet_lite.build(variant=variant)
