@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments import curves as curves_lib
+from experiments import figure_tables
 from experiments import figures_in_words as words
 from vim_tf.training import workdir as workdir_lib
 
@@ -155,7 +156,7 @@ def _page(
     headline=words.headline(report.budget, parts),
     cards=words.cards(parts),
     comparison=words.comparison(parts),
-    tables=words.tables(parts),
+    tables=figure_tables.tables(parts),
     sampling=words.sampling(sampling) if isinstance(sampling, Mapping) else '',
     samples=_classes(report.samples),
     selected=_classes(report.selected),
