@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf.config import DataConfig
-from vim_tf.data import bad_examples, folders
+from vim_tf.data import bad_examples, folders, streams
 from vim_tf.data.errors import DataError
 
 MAX_MEMORY = 512 * 2**20
@@ -37,9 +37,6 @@ DIRECTED = (
   'svhn_cropped',
 )
 """TFDS data sets of letters and digits, whose mirror images are wrong."""
-
-_SHUFFLE_BUFFER = 8192  # Undecoded images of a streamed data set.
-_CYCLE, _BLOCK = 16, 16  # Files read in turn, and images of each at a time.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -413,72 +410,12 @@ def _streamed(
   for instruction in instructions if lenient else ():
     if not tf.io.gfile.exists(instruction.filename):
       raise DataError(f'{instruction.filename} is not there.')
-  firsts = _first_indices(builder)
+  firsts = streams.first_indices(builder)
   return dataclasses.replace(
     source,
-    stream=lambda seed, epoch: _stream_records(
+    stream=lambda seed, epoch: streams.records(
       instructions, firsts, seed, epoch, lenient
     ).map(parse_or_leave_out if lenient else parse),
-  )
-
-
-def _first_indices(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
-  """For each file the number of examples before it in its split."""
-  firsts = {}
-  for split in builder.info.splits.values():
-    count = 0
-    for instruction in split.file_instructions:
-      firsts[instruction.filename] = count
-      count += instruction.examples_in_shard
-  return firsts
-
-
-def _stream_records(
-  instructions, firsts, seed, epoch, lenient: bool = False
-) -> tf.data.Dataset:
-  """Reads the records of a split once.
-
-  Args:
-    instructions: What to read of which file, as TFDS puts it.
-    firsts: See `_first_indices`.
-    seed: The run's seed, or None for the order of the files.
-    epoch: Scalar int64, or None; with a seed this runs inside `tf.data`.
-    lenient: Whether empty records stand in for a damaged one and, because
-      TFRecords give no other place to go on, for the rest of its file.
-
-  Returns:
-    Pairs of index (int64, unique in the split) and record (string).
-  """
-  files = tf.constant([i.filename for i in instructions])
-  skips = tf.constant([i.skip for i in instructions], tf.int64)
-  takes = tf.constant([i.take for i in instructions], tf.int64)
-  starts = tf.constant([firsts[i.filename] for i in instructions], tf.int64)
-  order = tf.range(len(instructions))
-  if seed is not None:
-    key = tf.stack([tf.cast(seed, tf.int64), epoch])
-    order = tf.random.experimental.stateless_shuffle(order, key, alg='philox')
-
-  def read(file, skip, take, first):
-    records = tf.data.TFRecordDataset(file).skip(skip).take(take)
-    if lenient:
-      empty = tf.data.Dataset.from_tensors('').repeat()
-      records = records.ignore_errors().concatenate(empty).take(take)
-    return records.enumerate(first + skip)
-
-  columns = [tf.gather(x, order) for x in (files, skips, takes, starts)]
-  data = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
-    read, cycle_length=_CYCLE, block_length=_BLOCK, deterministic=True
-  )
-  if seed is None:
-    return data
-  # Of the function being traced here, not of the program: otherwise the
-  # program's global seed would have a part in the order, too.
-  tf.random.set_seed(1)
-  draw = tf.random.stateless_uniform(
-    [], key, maxval=2**31 - 1, dtype=tf.int64, alg='philox'
-  )
-  return data.shuffle(
-    _SHUFFLE_BUFFER, seed=draw, reshuffle_each_iteration=False
   )
 
 
