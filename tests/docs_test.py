@@ -66,14 +66,16 @@ class CommandsTest(absltest.TestCase):
   def test_every_command_is_understood(self):
     wrong, by_binary = [], collections.defaultdict(list)
     for command in pages.everything():
+      for target in command.tests:
+        folder, _, name = target.removeprefix('//').partition(':')
+        if target != '//...' and ('py_test', name) not in pages.rules(folder):
+          wrong.append(f'{command}: there is no test {target}')
       kinds = {
         kind for kind, n in pages.rules(command.folder) if n == command.name
       }
-      if command.target in ('', '//...'):
+      if command.verb != 'run':
         continue
-      if command.verb == 'test' and kinds != {'py_test'}:
-        wrong.append(f'{command}: there is no such test')
-      elif command.verb == 'run' and not kinds & {'py_binary', 'alias'}:
+      if not kinds & {'py_binary', 'alias'}:
         wrong.append(f'{command}: there is no such binary')
       elif kinds == {'py_binary'} and '...' not in command.text:
         by_binary[command.folder, command.name].append(command)
@@ -111,7 +113,8 @@ class CommandsTest(absltest.TestCase):
 
   def test_commands_are_found(self):
     text = (
-      'See `./bazelw test //a:b_test`, or\n\n  ./bazelw run //a/b:c -- --d=1 \\'
+      'See `./bazelw test --x //a:b_test`, or\n\n'
+      '  ./bazelw run //a/b:c -- --d=1 \\'
       "\n    --e='f g'  # h\n"
     )
     found = [
@@ -147,6 +150,8 @@ class CommandsTest(absltest.TestCase):
       ('run', '//export:g', ('--h=1', '--i')),
     )
     self.assertEqual((found[3].verb, found[3].target), ('', ''))
+    test = pages.Command('x', './bazelw test --n=1 //o:p //q:r')
+    self.assertEqual(test.tests, ('//o:p', '//q:r'))
 
 
 class SettingsTest(absltest.TestCase):

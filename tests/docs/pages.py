@@ -16,7 +16,9 @@ import shlex
 ROOT = pathlib.Path(os.path.realpath(__file__)).parents[2]
 """The source tree."""
 
-_BAZEL = re.compile(r'\./bazelw\s+(run|test)\s+(//[^\s`]*)([^\n`]*)')
+_BAZEL = re.compile(
+  r'\./bazelw\s+(run|test)\s+(?:--\S+\s+)*(//[^\s`]*)([^\n`]*)'
+)
 _MODULE = re.compile(
   r'(?:nohup |\S*bin/)?python -m (experiments|export)\.(\w+)(.*)'
 )
@@ -46,6 +48,12 @@ class Command:
   def target(self) -> str:
     """The target's label, '' if there is none."""
     return self._parts[1]
+
+  @property
+  def tests(self) -> tuple[str, ...]:
+    """The labels of all tests of a 'test'."""
+    others = (word for word in self.text.split() if word.startswith('//'))
+    return (self.target, *list(others)[1:]) if self.verb == 'test' else ()
 
   @property
   def arguments(self) -> tuple[str, ...]:
