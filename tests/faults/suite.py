@@ -4,10 +4,10 @@
 
 Runs of every stage are killed with SIGKILL at random moments (while they
 start, train or save), started again each time, and held against a run that was
-never killed, bit by bit. Then come the faults that need no kill, unless they
-are to be tried 0 times. It takes from minutes to an hour (`--stages=probe
---times=0` or `--stages= --times=20` does a part); it ends with status 1 if
-anything was lost.
+never killed, bit by bit. Then come the other faults, the last of which is that
+one of two workers is killed, unless they are to be tried 0 times. It takes from
+minutes to more than an hour (`--stages=probe --times=0` or `--stages=
+--times=20` does a part); it ends with status 1 if anything was lost.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ import tempfile
 
 from absl import app, flags, logging
 
-from tests.faults import forks, kills, single, stages
+from tests.faults import forks, kills, lost_worker, single, stages
 
 KILLS = flags.DEFINE_integer('kills', 20, 'Kills of each stage.')
 TIMES = flags.DEFINE_integer('times', 20, 'Times that other faults are tried.')
@@ -49,7 +49,7 @@ def main(argv):
         outcome.lost,
       )
       lost += len(outcome.lost)
-  faults = single.FAULTS if TIMES.value else ()
+  faults = (*single.FAULTS, lost_worker.lost_worker) if TIMES.value else ()
   for fault in faults:  # From here on TensorFlow computes here, too.
     found = single.try_often(fault, TIMES.value, rng)
     problems = [f'{text} ({n} times)' for text, n in found.items() if text]
