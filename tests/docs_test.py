@@ -14,6 +14,7 @@ import sys
 from absl import flags
 from absl.testing import absltest
 
+import tests
 from tests.docs import elsewhere, pages
 
 _TRAINING = {'train_vit_vqgan': 'stage1', 'train_vim': 'stage2'}
@@ -34,6 +35,8 @@ _FOREIGN_FLAGS = {
 
 def setUpModule():
   sys.path.insert(0, str(pages.ROOT))
+  # Bazel brings a part of this package, which hides the rest of it.
+  tests.__path__.append(str(pages.ROOT / 'tests'))
 
 
 @contextlib.contextmanager
