@@ -146,7 +146,7 @@ def foreign_ops(folder: str | os.PathLike) -> set[str]:
 
 def _write_all(export: Export, folder: pathlib.Path):
   verbosity = logging.get_verbosity()
-  # TensorFlow tells the internal name of every variable.
+  # The quieter one of the two: TensorFlow tells every variable's internal name.
   logging.set_verbosity(min(logging.WARNING, verbosity))
   try:
     tf.saved_model.save(
