@@ -43,10 +43,8 @@ def read_prefix(
     ) from error
   folders.check_image(encoded, path)
   try:
-    image = images_lib.decode(tf.constant(encoded))
+    image = images_lib.decode_square(tf.constant(encoded), sizes.image_size)
   except tf.errors.InvalidArgumentError as error:
     raise UserError(f'{path} is not an image, or a broken one.') from error
-  image = images_lib.resize_and_center_crop(image, sizes.image_size)
-  image = images_lib.to_uint8(image)
   codes = tokenizer.model.encode(images_lib.from_uint8(image)[None])
   return image.numpy(), codes[0].numpy(), keep_rows * sizes.grid_size

@@ -36,7 +36,7 @@ def read(image_bytes: tf.Tensor, size: int, limits: headers.Limits):
     problem = headers.problem(image_bytes[index], limits)
     image = tf.cond(
       tf.equal(problem, ''),
-      lambda: _load(image_bytes[index], size),
+      lambda: images_lib.decode_square(image_bytes[index], size),
       lambda: nothing,
     )
     return index, problem, image
@@ -69,9 +69,3 @@ def to_png(images: tf.Tensor) -> tf.Tensor:
     images_lib.to_uint8(images),
     fn_output_signature=tf.TensorSpec([], tf.string),
   )
-
-
-def _load(encoded: tf.Tensor, size: int) -> tf.Tensor:
-  image = images_lib.decode(encoded)
-  image = images_lib.resize_and_center_crop(image, size)
-  return images_lib.to_uint8(image)

@@ -1,5 +1,7 @@
 """Between encoded images, uint8 and the float images of the models."""
 
+import functools
+
 import tensorflow as tf
 
 from vim_tf.data import orientation
@@ -39,6 +41,39 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
   Raises:
     tf.errors.InvalidArgumentError: If it cannot be decoded.
   """
+  return _traced(_decode)(encoded)
+
+
+def decode_square(encoded: tf.Tensor, size: int) -> tf.Tensor:
+  """Decodes an image, see `decode`, and resizes the square in its middle.
+
+  Args:
+    encoded: Scalar string.
+    size: Height and width of the result, in pixels.
+
+  Returns:
+    uint8 `[size, size, 3]`.
+
+  Raises:
+    tf.errors.InvalidArgumentError: If it cannot be decoded.
+  """
+  return _traced(_decode_square, size)(encoded)
+
+
+@functools.cache  # Or each pipeline and export would trace the same again.
+def _traced(function, *arguments) -> tf.types.experimental.ConcreteFunction:
+  """A function of an encoded image and fixed arguments, traced once."""
+  with tf.init_scope():
+    return tf.function(
+      lambda encoded: function(encoded, *arguments), autograph=False
+    ).get_concrete_function(tf.TensorSpec([], tf.string))
+
+
+def _decode_square(encoded: tf.Tensor, size: int) -> tf.Tensor:
+  return to_uint8(resize_and_center_crop(decode(encoded), size))
+
+
+def _decode(encoded: tf.Tensor) -> tf.Tensor:
   # Not decode_image for JPEG, which would refuse CMYK; and no fixed number of
   # channels for PNG, because TF then gives small palettes a false alpha.
   image = tf.cond(

@@ -349,10 +349,10 @@ def _reader(source: Source, config: DataConfig, centered: bool = False):
   find = _encoded(source)
 
   def prepare(example):
-    image = images.decode(find(example))
+    encoded = find(example)
     if whole:
-      return image
-    return images.to_uint8(images.resize_and_center_crop(image, size))
+      return images.decode(encoded)
+    return images.decode_square(encoded, size)
 
   def attempt(example):
     if source.on_bad_example != bad_examples.SKIP:
