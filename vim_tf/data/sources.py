@@ -24,6 +24,12 @@ from vim_tf.data.errors import DataError
 MAX_MEMORY = 512 * 2**20
 """Bytes up to which a TFDS split is held in memory, encoded."""
 
+_KEPT = 2
+"""Splits of OpenMoji, and of the digits, that a process keeps.
+
+The parts of a run load the same two again and again, and small as they are,
+that took a second or two each time."""
+
 DIRECTED = (
   'binarized_mnist',
   'binary_alpha_digits',
@@ -152,9 +158,11 @@ def load(
   if config.name.startswith('folder:'):
     return _load_folder(config.name, split, on_bad_example)
   if config.name in ('openmoji', 'openmoji_variants'):
-    return _load_openmoji(config, split)
+    return _load_openmoji(
+      config.name, config.image_size, _data_dir(config), split
+    )
   if config.name == 'digits':
-    return _load_digits(config, split)
+    return _load_digits(config.image_size, _data_dir(config), split)
   return _load_tfds(config, split, on_bad_example)
 
 
@@ -181,15 +189,17 @@ def _load_folder(name: str, split: str, on_bad_example: str) -> Source:
   )
 
 
-def _load_openmoji(config: DataConfig, split: str) -> Source:
+@functools.lru_cache(_KEPT)
+def _load_openmoji(
+  name: str, size: int, data_dir: str | None, split: str
+) -> Source:
   from vim_tf.data import openmoji  # Its packages are needed only here.
 
-  variant = 'base' if config.name == 'openmoji' else 'variants'
+  variant = 'base' if name == 'openmoji' else 'variants'
   builder = openmoji.OpenMoji(
-    config=openmoji.make_config(variant, config.image_size),
-    data_dir=_data_dir(config),
+    config=openmoji.make_config(variant, size), data_dir=data_dir
   )
-  source = _from_builder(builder, config.name, split)
+  source = _from_builder(builder, name, split)
   return dataclasses.replace(
     source,
     flippable=tuple(
@@ -202,14 +212,13 @@ def _load_openmoji(config: DataConfig, split: str) -> Source:
   )
 
 
-def _load_digits(config: DataConfig, split: str) -> Source:
+@functools.lru_cache(_KEPT)
+def _load_digits(size: int, data_dir: str | None, split: str) -> Source:
   from vim_tf.data import digits  # Its package is needed only here.
 
-  builder = digits.Digits(
-    config=digits.make_config(config.image_size), data_dir=_data_dir(config)
-  )
+  builder = digits.Digits(config=digits.make_config(size), data_dir=data_dir)
   return dataclasses.replace(
-    _from_builder(builder, config.name, split), licence=digits.LICENCE
+    _from_builder(builder, 'digits', split), licence=digits.LICENCE
   )
 
 
