@@ -50,8 +50,6 @@ WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'
 )
 
-_SAMPLES_PER_CLASS = 8
-_CODE_EPOCHS = 7  # Augmented passes that the n-gram models learn from.
 _SHOWN = 16  # Held-out images in the report.
 
 
@@ -81,13 +79,19 @@ def main():
     tokenizer_figures, shown = measure_tokenizer(
       tokenizer, train, held_out, first
     )
-    vim_figures = measure_vim(tokenizer, vim, train, held_out, second)
+    vim_figures = measure_vim(
+      tokenizer,
+      vim,
+      train,
+      held_out,
+      second,
+      quickstart_configs.CODE_EPOCHS[BUDGET.value],
+    )
   with clock.part('samples'):
     drawn = quickstart_samples.draw(
       tokenizer,
       vim,
       second.data,
-      _SAMPLES_PER_CLASS,
       quickstart_configs.SELECTION[BUDGET.value],
       judging.heads_folder(folder / 'vim'),
     )
@@ -185,11 +189,12 @@ def measure_vim(
   train: sources.Source,
   held_out: sources.Source,
   config: Stage2Config,
+  code_epochs: int,
 ) -> dict:
   """VIM beside order-0 and order-1 models of the same codes, in bits.
 
-  The n-gram models learn from the codes of several augmented passes over the
-  training images, drawn as VIM's own were.
+  The n-gram models learn from the codes of `code_epochs` augmented passes over
+  the training images, drawn as VIM's own were.
   """
   figures = stage2.Figures(vim.model, tokenizer.model)(
     pipeline.evaluation_batches(held_out, config.data, batch_size=64),
@@ -199,7 +204,7 @@ def measure_vim(
   batch = config.run.batch_size
   passes = pipeline.training_batches(
     train, config.data, batch_size=batch, seed=config.run.seed
-  ).take(_CODE_EPOCHS * train.num_examples // batch)
+  ).take(code_epochs * train.num_examples // batch)
   baselines = ngram.reference_bits_per_code(
     np.concatenate([encode(part['images']) for part in passes]),
     np.concatenate(

@@ -11,10 +11,12 @@ class Selection:
   """How the best samples are chosen.
 
   Attributes:
+    count: Images of a class.
     acceptance: Share of the candidates that is kept, in (0, 1].
     max_images: Real images of a split that the classifiers see at most.
   """
 
+  count: int
   acceptance: float
   max_images: int
 
@@ -54,10 +56,13 @@ BUDGETS = {
 }
 
 SELECTION = {
-  'tiny': Selection(acceptance=0.5, max_images=48),
-  'short': Selection(acceptance=0.1, max_images=10_000),
-  'long': Selection(acceptance=0.1, max_images=10_000),
+  'tiny': Selection(count=2, acceptance=0.5, max_images=48),
+  'short': Selection(count=8, acceptance=0.1, max_images=10_000),
+  'long': Selection(count=8, acceptance=0.1, max_images=10_000),
 }
+
+CODE_EPOCHS = {'tiny': 1, 'short': 7, 'long': 7}
+"""Augmented passes that the n-gram models learn from."""
 
 
 def precision() -> str:

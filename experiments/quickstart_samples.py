@@ -48,23 +48,23 @@ def draw(
   tokenizer: restore.Restored,
   vim: restore.Restored,
   config: DataConfig,
-  count: int,
   selection: Selection,
   folder: pathlib.Path,
 ) -> Drawn:
-  """Draws `count` images of every class twice, without and with selection.
+  """Draws images of every class twice, without and with selection.
 
   Args:
     tokenizer: Turns codes into images.
     vim: Draws the codes.
     config: The real images that the classifiers learn from.
-    count: Images of a class.
-    selection: How the best are chosen.
+    selection: How many, and how the best are chosen.
     folder: Where the classifiers' heads are kept.
   """
   names = vim.record['class_names']
-  ids = np.repeat(np.arange(len(names)), count)
-  data = judging.Data(config, selection.max_images, _BATCH)
+  ids = np.repeat(np.arange(len(names)), selection.count)
+  data = judging.Data(
+    config, selection.max_images, min(_BATCH, selection.max_images)
+  )
   network = feature_networks.load(SCORES)
   classifier = judging.load_classifier(SELECTS, vim, data, folder, network)
   sampler = generation.Sampler(tokenizer.model, vim.model)

@@ -6,6 +6,7 @@ import pathlib
 from absl.testing import absltest
 from PIL import Image
 
+from tests import testing
 from tests.experiments import running
 from vim_tf.training import workdir as workdir_lib
 
@@ -22,6 +23,8 @@ class QuickstartTest(absltest.TestCase):
   def test_twice(self):
     quickstart = running.Binary('quickstart')
     root = self.create_tempdir().full_path
+    # Of its trainings others test that they can be traced.
+    self.enterContext(testing.eagerly())
     folder = pathlib.Path(root) / _FOLDER
 
     result, _ = self._run(quickstart, folder=root)
