@@ -86,7 +86,7 @@ BUDGETS = {
     vim_steps=4,
     checkpoint_every=2,
     samples=18,
-    max_images=48,
+    max_images=24,
     probe='tiny',
   ),
 }

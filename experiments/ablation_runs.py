@@ -120,7 +120,7 @@ class Runner:
       reconstruction_job.Protocol(
         data=tokenizer.config.data,
         max_images=self._budget.max_images,
-        batch_size=_EVAL_BATCH,
+        batch_size=min(_EVAL_BATCH, self._budget.max_images),
         network=NETWORK,
       ),
     )
