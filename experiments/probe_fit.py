@@ -111,6 +111,7 @@ class Fit:
     return layers
 
 
+@tf.autograph.experimental.do_not_convert
 def feature_batches(
   table: features_lib.Table,
   images: np.ndarray,

@@ -293,6 +293,7 @@ class CodeCache:
       )
 
 
+@tf.autograph.experimental.do_not_convert
 def training_batches(
   cache: CodeCache,
   *,
@@ -350,6 +351,7 @@ def training_batches(
   return data.with_options(pipeline.options())
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(
   cache: CodeCache, *, batch_size: int, max_examples: int | None = None
 ) -> tf.data.Dataset:

@@ -5,6 +5,9 @@ a run, counted from 0 over all steps, is number p mod n of epoch p div n; the
 epoch's order is a function of (seed, epoch), the augmentation one of (seed,
 epoch, example). A run that starts at step k computes where it stands and gets
 the batches that it would have got.
+
+No function in here needs AutoGraph, and to convert one takes longer than to
+trace it: hence `do_not_convert` around all that is made of `tf.data`.
 """
 
 from collections.abc import Callable
@@ -25,6 +28,7 @@ _THREADS = 2  # Few, because training wants the cores.
 _FOREVER = np.iinfo(np.int64).max
 
 
+@tf.autograph.experimental.do_not_convert
 def training_batches(
   source: Source,
   config: DataConfig,
@@ -96,6 +100,7 @@ def training_batches(
   return data.prefetch(2).with_options(options())
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(
   source: Source,
   config: DataConfig,
@@ -144,6 +149,7 @@ def evaluation_batches(
   return full_batches(data, batch_size).prefetch(1).with_options(options())
 
 
+@tf.autograph.experimental.do_not_convert
 def epoch_batches(
   source: Source,
   config: DataConfig,
@@ -214,6 +220,7 @@ def evaluation_arrays(
   return np.concatenate(all_images), np.concatenate(labels)
 
 
+@tf.autograph.experimental.do_not_convert
 def draw_examples(
   num_examples: int, labels: np.ndarray | None, *, seed: int, epoch: int
 ) -> tf.data.Dataset:
@@ -284,6 +291,7 @@ def own_share(
   }
 
 
+@tf.autograph.experimental.do_not_convert
 def full_batches(data: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
   """Batches of dictionaries, the last one filled up with zeros."""
 

@@ -122,6 +122,7 @@ class Source:
       encoded.set_shape([])
     return encoded
 
+  @tf.autograph.experimental.do_not_convert
   def examples(self) -> tf.data.Dataset:
     """All examples in a fixed order.
 
@@ -364,6 +365,7 @@ def _in_memory(source: Source, builder, image_key, label_key) -> Source:
   )
 
 
+@tf.autograph.experimental.do_not_convert
 def _all_examples(source, builder, image_key, label_key) -> tf.data.Dataset:
   """Pairs of encoded image and label; no image where it cannot be read."""
   decoders = {image_key: tfds.decode.SkipDecoding()}

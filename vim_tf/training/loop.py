@@ -172,6 +172,7 @@ def train(
     team.any(False)  # The others wait here until the chief has written.
 
 
+@tf.autograph.experimental.do_not_convert
 def _iterator(strategy, batches, left_out: skips.Skips, step: int):
   """Every replica's share of the batches from a step on."""
 

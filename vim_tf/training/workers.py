@@ -50,7 +50,8 @@ class Workers:
         tf.distribute.ReduceOp.SUM,
         strategy.run(tf.identity, args=(value,)),
         axis=None,
-      )
+      ),
+      autograph=False,
     )
 
   def any(self, flag: bool) -> bool:
