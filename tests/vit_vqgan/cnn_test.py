@@ -94,7 +94,9 @@ class BackboneTest(tf.test.TestCase, parameterized.TestCase):
   def test_shapes_are_static_inside_a_graph(self):
     encoder, decoder = _sides(4, 2)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 3])])
+    @tf.function(
+      input_signature=[tf.TensorSpec([None, 4, 4, 3])], autograph=False
+    )
     def reconstruct(images):
       features = encoder(images)
       self.assertEqual(features.shape.as_list(), [None, 4, 2 * _BASE])
@@ -279,7 +281,6 @@ class WholeModelTest(tf.test.TestCase, parameterized.TestCase):
     batch = {'images': images, 'seeds': tf.constant(range(4), tf.uint32)}
     before = [weight.numpy() for weight in model.trainable_variables]
 
-    @tf.function
     def train():
       return step.replica_step('plain', batch, tf.constant(0, tf.int64))
 

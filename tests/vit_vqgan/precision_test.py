@@ -33,14 +33,17 @@ def _trained(config) -> model_lib.ViTVQGAN:
   optimizer = optimizers.Optimizer(config.optimizer, model.trainable_variables)
   step = step_lib.TokenizerStep(config, model, optimizer)
 
-  @tf.function
   def run(kind, images, seeds):
     batch = {'images': images, 'seeds': seeds}
     return step.replica_step(kind, batch, tf.constant(0, tf.int64))
 
-  for i in range(_STEPS):
+  compiled = tf.function(run, autograph=False)
+  kinds = [step.step_kind(i) for i in range(_STEPS)]
+  for i, kind in enumerate(kinds):
     seeds = tf.cast(tf.range(i * _BATCH, (i + 1) * _BATCH), tf.uint32)
-    run(step.step_kind(i), _images(_BATCH, i), seeds)
+    # A graph for a few steps takes longer than it saves.
+    one_step = compiled if kinds.count(kind) > 10 else run
+    one_step(kind, _images(_BATCH, i), seeds)
   return model
 
 
