@@ -6,6 +6,7 @@ import tempfile
 
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import running, tiny_runs, worker_processes
 from vim_tf.training import checkpoints, preemption
 from vim_tf.training import workdir as workdir_lib
@@ -70,7 +71,8 @@ class FaultsTest(tf.test.TestCase):
     self.assertEqual(result.status, 1, result.error)
     self.assertLen(result.error_lines, 1, result.error)
     self.assertIn(str(file), result.error_lines[0])
-    result = self._train('skips', *steps, '--on_bad_example=skip')
+    with testing.eagerly():
+      result = self._train('skips', *steps, '--on_bad_example=skip')
     self.assertEqual(result.status, 0, result.error)
     self.assertIn(
       f'1 replica(s), batch {_BATCH} in all, {_BATCH} each', result.error

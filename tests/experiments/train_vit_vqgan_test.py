@@ -1,5 +1,6 @@
 """Tests of `train_vit_vqgan`: its flags, what it refuses, fine-tuning."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -79,37 +80,38 @@ class FlagsTest(_BinaryTest):
     """Two steps, the second with every term; the flags are the settings."""
     workdir = self.root / 'full'
     weights = pathlib.Path(lpips.DEFAULT_PATH)
-    result = self.binary.run(
-      f'--workdir={workdir}',
-      *self.tiny,
-      '--steps=2',
-      '--logit_laplace=true',
-      '--logit_laplace_weight=0.1',
-      '--perceptual_weight=0.1',
-      '--perceptual_start_step=1',
-      f'--lpips_file={weights}',
-      f'--lpips_sha256={hashlib.sha256(weights.read_bytes()).hexdigest()}',
-      '--adversarial_weight=0.1',
-      '--adversarial_start_step=1',
-      '--gan_loss=hinge',
-      '--r1_interval=1',
-      '--r1_gamma=5',
-      '--adaptive_weight=true',
-      '--discriminator_augment=true',
-      '--learning_rate=0.002',
-      '--discriminator_learning_rate=0.0003',
-      '--beta_2=0.95',
-      '--decay=constant',
-      '--clip_norm=1',
-      '--accumulate=2',
-      '--ema_decay=0.9',
-      '--recompute=true',
-      '--precision=bfloat16',
-      '--init_from_data=false',
-      '--revival_interval=1',
-      '--revival_steps=1',
-      '--output_mlp=false',
-    )
+    with testing.eagerly():
+      result = self.binary.run(
+        f'--workdir={workdir}',
+        *self.tiny,
+        '--steps=2',
+        '--logit_laplace=true',
+        '--logit_laplace_weight=0.1',
+        '--perceptual_weight=0.1',
+        '--perceptual_start_step=1',
+        f'--lpips_file={weights}',
+        f'--lpips_sha256={hashlib.sha256(weights.read_bytes()).hexdigest()}',
+        '--adversarial_weight=0.1',
+        '--adversarial_start_step=1',
+        '--gan_loss=hinge',
+        '--r1_interval=1',
+        '--r1_gamma=5',
+        '--adaptive_weight=true',
+        '--discriminator_augment=true',
+        '--learning_rate=0.002',
+        '--discriminator_learning_rate=0.0003',
+        '--beta_2=0.95',
+        '--decay=constant',
+        '--clip_norm=1',
+        '--accumulate=2',
+        '--ema_decay=0.9',
+        '--recompute=true',
+        '--precision=bfloat16',
+        '--init_from_data=false',
+        '--revival_interval=1',
+        '--revival_steps=1',
+        '--output_mlp=false',
+      )
     self.assertEqual(result.status, 0, result.error)
     first, second = (
       row for row in workdir_lib.read_metrics(workdir) if 'loss' in row
@@ -141,7 +143,7 @@ class FlagsTest(_BinaryTest):
     self.assertEqual((ours.accumulate, theirs.accumulate), (2, 1))
 
   def test_options_work_together(self):
-    """With all of them on, the terms of the first batch are the same."""
+    """With all of them on, as a graph, the first terms are those without."""
     full = (
       *self.tiny,
       '--steps=1',
@@ -163,9 +165,13 @@ class FlagsTest(_BinaryTest):
       '--deterministic=true',
     )
     rows = []
-    for name, more in (('plain', ()), ('options', options)):
+    for name, more, mode in (
+      ('plain', (), testing.eagerly()),
+      ('options', options, contextlib.nullcontext()),
+    ):
       workdir = self.root / f'together_{name}'
-      result = self.binary.run(f'--workdir={workdir}', *full, *more)
+      with mode:
+        result = self.binary.run(f'--workdir={workdir}', *full, *more)
       self.assertEqual(result.status, 0, result.error)
       row, _ = workdir_lib.read_metrics(workdir)
       del row['images_per_second']
@@ -245,9 +251,10 @@ class FinetuneTest(_BinaryTest):
 
   @classmethod
   def _finetune(cls, *arguments, **kwargs):
-    return cls.binary.run(
-      f'--finetune_decoder_of={cls.start}', *arguments, **kwargs
-    )
+    with testing.eagerly():
+      return cls.binary.run(
+        f'--finetune_decoder_of={cls.start}', *arguments, **kwargs
+      )
 
   def test_settings_are_those_of_the_start(self):
     start, tuned = self._config(self.start), self._config(self.tuned)
@@ -317,12 +324,13 @@ class FinetuneTest(_BinaryTest):
     killed = self.root / 'killed'
     shutil.copytree(self.tuned, killed)
     shutil.rmtree(killed / 'checkpoints' / 'step-000000002')
-    result = self.binary.run(
-      '--workdir=killed',
-      '--finetune_decoder_of=start',
-      '--seed=3',
-      folder=str(self.root),
-    )
+    with testing.eagerly():
+      result = self.binary.run(
+        '--workdir=killed',
+        '--finetune_decoder_of=start',
+        '--seed=3',
+        folder=str(self.root),
+      )
     self.assertEqual(result.status, 0, result.error)
     expected = restore.tokenizer(self.tuned)
     found = restore.tokenizer(killed)
