@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import presets
+from vim_tf.nn import layers
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import model as vit_vqgan_model
 
@@ -90,7 +91,7 @@ def _count(layer) -> int:
 
 @functools.cache
 def _stage1(name: str) -> tuple[tf.Graph, vit_vqgan_model.ViTVQGAN]:
-  with tf.Graph().as_default() as graph:
+  with tf.Graph().as_default() as graph, layers.undrawn_weights():
     model = vit_vqgan_model.ViTVQGAN(presets.stage1(name).model)
     model.build()
   return graph, model
@@ -98,7 +99,7 @@ def _stage1(name: str) -> tuple[tf.Graph, vit_vqgan_model.ViTVQGAN]:
 
 @functools.cache
 def _stage2(name: str) -> tuple[tf.Graph, vim_model.VIM]:
-  with tf.Graph().as_default() as graph:
+  with tf.Graph().as_default() as graph, layers.undrawn_weights():
     model = vim_model.VIM(presets.stage2(name).model)
     model.build()
   return graph, model
@@ -112,6 +113,7 @@ class CoverageTest(tf.test.TestCase):
 
 class Stage1Test(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(*_STAGE1_SIZES)
+  @tf.autograph.experimental.do_not_convert  # Converting takes long.
   def test_parameters_and_shapes(self, name):
     encoder, decoder, patch = _STAGE1_SIZES[name]
     num_codes = (256 // patch) ** 2
@@ -159,6 +161,7 @@ class Stage1Test(tf.test.TestCase, parameterized.TestCase):
 
 class Stage2Test(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(*_STAGE2_SIZES)
+  @tf.autograph.experimental.do_not_convert
   def test_parameters_and_shapes(self, name):
     sizes, grid, classes = _STAGE2_SIZES[name]
     width = sizes[1]
