@@ -112,7 +112,9 @@ def check_layer(
     found = tf.function(lambda *args: layer(*args))(*inputs)
     _check_close(test_case, found, expected, atol)
   with test_case.subTest('xla'):
-    found = tf.function(lambda *args: layer(*args), jit_compile=True)(*inputs)
+    found = tf.function(
+      lambda *args: layer(*args), jit_compile=True, autograph=False
+    )(*inputs)
     _check_close(test_case, found, expected, atol)
   with test_case.subTest('bfloat16'):
     half = _load(make_layer(dtype='mixed_bfloat16'), inputs, path)

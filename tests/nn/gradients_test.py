@@ -51,7 +51,8 @@ class GradientsTest(parameterized.TestCase, tf.test.TestCase):
         self._batch,
         [[self._w, self._b, self._unused]],
         micro_batches,
-      )
+      ),
+      autograph=False,
     )
     (found,), metrics = run()
     by_w, by_b, _, _, error = self._expected()
@@ -66,7 +67,8 @@ class GradientsTest(parameterized.TestCase, tf.test.TestCase):
     run = tf.function(
       lambda: gradients.accumulated(
         self._two, self._batch, [[self._w], [self._b]], micro_batches
-      )
+      ),
+      autograph=False,
     )
     (first, second), metrics = run()
     by_w, _, _, by_b, error = self._expected()

@@ -151,7 +151,7 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_decode_equals_full_pass(self):
     layer, x = _stack(causal=True), _inputs()
-    step = tf.function(layer.decode)
+    step = tf.function(layer.decode, autograph=False)
     full, caches = layer(x), layer.new_cache(3, 4)
     for i in range(4):
       y, caches = step(x[:, i : i + 1], caches, tf.constant(i))
@@ -226,7 +226,9 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
         return self._gradients(layer, x, seeds)
 
       if mode != 'eager':
-        gradients = tf.function(gradients, jit_compile=mode == 'xla')
+        gradients = tf.function(
+          gradients, jit_compile=mode == 'xla', autograph=False
+        )
       found.append(gradients(x))
     (y, expected), (other, recomputed) = found
     self.assertAllClose(other, y, atol=1e-6)
@@ -257,7 +259,9 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
   def test_weights_have_their_gradients_before_the_next_block(self):
     """So that no compiler keeps what was recomputed to the end."""
     layer = _stack(num_blocks=2, recompute=True)
-    run = tf.function(lambda x: self._gradients(layer, x, None)[1])
+    run = tf.function(
+      lambda x: self._gradients(layer, x, None)[1], autograph=False
+    )
     graph = run.get_concrete_function(_inputs())
     origins = {
       variable.ref(): _origin(gradient)
@@ -283,7 +287,9 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
       recompute=True,
       dtype='mixed_bfloat16',
     )
-    run = tf.function(lambda x: self._gradients_bfloat16(layer, x))
+    run = tf.function(
+      lambda x: self._gradients_bfloat16(layer, x), autograph=False
+    )
     for gradient, variable in zip(run(_inputs()), layer.trainable_variables):
       self.assertEqual(gradient.dtype, tf.float32)
       self.assertEqual(gradient.shape, variable.shape)
@@ -298,7 +304,9 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
     counts = []
     for recompute in (False, True):
       layer = _stack(num_blocks=1, recompute=recompute)
-      run = tf.function(lambda x, layer=layer: self._gradients(layer, x, None))
+      run = tf.function(
+        lambda x, layer=layer: self._gradients(layer, x, None), autograph=False
+      )
       graph = run.get_concrete_function(_inputs()).graph
       counts.append(sum(op.type == 'Erf' for op in graph.get_operations()))
     # One GELU a block, and one more where it is recomputed.

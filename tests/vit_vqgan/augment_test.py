@@ -116,7 +116,9 @@ class AugmentTest(tf.test.TestCase):
         loss = tf.reduce_sum(y**2)
       return y, tape.gradient(loss, images)
 
-    for x, y in zip(run(images), tf.function(run, jit_compile=True)(images)):
+    for x, y in zip(
+      run(images), tf.function(run, jit_compile=True, autograph=False)(images)
+    ):
       self.assertAllClose(x, y, atol=1e-5)
 
   def test_bfloat16_images_give_float32(self):

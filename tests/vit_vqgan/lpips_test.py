@@ -141,7 +141,7 @@ class LPIPSTest(tf.test.TestCase, parameterized.TestCase):
     """The backward pass has the convolutions of what is watched alone."""
     images = [tf.constant(x) for x in _batch()]
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients(*images):
       with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images[:sides])
@@ -156,7 +156,9 @@ class LPIPSTest(tf.test.TestCase, parameterized.TestCase):
   def test_compiles_and_agrees_in_bfloat16(self):
     a, b = (x[1:] for x in _batch())
     expected = self.lpips(a, b)
-    compiled = tf.function(self.lpips.__call__, jit_compile=True)
+    compiled = tf.function(
+      self.lpips.__call__, jit_compile=True, autograph=False
+    )
     self.assertAllClose(compiled(a, b), expected, atol=1e-5)
     half = lpips.LPIPS(dtype='bfloat16')
     self.assertAllClose(half(a, b), expected, rtol=0.03)

@@ -120,6 +120,7 @@ def list_glyphs(variant: str) -> list[Glyph]:
   return glyphs
 
 
+@functools.cache
 def held_out_bases() -> frozenset[str]:
   """Code points of the base glyphs that belong to 'validation'.
 
