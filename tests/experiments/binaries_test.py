@@ -63,6 +63,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       '--preset=tiny',
       f'--data=folder:{cls.images}',
       '--codebook_size=24',
+      '--init_from_data=false',  # A first step of a kind of its own.
       f'--steps={_STEPS}',
       *_SMALL,
     )
@@ -155,6 +156,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
         {
           'data.name': f'folder:{self.images}',
           'model.codebook_size': '24',
+          'codebook.init_from_data': 'false',
           'run.num_steps': str(_STEPS),
           'run.batch_size': '4',
           'run.log_every': '1',
