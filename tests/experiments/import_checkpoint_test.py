@@ -10,6 +10,7 @@ from PIL import Image
 import tensorflow as tf
 
 from experiments import reconstruction_job
+from tests import testing
 from tests.experiments import running
 from tests.export import running as exporters
 from tests.interop import enhancing_reference as reference
@@ -76,15 +77,16 @@ class ImportCheckpointTest(absltest.TestCase):
 
   def test_stage_2_learns_its_codes(self):
     workdir = self.root / 'vim'
-    result = running.Binary('train_vim').run(
-      '--preset=tiny',
-      f'--workdir={workdir}',
-      f'--tokenizer={self.workdir}',
-      f'--data=folder:{self.images}',
-      '--num_classes=2',
-      '--steps=1',
-      '--batch_size=4',
-    )
+    with testing.eagerly():
+      result = running.Binary('train_vim').run(
+        '--preset=tiny',
+        f'--workdir={workdir}',
+        f'--tokenizer={self.workdir}',
+        f'--data=folder:{self.images}',
+        '--num_classes=2',
+        '--steps=1',
+        '--batch_size=4',
+      )
     self.assertEqual(result.status, 0, result.error)
     tokenizer, vim = restore.both(workdir)
     self.assertEqual(vim.step, 1)

@@ -10,6 +10,7 @@ from PIL import Image
 import tensorflow as tf
 
 from experiments import probe_features
+from tests import testing
 from tests.experiments import running
 from vim_tf import restore
 from vim_tf.training import workdir as workdir_lib
@@ -30,24 +31,28 @@ class TrainProbeTest(parameterized.TestCase, tf.test.TestCase):
     }
     cls.tokenizer, cls.vim = cls.root / 'tokenizer', cls.root / 'vim'
     data = ('--preset=tiny', '--data=digits', f'--data_dir={cls.root / "data"}')
-    for result in (
-      cls.binaries['train_vit_vqgan'].run(
-        *data, *_SMALL, f'--workdir={cls.tokenizer}'
-      ),
-      cls.binaries['train_vim'].run(
+    with testing.eagerly():
+      cls._train(
+        'train_vit_vqgan', *data, *_SMALL, f'--workdir={cls.tokenizer}'
+      )
+      cls._train(
+        'train_vim',
         *data,
         *_SMALL,
         f'--workdir={cls.vim}',
         f'--tokenizer={cls.tokenizer}',
         '--num_classes=10',
-      ),
-    ):
-      assert result.status == 0, result.error
+      )
     cls.trained = [running.snapshot(p) for p in (cls.tokenizer, cls.vim)]
     cls.out = cls.root / 'all'
     cls.result = cls._probe(f'--workdir={cls.out}', '--block=all', '--passes=0')
     assert cls.result.status == 0, cls.result.error
     cls.record = json.loads((cls.out / 'figures.json').read_text())
+
+  @classmethod
+  def _train(cls, name, *arguments):
+    result = cls.binaries[name].run(*arguments)
+    assert result.status == 0, result.error
 
   @classmethod
   def _probe(cls, *arguments):
