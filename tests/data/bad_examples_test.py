@@ -80,8 +80,9 @@ class BadExamplesTest(parameterized.TestCase):
       count += broken.sum()
     self.assertGreater(count, 0)
 
-  @parameterized.product(
-    crop=('center', 'random_resized'), cached=(True, False)
+  # What is cropped at random is not cached, however much room there is.
+  @parameterized.parameters(
+    ('center', True), ('center', False), ('random_resized', True)
   )
   def test_folder(self, crop, cached):
     for number in range(_COUNT):

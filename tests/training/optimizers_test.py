@@ -40,7 +40,8 @@ def _apply(optimizer, gradients):
   """Applies one update as a graph, as the loop does."""
   strategy = tf.distribute.get_strategy()
   run = tf.function(
-    lambda values: strategy.run(optimizer.apply, args=(values,))
+    lambda values: strategy.run(optimizer.apply, args=(values,)),
+    autograph=False,
   )
   return run([tf.constant(g) for g in gradients])
 

@@ -148,7 +148,8 @@ class ReplaceCodesTest(parameterized.TestCase, tf.test.TestCase):
       run = tf.function(
         lambda seeds: revival.replace_codes(
           quantizer, tf.constant(dead), tf.constant(features), seeds
-        )
+        ),
+        autograph=False,
       )
       for seed in range(count):
         quantizer.codebook.assign(codebook)
