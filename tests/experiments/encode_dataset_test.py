@@ -8,6 +8,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import running, tiny_runs
 from vim_tf import restore
 from vim_tf.data import code_cache, pipeline, sources
@@ -168,14 +169,15 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_unconditional(self):
     workdir, out = self._new / 'vim', self._new / 'samples'
-    result = self._train(
-      f'--workdir={workdir}',
-      f'--codes={self.codes}',
-      '--num_classes=0',
-      '--optimizer=adafactor',
-      '--beta_1=0.8',
-      '--decay=constant',
-    )
+    with testing.eagerly():
+      result = self._train(
+        f'--workdir={workdir}',
+        f'--codes={self.codes}',
+        '--num_classes=0',
+        '--optimizer=adafactor',
+        '--beta_1=0.8',
+        '--decay=constant',
+      )
     self.assertEqual(result.status, 0, result.error)
     record = workdir_lib.read(workdir)['config']
     self.assertEqual(record['optimizer']['name'], 'adafactor')

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import running, tiny_runs
 from vim_tf import restore
 from vim_tf.data import images as images_lib
@@ -133,14 +134,16 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
       '--acceptance=0.5',
       f'--classifier=head:file:{self.root}/means',
     ]
-    record = self._draw(*flags)
+    with testing.eagerly():
+      record = self._draw(*flags)
     self.assertEqual(record['classifier'], 'head:file_means')
     with np.load(head) as arrays:
       facts = json.loads(str(arrays['protocol']))
     self.assertEqual(facts['train_images'], sum(tiny_runs.TRAIN))
     self.assertEqual(facts['held_out']['accuracy'], 1.0)
     before = head.stat().st_mtime_ns
-    self.assertEqual(self._draw(*flags)['samples'], record['samples'])
+    with testing.eagerly():
+      self.assertEqual(self._draw(*flags)['samples'], record['samples'])
     self.assertEqual(head.stat().st_mtime_ns, before)
 
   # ------------------------------------------------------------- once again
@@ -176,12 +179,13 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     record['config']['label_drop'] = 0.0
     file.write_text(json.dumps(record))
     for scale, expected in ((2, True), (1, False)):
-      result = self._sample(
-        f'--out={self._new()}',
-        f'--workdir={path}',
-        '--count=1',
-        f'--guidance_scale={scale}',
-      )
+      with testing.eagerly():
+        result = self._sample(
+          f'--out={self._new()}',
+          f'--workdir={path}',
+          '--count=1',
+          f'--guidance_scale={scale}',
+        )
       self.assertEqual(result.status, 0, result.error)
       self.assertEqual("never met 'no class'" in result.error, expected)
 

@@ -1,5 +1,6 @@
 """Tests of the three exports: loaded without the project, as servers do."""
 
+import contextlib
 import io
 import json
 import pathlib
@@ -8,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export import saved_model, server_configs
@@ -53,10 +56,12 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     cls.bases = served.export_all(cls.root)
     cls.runs = {name: cls.root / 'runs' / name for name in cls.bases}
     cls.tokenizer, cls.vim = restore.both(cls.runs['sampler'])
+    cls.decoder = decoding.Decoder(cls.vim.model)
     cls.files = tiny.files(max(_BATCHES))
     cls.images = tiny.pipeline_images(cls.files, cls.root / 'images', 16)
     cls.codes = cls.tokenizer.model.encode(cls.images).numpy()
     cls.results = cls._call_in_fresh_process()
+    cls.loaded = {}  # Those in bfloat16.
 
   @classmethod
   def _call_in_fresh_process(cls):
@@ -124,7 +129,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
 
   def _draw(self, inputs, **kwargs):
     n = len(inputs['seeds'])
-    return decoding.Decoder(self.vim.model)(
+    return self.decoder(
       inputs['class_ids'], inputs['seeds'], list(calls.SETTINGS[:n]), **kwargs
     )
 
@@ -221,18 +226,22 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
   def test_saved_model_cli_shows_what_the_docs_show(self):
     trim = re.search(r'sed -n "(.*)"', (_DOCS / 'serving.md').read_text())[1]
     for name, base in self.bases.items():
-      shown = subprocess.run(
-        [
-          sys.executable,
-          *('-m', 'tensorflow.python.tools.saved_model_cli'),
-          *('show', '--all', '--dir', str(base / '1')),
-        ],
-        check=True,
-        stdout=subprocess.PIPE,
-      ).stdout
+      arguments = ['cli', 'show', '--all', '--dir', str(base / '1')]
+      shown = io.StringIO()
+      with (
+        mock.patch.object(sys, 'argv', arguments),
+        contextlib.redirect_stdout(shown),
+        self.assertRaises(SystemExit) as ended,
+      ):
+        saved_model_cli.main()
+      self.assertIsNone(ended.exception.code)
       trimmed = subprocess.run(
-        ['sed', '-n', trim], check=True, input=shown, stdout=subprocess.PIPE
-      ).stdout.decode()
+        ['sed', '-n', trim],
+        check=True,
+        input=shown.getvalue(),
+        stdout=subprocess.PIPE,
+        text=True,
+      ).stdout
       expected = (_DOCS / 'signatures' / f'{name}.txt').read_text()
       self.assertEqual(trimmed, expected)
 
@@ -353,7 +362,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(drawn['images'], images, atol=0.1)
 
   def test_constants_of_a_bfloat16_sampler(self):
-    self._in_bfloat16('sampler')
+    frozen = self._in_bfloat16('sampler')
     base = self.root / 'not_frozen'
     served.export(
       'sampler',
@@ -364,9 +373,11 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     )
     inputs = {k: tf.constant(x) for k, x in calls.sampling_inputs(3).items()}
     drawn = []
-    for folder, holders in ((self.root / 'bfloat16' / 'sampler', 1), (base, 0)):
+    for loaded, folder, holders in (
+      (frozen, self.root / 'bfloat16' / 'sampler', 1),
+      (tf.saved_model.load(str(base / '1')), base, 0),
+    ):
       self.assertLen(_functions_with_weights(folder / '1'), holders)
-      loaded = tf.saved_model.load(str(folder / '1'))
       drawn.append(loaded.signatures['serving_default'](**inputs)['codes'])
     self.assertAllEqual(*drawn)
 
@@ -379,14 +390,15 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertGreater(np.mean(error < 0.1), 0.8)
 
   def _in_bfloat16(self, name):
-    base = self.root / 'bfloat16' / name
-    if not base.exists():
+    if name not in self.loaded:
+      base = self.root / 'bfloat16' / name
       served.export(name, self.runs[name], base, '--precision=bfloat16')
-    reader = tf.train.load_checkpoint(str(base / '1/variables/variables'))
-    types = reader.get_variable_to_dtype_map()
-    weights = {x for key, x in types.items() if key.startswith('weights')}
-    self.assertEqual(weights, {tf.float32})
-    return tf.saved_model.load(str(base / '1'))
+      reader = tf.train.load_checkpoint(str(base / '1/variables/variables'))
+      types = reader.get_variable_to_dtype_map()
+      weights = {x for key, x in types.items() if key.startswith('weights')}
+      self.assertEqual(weights, {tf.float32})
+      self.loaded[name] = tf.saved_model.load(str(base / '1'))
+    return self.loaded[name]
 
 
 if __name__ == '__main__':
