@@ -12,6 +12,7 @@ import scipy.special
 import tensorflow as tf
 
 from experiments import judging
+from tests import testing
 from tests.experiments import running, tiny_runs
 from vim_tf.metrics import classifiers, feature_networks, generation
 from vim_tf.training import workdir as workdir_lib
@@ -198,7 +199,8 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(again['protocol']['reference'], self.protocol['reference'])
 
   def test_another_split_and_mix(self):
-    again = self._again('--reference_split=validation', '--class_mix=equal')
+    with testing.eagerly():
+      again = self._again('--reference_split=validation', '--class_mix=equal')
     self.assertEqual(again['protocol']['reference']['split'], 'validation')
     self.assertEqual(
       again['figures']['recognition']['images_by_class'],
