@@ -87,6 +87,18 @@ class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
       self.assertAllClose(y[:, 0], full[:, i], atol=1e-5)
     self.assertAllEqual(cache.keys[:, :, _LENGTH:], tf.zeros([3, 2, 2, 4]))
 
+  @parameterized.parameters(False, True)
+  def test_decode_equals_full_pass_in_bfloat16(self, in_place):
+    layer = _layer(causal=True, dtype='mixed_bfloat16')
+    x = _inputs()
+    step = tf.function(layer.decode)
+    cache = layer.new_cache(_BATCH, _LENGTH, in_place)
+    full = layer(x)
+    for i in range(_LENGTH):
+      y, cache = step(x[:, i : i + 1], cache, tf.constant(i))
+      self.assertEqual(y.dtype, tf.bfloat16)
+      self.assertAllClose(y[:, 0], full[:, i], atol=0.02)
+
   def test_caches_that_are_written_in_place_share_no_memory(self):
     """Neither with each other nor with those of the call before."""
     layers = [_layer(causal=True) for _ in range(2)]

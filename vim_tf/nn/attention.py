@@ -17,7 +17,8 @@ class KVCache(tf.experimental.ExtensionType):
     in_place: Whether `decode` writes into this very memory, so that a cache
       is worth nothing once its successor is made. TensorFlow's scatter copies
       the cache for each position otherwise; XLA does not, and knows no such
-      operation.
+      operation. The values are float32 then: in bfloat16 each product of one
+      row would pack them first, which takes longer than the product.
   """
 
   keys: tf.Tensor
@@ -68,7 +69,8 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       mask = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
     else:
       mask = None
-    return self._merge(tf.matmul(self._softmax(scores, mask), values))
+    weights = tf.cast(_softmax(scores, mask), values.dtype)
+    return self._merge(tf.matmul(weights, values))
 
   def new_cache(
     self, batch: int | tf.Tensor, length: int, in_place: bool = False
@@ -86,14 +88,16 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       zeros = tf.zeros(shape, dtype)
       return KVCache(keys=zeros, values=zeros)
 
-    def memory():
+    def memory(dtype):
       # Of its own: equal constants would be merged into one, and kept.
       zeros = tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
       return tf.ensure_shape(
         zeros, [None, self.num_heads, length, self.head_width]
       )
 
-    return KVCache(keys=memory(), values=memory(), in_place=True)
+    return KVCache(
+      keys=memory(dtype), values=memory(tf.float32), in_place=True
+    )
 
   def decode(
     self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
@@ -113,12 +117,14 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     write = _write_in_place if cache.in_place else _write
     cache = KVCache(
       keys=write(cache.keys, keys, position),
-      values=write(cache.values, values, position),
+      values=write(
+        cache.values, tf.cast(values, cache.values.dtype), position
+      ),
       in_place=cache.in_place,
     )
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
     mask = tf.range(cache.keys.shape[2]) <= position
-    weights = self._softmax(scores, mask)
+    weights = tf.cast(_softmax(scores, mask), cache.values.dtype)
     return self._merge(tf.matmul(weights, cache.values)), cache
 
   def _project(self, x):
@@ -131,14 +137,9 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     scale = tf.constant(self.head_width**-0.5, queries.dtype)
     return queries * scale, keys, values
 
-  def _softmax(self, scores, mask):
-    scores = tf.cast(scores, tf.float32)
-    if mask is not None:
-      scores = tf.where(mask, scores, -1e9)
-    return tf.cast(tf.nn.softmax(scores), self.compute_dtype)
-
   def _merge(self, x):
     length = x.shape[2]
+    x = tf.cast(x, self.compute_dtype)
     x = tf.transpose(x, [0, 2, 1, 3])  # [batch, length, heads, head_width]
     return self.out(
       tf.reshape(x, [-1, length, self.num_heads * self.head_width])
@@ -152,6 +153,14 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       'causal': self.causal,
       'qkv_bias': self.qkv_bias,
     }
+
+
+def _softmax(scores: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+  """Float32 weights that sum to one where `mask` lets them."""
+  scores = tf.cast(scores, tf.float32)
+  if mask is not None:
+    scores = tf.where(mask, scores, -1e9)
+  return tf.nn.softmax(scores)
 
 
 def _write(cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
