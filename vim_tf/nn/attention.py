@@ -95,9 +95,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
         zeros, [None, self.num_heads, length, self.head_width]
       )
 
-    return KVCache(
-      keys=memory(dtype), values=memory(tf.float32), in_place=True
-    )
+    return KVCache(keys=memory(dtype), values=memory(tf.float32), in_place=True)
 
   def decode(
     self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
@@ -117,9 +115,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     write = _write_in_place if cache.in_place else _write
     cache = KVCache(
       keys=write(cache.keys, keys, position),
-      values=write(
-        cache.values, tf.cast(values, cache.values.dtype), position
-      ),
+      values=write(cache.values, tf.cast(values, cache.values.dtype), position),
       in_place=cache.in_place,
     )
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
