@@ -28,6 +28,7 @@ _FENCED = re.compile(r'^( *)```.*?^\1```', re.DOTALL | re.MULTILINE)
 _FOREIGN_FLAGS = {
   *('all', 'config', 'dir', 'help', 'logdir'),
   'rest_api_timeout_in_ms',
+  'tensorflow_intra_op_parallelism',
   'xla_cpu_compilation_enabled',
   'xla_gpu_compilation_enabled',
 }
