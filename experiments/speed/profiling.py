@@ -18,6 +18,7 @@ _OPERATION = re.compile(r'[\w./-]+:(\w+)')  # Name in the graph, then its type.
 _STARTED = 'ExecutorState::ProcessAsync::Start'
 COMPILED = '(XLA, starting of functions)'
 _PICOSECOND = 1e-12
+_SETTLE = 0.05  # Seconds.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,9 @@ def operations(job: Job) -> list[dict]:
       job.call()
     finally:
       whole = time.perf_counter() - start
+      # What gave the call its result is an event only once it has returned on
+      # its own thread, too.
+      time.sleep(_SETTLE)
       tf.profiler.experimental.stop()
     totals = {}
     for path in pathlib.Path(folder).rglob('*.xplane.pb'):

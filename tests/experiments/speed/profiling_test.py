@@ -54,7 +54,7 @@ class OperationsTest(absltest.TestCase):
     self.assertLess(product['share'], 1.0)  # One after the other.
 
   def test_what_xla_compiled(self):
-    """One line of its own; times are not compared, which others disturb."""
+    """Far more work than the one product beside it."""
     x = tf.random.stateless_normal([512, 512], [0, 0])
     compiled = tf.function(
       lambda x: tf.sin(tf.cos(tf.math.erf(x))), jit_compile=True
@@ -65,9 +65,8 @@ class OperationsTest(absltest.TestCase):
     job = Job(lambda: function(x).numpy())
     job.call()
     found = profiling.operations(job)
-    seconds = {one['operation']: one['seconds'] for one in found}
-    self.assertGreater(seconds.get(profiling.COMPILED, 0.0), 0.0)
-    names = set(seconds)
+    self.assertEqual(found[0]['operation'], profiling.COMPILED)
+    names = {one['operation'] for one in found}
     self.assertTrue(names & {'MatMul', '_MklMatMul'})
     self.assertNoCommonElements(names, {'Sin', 'Cos', 'Erf'})
 
