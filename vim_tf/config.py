@@ -10,7 +10,7 @@ names from here.
 
 import dataclasses
 
-from vim_tf.config_checks import ConfigError, UserError, check
+from vim_tf.config_checks import ConfigError, UserError, check, first_line
 from vim_tf.config_io import from_dict, from_json, replace, to_dict, to_json
 from vim_tf.config_models import (
   ACTIVATIONS,
@@ -65,6 +65,7 @@ __all__ = [
   'VIMConfig',
   'ViTVQGANConfig',
   'check_stages_match',
+  'first_line',
   'from_dict',
   'from_json',
   'replace',

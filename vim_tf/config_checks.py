@@ -9,6 +9,12 @@ class ConfigError(UserError):
   """A setting that cannot be used."""
 
 
+def first_line(error: Exception) -> str:
+  """What another library's error says, for a message of one line."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0]
+
+
 def check(condition: bool, message: str):
   """Raises `ConfigError` with a message unless a condition holds."""
   if not condition:

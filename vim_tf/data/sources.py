@@ -12,13 +12,12 @@ import hashlib
 import json
 import os
 
-from absl import logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vim_tf.config import DataConfig
-from vim_tf.data import bad_examples, folders, streams
+from vim_tf.config import DataConfig, first_line
+from vim_tf.data import bad_examples, folders, tfds_examples
 from vim_tf.data.errors import DataError
 
 MAX_MEMORY = 512 * 2**20
@@ -63,7 +62,7 @@ class Source:
     records: Encoded images, or paths, of a random-access source.
     records_are_paths: Which of both `records` holds.
     stream: Makes the stream of a source that is not random-access; see
-      `_stream_records`.
+      `streams.records`.
     on_bad_example: What the pipeline does about an image or a record that
       cannot be read: 'stop' or 'skip'.
     cache: What the pipeline keeps between uses (decoded images).
@@ -233,7 +232,7 @@ def _load_tfds(config: DataConfig, split: str, on_bad_example: str) -> Source:
     ) from error
   except Exception as error:
     raise DataError(
-      f'Data set {config.name!r} cannot be opened: {_first_line(error)}'
+      f'Data set {config.name!r} cannot be opened: {first_line(error)}'
     ) from error
   return _from_builder(builder, config.name, split, on_bad_example)
 
@@ -245,7 +244,9 @@ def _from_builder(
   on_bad_example: str = bad_examples.STOP,
 ) -> Source:
   """Prepares the data of a builder and loads one split."""
-  image_key, label_key = _find_features(builder.info.features, name)
+  image_key, label_key = tfds_examples.find_features(
+    builder.info.features, name
+  )
   try:
     builder.download_and_prepare(
       download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -253,7 +254,7 @@ def _from_builder(
   except Exception as error:
     raise DataError(
       f'Data set {name!r} cannot be prepared in {builder.data_dir} (is the '
-      f'network down?): {_first_line(error)}'
+      f'network down?): {first_line(error)}'
     ) from error
   try:
     info = builder.info.splits[split]
@@ -265,7 +266,7 @@ def _from_builder(
     ) from error
   if not num_examples:
     raise DataError(f'Split {split!r} of data set {name!r} is empty.')
-  class_names = _class_names(builder.info.features, label_key)
+  class_names = tfds_examples.class_names(builder.info.features, label_key)
   directed = builder.name in DIRECTED
   source = Source(
     name=name,
@@ -278,41 +279,8 @@ def _from_builder(
     on_bad_example=on_bad_example,
   )
   if _num_bytes(builder, info) > MAX_MEMORY:
-    return _streamed(source, builder, image_key, label_key)
-  return _in_memory(source, builder, image_key, label_key)
-
-
-def _find_features(features, name: str) -> tuple[str, str]:
-  """Keys of the image and of the label ('' if there is none)."""
-  features = features if isinstance(features, dict) else dict(features.items())
-  found = [
-    key
-    for key, feature in features.items()
-    if isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
-  ]
-  if not found:
-    raise DataError(f'Data set {name!r} has no images of 8 bits.')
-  image_key = 'image' if 'image' in found else found[0]
-  label = features.get('label')
-  if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
-    return image_key, 'label'
-  whole_number = (
-    label is not None
-    and label.shape == ()
-    and np.issubdtype(label.np_dtype, np.integer)
-  )
-  return image_key, 'label' if whole_number else ''
-
-
-def _class_names(features, label_key: str) -> tuple[str, ...]:
-  """Names of the classes; for labels without any they come with the data."""
-  label = features[label_key] if label_key else None
-  if not isinstance(label, tfds.features.ClassLabel):
-    return ('image',)
-  names = tuple(label.names)
-  if names == tuple(map(str, range(len(names)))):
-    return tuple(f'class {name}' for name in names)
-  return names
+    return tfds_examples.streamed(source, builder, image_key, label_key)
+  return tfds_examples.in_memory(source, builder, image_key, label_key)
 
 
 def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
@@ -321,122 +289,8 @@ def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
   return builder.info.dataset_size * info.num_examples / max(whole, 1)
 
 
-def _in_memory(source: Source, builder, image_key, label_key) -> Source:
-  data = _all_examples(source, builder, image_key, label_key)
-  records, labels = [], []
-  try:
-    for image, label in data.as_numpy_iterator():
-      if image:
-        records.append(image)
-        labels.append(label)
-  except tf.errors.DataLossError as error:
-    raise DataError(
-      f'A file of data set {source.name!r} in {builder.data_dir} is damaged: '
-      f'{_first_line(error)}'
-    ) from error
-  lost = source.num_examples - len(records)
-  if not records:
-    raise DataError(f'No record of data set {source.name!r} can be read.')
-  if lost:
-    logging.warning(
-      '%s: left out %d of %d examples, which cannot be read.',
-      source.name,
-      lost,
-      source.num_examples,
-    )
-  labels = np.array(labels, np.int64)
-  class_names, flippable = source.class_names, source.flippable
-  if label_key and class_names == ('image',):
-    values, labels = np.unique(labels, return_inverse=True)
-    class_names = tuple(f'class {value}' for value in values)
-    flippable = flippable * len(values)
-  if labels.min() < 0:
-    raise DataError(
-      f'Split {source.split!r} of data set {source.name!r} has images '
-      'without a label.'
-    )
-  return dataclasses.replace(
-    source,
-    class_names=class_names,
-    flippable=flippable,
-    labels=labels.astype(np.int32),
-    records=records,
-    num_examples=len(records),
-  )
-
-
-@tf.autograph.experimental.do_not_convert
-def _all_examples(source, builder, image_key, label_key) -> tf.data.Dataset:
-  """Pairs of encoded image and label; no image where it cannot be read."""
-  decoders = {image_key: tfds.decode.SkipDecoding()}
-  if source.on_bad_example == bad_examples.STOP:
-    data = builder.as_dataset(
-      split=source.split, shuffle_files=False, decoders=decoders
-    )
-    return data.map(
-      lambda example: (
-        example[image_key],
-        example[label_key] if label_key else tf.constant(0, tf.int64),
-      )
-    )
-  # TFDS counts what it reads, and would not end.
-  stream = _streamed(source, builder, image_key, label_key, numbered=True)
-  return stream.examples().map(lambda e: (e['image'], e['label']))
-
-
-def _streamed(
-  source: Source, builder, image_key, label_key, numbered: bool = False
-) -> Source:
-  """A source that reads its files; `numbered` takes labels without names."""
-  if builder.info.file_format.value != 'tfrecord':
-    raise DataError(
-      f'Data set {source.name!r} is too large for the memory and stored as '
-      f'{builder.info.file_format.value}; only tfrecord can be streamed.'
-    )
-  if source.class_names == ('image',) and not numbered:
-    label_key = ''  # Numbers without names: unknown before all are read.
-  keys = [key for key in (image_key, label_key) if key]
-  features = tfds.decode.PartialDecoding(
-    dict.fromkeys(keys, True)
-  ).extract_features(builder.info.features)
-
-  def parse(index, record):
-    example = features.deserialize_example(
-      record, decoders={image_key: tfds.decode.SkipDecoding()}
-    )
-    label = example[label_key] if label_key else tf.constant(0)
-    return dict(
-      image=example[image_key], index=index, label=tf.cast(label, tf.int32)
-    )
-
-  def parse_or_leave_out(index, record):
-    # No image is a bad one, which the pipeline leaves out.
-    blank = dict(image='', index=index, label=0)
-    return bad_examples.guarded(
-      lambda pair: parse(*pair), (index, record), blank
-    )
-
-  lenient = source.on_bad_example == bad_examples.SKIP
-  instructions = builder.info.splits[source.split].file_instructions
-  for instruction in instructions if lenient else ():
-    if not tf.io.gfile.exists(instruction.filename):
-      raise DataError(f'{instruction.filename} is not there.')
-  firsts = streams.first_indices(builder)
-  return dataclasses.replace(
-    source,
-    stream=lambda seed, epoch: streams.records(
-      instructions, firsts, seed, epoch, lenient
-    ).map(parse_or_leave_out if lenient else parse),
-  )
-
-
 def _data_dir(config: DataConfig) -> str | None:
   return os.path.expanduser(config.data_dir) or None
-
-
-def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0]
 
 
 def _checked(encoded: bytes, path: bytes) -> bytes:

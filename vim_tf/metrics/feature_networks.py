@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
+from vim_tf.config import first_line
 from vim_tf.metrics import efficientnet_lite
 
 DEFAULT = 'efficientnet_lite0'
@@ -144,7 +145,7 @@ def _load_inception(path: str) -> FeatureNetwork:
     module = hub.load(source)
   except Exception as error:  # Of the network, the archive or the file system.
     raise config_lib.UserError(
-      f'Inception cannot be loaded from {source} ({_first_line(error)}): '
+      f'Inception cannot be loaded from {source} ({first_line(error)}): '
       f'choose inception:PATH with a folder that holds it, or {DEFAULT}.'
     ) from None
   size = tfgan.eval.INCEPTION_DEFAULT_IMAGE_SIZE
@@ -176,7 +177,7 @@ def _load_file(path: str) -> FeatureNetwork:
       model = tf.keras.models.load_model(path, compile=False)
   except Exception as error:  # Of any kind, from Keras, HDF5 or zip.
     raise config_lib.UserError(
-      f'No feature network can be loaded from {path} ({_first_line(error)}): '
+      f'No feature network can be loaded from {path} ({first_line(error)}): '
       'it must be a SavedModel or a Keras model.'
     ) from None
 
@@ -216,8 +217,3 @@ def content_hash(path: str) -> str:
     with open(file, 'rb') as f:
       digest.update(hashlib.file_digest(f, 'sha256').digest())
   return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines()
-  return lines[0] if lines else type(error).__name__

@@ -15,7 +15,7 @@ import shutil
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import UserError
+from vim_tf.config import UserError, first_line
 
 _NAME = re.compile(r'step-(\d+)')
 _TEMPORARY = 'writing-'
@@ -65,7 +65,7 @@ class Checkpoints:
     except (OSError, tf.errors.OpError) as error:
       shutil.rmtree(temporary, ignore_errors=True)
       raise CheckpointError(
-        f'Cannot save a checkpoint to {self._folder}: {_first_line(error)}'
+        f'Cannot save a checkpoint to {self._folder}: {first_line(error)}'
       ) from error
     for old in steps(self._folder)[: -self._keep]:
       shutil.rmtree(_path(self._folder, old), ignore_errors=True)
@@ -136,14 +136,14 @@ def _read_newest(folder: pathlib.Path, read: Callable[[str], None]) -> int:
       read(str(path / 'checkpoint'))
     except (AssertionError, ValueError) as error:  # Names or shapes differ.
       raise CheckpointError(
-        f'The checkpoint {path} does not fit this config: {_first_line(error)}'
+        f'The checkpoint {path} does not fit this config: {first_line(error)}'
       ) from error
     except (OSError, IndexError, RuntimeError, tf.errors.OpError) as error:
       # TensorFlow's reader raises Python's own errors for some of the damage.
       logging.error(
         'The checkpoint %s cannot be read (%s); trying the one before.',
         path,
-        _first_line(error),
+        first_line(error),
       )
     else:
       return step
@@ -156,7 +156,3 @@ def _read_newest(folder: pathlib.Path, read: Callable[[str], None]) -> int:
 
 def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
   return folder / f'step-{step:09d}'
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [type(error).__name__])[0]
