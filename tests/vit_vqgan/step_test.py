@@ -273,8 +273,15 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters('revive', 'adversarial+r1')
   def test_compiles(self, kind):
-    """Under XLA to the same result."""
-    config = tiny_step.adversarial(**{'adversarial.loss': 'hinge'})
+    """Under XLA to the same result, with what a binary's flags can add."""
+    config = tiny_step.adversarial(
+      **{
+        'adversarial.loss': 'hinge',
+        'adversarial.adaptive_weight': 'true',
+        'adversarial.augment': 'true',
+        'optimizer.accumulate': '2',
+      }
+    )
     block = testing.transformer_config(num_blocks=1)
     config = dataclasses.replace(
       config,
