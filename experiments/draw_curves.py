@@ -15,8 +15,9 @@ import pathlib
 from absl import flags
 from PIL import Image
 
-from experiments import cli, curves
+from experiments import flags as flags_lib
 from vim_tf import config as config_lib
+from vim_tf.jobs import curves
 from vim_tf.training import workdir as workdir_lib
 
 WORKDIR = flags.DEFINE_string(
@@ -118,4 +119,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

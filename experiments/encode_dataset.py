@@ -11,9 +11,11 @@ otherwise.
 
 from absl import flags
 
-from experiments import cli, encoding, encoding_flags
-from vim_tf import restore
+from experiments import encoding_flags
+from experiments import flags as flags_lib
 from vim_tf.data import code_cache_writer
+from vim_tf.jobs import encode as encode_job
+from vim_tf.jobs import restore
 
 encoding_flags.define()
 
@@ -23,7 +25,7 @@ def main():
   given = flags.FLAGS
   code_cache_writer.check_new(given.out)  # Told before any data are read.
   tokenizer = restore.tokenizer(given.workdir)
-  encoding.encode(
+  encode_job.encode(
     tokenizer,
     encoding_flags.data(tokenizer.config),
     given.out,
@@ -35,4 +37,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

@@ -11,10 +11,11 @@ requirements-beam.lock; all paths must mean the same on all machines.
 
 from absl import flags
 
-from experiments import cli, encoding_flags
-from vim_tf import restore
+from experiments import encoding_flags
+from experiments import flags as flags_lib
 from vim_tf.config import UserError
 from vim_tf.data import code_cache_writer
+from vim_tf.jobs import restore
 
 encoding_flags.define()
 flags.DEFINE_multi_string(
@@ -30,7 +31,7 @@ def main():
   try:
     from apache_beam.options import pipeline_options
 
-    from experiments import beam_encoding
+    from vim_tf.jobs import encode_beam
   except ModuleNotFoundError as error:
     raise UserError(
       f'There is no {error.name}: install the packages of '
@@ -38,8 +39,8 @@ def main():
     ) from error
   given = flags.FLAGS
   code_cache_writer.check_new(given.out)
-  beam_encoding.encode(
-    beam_encoding.Job(
+  encode_beam.encode(
+    encode_beam.Job(
       given.workdir,
       encoding_flags.data(restore.tokenizer(given.workdir).config),
       given.out,
@@ -53,4 +54,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

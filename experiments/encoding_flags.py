@@ -2,11 +2,11 @@
 
 from absl import flags
 
-from experiments import cli
+from experiments import flags as flags_lib
 from vim_tf import config as config_lib
 
 SETTINGS = tuple(
-  setting for setting in cli.DATA if setting.flag != 'balance_classes'
+  setting for setting in flags_lib.DATA if setting.flag != 'balance_classes'
 )
 
 
@@ -47,4 +47,4 @@ def define():
 
 def data(config: config_lib.Stage1Config) -> config_lib.DataConfig:
   """The data of a tokenizer's run, with the flags on top."""
-  return config_lib.replace(config, cli.changes_from_flags(SETTINGS)).data
+  return config_lib.replace(config, flags_lib.changes_from_flags(SETTINGS)).data

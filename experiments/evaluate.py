@@ -25,16 +25,16 @@ from absl import flags
 import numpy as np
 from PIL import Image
 
-from experiments import (
-  cli,
-  generation_job,
-  judging,
-  likelihood_job,
-  reconstruction_job,
-  sampling_flags,
-)
+from experiments import flags as flags_lib
+from experiments import sampling_flags
 from vim_tf import config as config_lib
-from vim_tf import restore
+from vim_tf.jobs import (
+  evaluate_likelihood,
+  evaluate_reconstructions,
+  evaluate_samples,
+  restore,
+  scoring,
+)
 from vim_tf.metrics import feature_networks
 from vim_tf.training import workdir as workdir_lib
 
@@ -54,7 +54,7 @@ MAX_IMAGES = flags.DEFINE_integer(
 )
 DATA = tuple(
   setting
-  for setting in cli.DATA
+  for setting in flags_lib.DATA
   if setting.flag in ('data', 'data_dir', 'train_split', 'eval_split')
 )
 for _setting in DATA:
@@ -100,7 +100,7 @@ SEED = flags.DEFINE_integer(
 CLASS_MIX = flags.DEFINE_enum(
   'class_mix',
   'data',
-  list(generation_job.MIXES),
+  list(evaluate_samples.MIXES),
   '[generation] data: classes as often as in the reference; equal: all alike.',
 )
 REFERENCE = flags.DEFINE_string(
@@ -148,10 +148,12 @@ class Job:
 def _reconstruction():
   """How well a tokenizer reconstructs held-out images (paper Table 3)."""
   tokenizer = restore.tokenizer(WORKDIR.value)
-  config = config_lib.replace(tokenizer.config, cli.changes_from_flags(DATA))
-  result, picture = reconstruction_job.evaluate(
+  config = config_lib.replace(
+    tokenizer.config, flags_lib.changes_from_flags(DATA)
+  )
+  result, picture = evaluate_reconstructions.evaluate(
     tokenizer,
-    reconstruction_job.Protocol(
+    evaluate_reconstructions.Protocol(
       data=config.data,
       max_images=MAX_IMAGES.value,
       batch_size=BATCH.value,
@@ -178,8 +180,8 @@ def _generation():
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
   sampling_flags.warn(sampling_config.guidance_scale, vim.config)
-  config = config_lib.replace(vim.config, cli.changes_from_flags(DATA))
-  protocol = generation_job.Protocol(
+  config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
+  protocol = evaluate_samples.Protocol(
     data=config.data,
     max_images=MAX_IMAGES.value,
     num_samples=NUM_SAMPLES.value,
@@ -194,19 +196,19 @@ def _generation():
     reference_split=REFERENCE_SPLIT.value,
     batch_size=BATCH.value,
   )
-  return generation_job.evaluate(
-    tokenizer, vim, protocol, judging.heads_folder(WORKDIR.value)
+  return evaluate_samples.evaluate(
+    tokenizer, vim, protocol, scoring.heads_folder(WORKDIR.value)
   )
 
 
 def _likelihood():
   """How well a VIM predicts held-out codes, in bits and nats."""
   tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
-  config = config_lib.replace(vim.config, cli.changes_from_flags(DATA))
-  result = likelihood_job.evaluate(
+  config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
+  result = evaluate_likelihood.evaluate(
     tokenizer,
     vim,
-    likelihood_job.Protocol(
+    evaluate_likelihood.Protocol(
       data=config.data,
       max_images=MAX_IMAGES.value,
       batch_size=BATCH.value,
@@ -290,4 +292,4 @@ def _print(values: dict, indent: int = 2):
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

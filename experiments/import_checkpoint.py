@@ -11,7 +11,7 @@ take the working directory like that of a run of `train_vit_vqgan`.
 
 from absl import flags, logging
 
-from experiments import cli
+from experiments import flags as flags_lib
 from vim_tf.interop import imported_run
 
 CHECKPOINT = flags.DEFINE_string(
@@ -42,4 +42,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

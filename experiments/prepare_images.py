@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags, logging
 
-from experiments import cli
+from experiments import flags as flags_lib
 from vim_tf.data import folders, preparation
 
 SOURCE = flags.DEFINE_string(
@@ -59,4 +59,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

@@ -22,17 +22,12 @@ from absl import flags, logging
 import numpy as np
 from PIL import Image
 
-from experiments import (
-  cli,
-  completion,
-  generation,
-  judging,
-  samples_file,
-  sampling_flags,
-)
+from experiments import flags as flags_lib
+from experiments import sampling_flags
 from vim_tf import config as config_lib
-from vim_tf import restore
 from vim_tf.config import ConfigError
+from vim_tf.jobs import completion, restore, sample_folder, scoring
+from vim_tf.jobs import sample as sample_job
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -66,7 +61,7 @@ BATCH = flags.DEFINE_integer(
 )
 sampling_flags.define()
 
-_DATA_DIR = next(s for s in cli.DATA if s.flag == 'data_dir')
+_DATA_DIR = next(s for s in flags_lib.DATA if s.flag == 'data_dir')
 _DATA_DIR.define()
 
 _MAX_IMAGES = 50_000  # That a head is trained on, at most.
@@ -115,13 +110,13 @@ def _draw(out: pathlib.Path):
     selection['completed'] = COMPLETE.value
   classifier = None
   if acceptance < 1:
-    changes = cli.changes_from_flags([_DATA_DIR])
+    changes = flags_lib.changes_from_flags([_DATA_DIR])
     data = config_lib.replace(vim.config, changes).data
-    classifier = judging.load_classifier(
+    classifier = scoring.load_classifier(
       flags.FLAGS.classifier,
       vim,
-      judging.Data(data, _MAX_IMAGES, BATCH.value),
-      judging.heads_folder(WORKDIR.value),
+      scoring.Data(data, _MAX_IMAGES, BATCH.value),
+      scoring.heads_folder(WORKDIR.value),
     )
     selection['classifier'] = classifier.name
   try:  # Now, rather than after hours of drawing.
@@ -129,7 +124,7 @@ def _draw(out: pathlib.Path):
   except OSError as error:
     raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
   ids = np.repeat(classes, COUNT.value)
-  kept = generation.Sampler(tokenizer.model, vim.model).keep_best(
+  kept = sample_job.Sampler(tokenizer.model, vim.model).keep_best(
     ids,
     SEED.value,
     config,
@@ -140,7 +135,7 @@ def _draw(out: pathlib.Path):
     prefix_length=length,
   )
   selection['num_candidates'] = kept.num_candidates
-  samples = samples_file.Samples(
+  samples = sample_folder.Samples(
     ids,
     kept.seeds,
     kept.codes,
@@ -150,7 +145,7 @@ def _draw(out: pathlib.Path):
     kept.probabilities if classifier else None,
     selection,
   )
-  samples_file.write(out, samples, tokenizer, vim, WORKDIR.value)
+  sample_folder.write(out, samples, tokenizer, vim, WORKDIR.value)
   if image is not None:
     Image.fromarray(image).save(out / 'original.png')
   logging.info('%d images are in %s.', len(ids), out)
@@ -163,16 +158,16 @@ def _draw_again(out: pathlib.Path):
         f'--{name} is said by --from_json already: leave it out, or draw '
         'without --from_json.'
       )
-  record = samples_file.read(FROM_JSON.value)
+  record = sample_folder.read(FROM_JSON.value)
   tokenizer, vim = restore.both(
     WORKDIR.value, TOKENIZER.value, record.precision
   )
-  samples_file.draw_again(record, tokenizer, vim)
+  sample_folder.draw_again(record, tokenizer, vim)
   try:
     out.mkdir(parents=True)
   except OSError as error:
     raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
-  samples_file.write(out, record.samples, tokenizer, vim, WORKDIR.value)
+  sample_folder.write(out, record.samples, tokenizer, vim, WORKDIR.value)
   logging.info('%d images are in %s.', len(record.samples.ids), out)
 
 
@@ -207,4 +202,4 @@ def parse_classes(
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

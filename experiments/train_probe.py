@@ -12,10 +12,12 @@ started again.
 from absl import flags
 import tensorflow as tf
 
-from experiments import cli, probe_figures, probing
-from vim_tf import presets, restore
+from experiments import flags as flags_lib
+from vim_tf import presets
 from vim_tf.config import ConfigError, Stage2Config
 from vim_tf.data import sources
+from vim_tf.jobs import probe as probe_job
+from vim_tf.jobs import probe_figures, restore
 from vim_tf.training import workdir as workdir_lib
 
 _DATA = ('data', 'data_dir', 'train_split', 'eval_split', 'crop', 'max_shift')
@@ -23,69 +25,71 @@ _RUN = ('seed', 'batch_size', 'log_every', 'checkpoint_every')
 _OPTIMIZER = ('learning_rate', 'warmup_steps', 'weight_decay')
 
 SETTINGS = (
-  *(setting for setting in cli.RUN if setting.flag in _RUN),
-  cli.Setting(
+  *(setting for setting in flags_lib.RUN if setting.flag in _RUN),
+  flags_lib.Setting(
     'steps',
     ('run.num_steps', 'optimizer.decay_end'),
     '[run] Training steps, over which the learning rate falls.',
   ),
-  *(setting for setting in cli.DATA if setting.flag in (*_DATA, 'flip')),
-  *(setting for setting in cli.OPTIMIZER if setting.flag in _OPTIMIZER),
-  cli.Setting('vim', ('vim',), '[model] Working directory of the VIM.'),
-  cli.Setting(
+  *(setting for setting in flags_lib.DATA if setting.flag in (*_DATA, 'flip')),
+  *(setting for setting in flags_lib.OPTIMIZER if setting.flag in _OPTIMIZER),
+  flags_lib.Setting('vim', ('vim',), '[model] Working directory of the VIM.'),
+  flags_lib.Setting(
     'tokenizer',
     ('tokenizer',),
     '[model] Where its tokenizer lies now; unset: where it lay then.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'block',
     ('block',),
     '[probe] Index of a block, from 0; best: chosen on a part of the training '
     'images; all: every block is measured (4.2, figure 3).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'passes',
     ('passes',),
     '[probe] Augmented passes over the training images, beside their centre '
     'crops.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'views',
     ('views',),
     '[probe] What is measured of validation and held-out images: their center '
     'crops, or augmented ones, as many as passes.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'normalize',
     ('normalize',),
     '[probe] standardize features by the training images, or none.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'num_seeds', ('num_seeds',), '[probe] Seeds, from --seed on, to average.'
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'labels_per_class',
     ('labels_per_class',),
     '[probe] Labelled training images of each class; 0: all.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'validation_share',
     ('validation_share',),
     '[probe] Share of the training images that chooses block and penalty.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'smallest_l2',
     ('smallest_l2',),
     '[probe] Weakest penalty on squared weights to try.',
   ),
-  cli.Setting('largest_l2', ('largest_l2',), '[probe] Strongest of them.'),
-  cli.Setting('num_l2', ('num_l2',), '[probe] How many of them.'),
-  cli.Setting(
+  flags_lib.Setting(
+    'largest_l2', ('largest_l2',), '[probe] Strongest of them.'
+  ),
+  flags_lib.Setting('num_l2', ('num_l2',), '[probe] How many of them.'),
+  flags_lib.Setting(
     'baselines',
     ('baselines',),
     '[probe] true: also raw pixels, codes and an untrained VIM.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'network',
     ('network',),
     '[probe] Network trained on ImageNet as the ceiling: efficientnet_lite0, '
@@ -93,7 +97,7 @@ SETTINGS = (
   ),
 )
 
-cli.define_run_flags(presets.PROBE, 'small')
+flags_lib.define_run_flags(presets.PROBE, 'small')
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
@@ -102,16 +106,16 @@ flags.mark_flag_as_required('vim')
 
 def main():
   """Probes, prints and writes."""
-  strategy = cli.strategy()
+  strategy = flags_lib.strategy()
   if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     raise ConfigError('A probe runs on one machine: give another --strategy.')
   run = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
-  config = cli.config_from_flags(
+  config = flags_lib.config_from_flags(
     lambda name: presets.probe(name, run), SETTINGS
   )
   tokenizer, vim = restore.both(config.vim, config.tokenizer)
   path = flags.FLAGS.workdir
-  outcomes = probing.sweep(
+  outcomes = probe_job.sweep(
     tokenizer,
     vim,
     sources.load(config.data, config.data.train_split),
@@ -125,4 +129,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

@@ -13,57 +13,58 @@ import dataclasses
 
 from absl import flags
 
-from experiments import cli, schedule_notes, stage2
+from experiments import flags as flags_lib
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
 from vim_tf.data import code_cache
+from vim_tf.jobs import schedule_notes, train_vim
 from vim_tf.training import workdir as workdir_lib
 
 SETTINGS = (
-  *cli.RUN,
-  *cli.DATA,
-  *cli.OPTIMIZER,
-  cli.Setting(
+  *flags_lib.RUN,
+  *flags_lib.DATA,
+  *flags_lib.OPTIMIZER,
+  flags_lib.Setting(
     'codes',
     ('codes',),
     '[data] Folder of encode_dataset, whose codes are used instead of encoding '
     'online; it says what the data are.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'tokenizer',
     ('tokenizer',),
     '[model] Working directory of the stage-1 run that makes the codes.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'image_size',
     ('data.image_size',),
     '[data] Height and width of images, in pixels; as the tokenizer takes.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'grid_size', ('model.grid_size',), '[model] Codes along one side (4.1).'
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'codebook_size', ('model.codebook_size',), '[model] Codes (3.2).'
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'num_classes',
     ('model.num_classes',),
     '[model] Classes; 0: unconditional (4.1). By default those of the data.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'dropout',
     ('model.transformer.dropout',),
     '[model] Dropout rate; 0 for linear probes with VIM-Large (Table 7).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'label_drop',
     ('label_drop',),
     '[loss] Share of labels dropped, for classifier-free guidance.',
   ),
 )
 
-cli.define_run_flags(presets.STAGE2, 'vim_base')
-cli.define_fault_flags()
+flags_lib.define_run_flags(presets.STAGE2, 'vim_base')
+flags_lib.define_fault_flags()
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
@@ -108,11 +109,15 @@ def preset(name: str) -> Stage2Config:
 
 def main():
   """Trains with the settings of the flags."""
-  strategy = cli.strategy()  # Workers must be joined before anything else.
-  config = cli.config_from_flags(preset, SETTINGS)
+  strategy = (
+    flags_lib.strategy()
+  )  # Workers must be joined before anything else.
+  config = flags_lib.config_from_flags(preset, SETTINGS)
   schedule_notes.warn(config)
-  stage2.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
+  train_vim.train(
+    config, flags.FLAGS.workdir, strategy, faults=flags_lib.faults()
+  )
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

@@ -21,54 +21,55 @@ import os
 
 from absl import flags
 
-from experiments import cli, schedule_notes, stage1
+from experiments import flags as flags_lib
 from vim_tf import config as config_lib
 from vim_tf import presets
+from vim_tf.jobs import schedule_notes, train_tokenizer
 from vim_tf.training import workdir as workdir_lib
 
 MODEL = (
-  cli.Setting(
+  flags_lib.Setting(
     'image_size',
     ('data.image_size', 'model.image_size'),
     '[model] Height and width of images, in pixels (5.1).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'patch_size',
     ('model.patch_size',),
     '[model] Height and width of a patch, in pixels (3.1).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'codebook_size', ('model.codebook_size',), '[model] Codes (3.2).'
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'code_dim', ('model.code_dim',), '[model] Width of the lookup (3.2).'
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'l2_normalize',
     ('model.l2_normalize',),
     '[model] true: compare l2-normalised codes (3.2).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'logit_laplace',
     ('model.logit_laplace',),
     '[model] true: 6 output channels, of a logit-laplace distribution (3.3).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'output_mlp',
     ('model.output_mlp',),
     '[model] true: an MLP with tanh follows each Transformer (3.1).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'positions',
     ('model.positions',),
     '[model] Positions: learned, factorized or sincos.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'backbone',
     ('model.backbone',),
     '[model] vit, or the CNN of VQGAN: cnn (Table 4).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'cnn_multiplier',
     ('model.cnn_multiplier',),
     '[model] Channel multiplier of the cnn: 1 or 2 in the paper (Table 4).',
@@ -76,7 +77,7 @@ MODEL = (
 )
 
 LOSSES = tuple(
-  cli.Setting(f'{name}_weight', (f'losses.{name}',), f'[loss] {text}')
+  flags_lib.Setting(f'{name}_weight', (f'losses.{name}',), f'[loss] {text}')
   for name, text in (
     ('codebook', 'Weight of the codebook term of L_VQ (3.3).'),
     ('commitment', 'Weight of the commitment term of L_VQ, beta (3.3).'),
@@ -89,17 +90,17 @@ LOSSES = tuple(
 )
 
 PERCEPTUAL = (
-  cli.Setting(
+  flags_lib.Setting(
     'perceptual_start_step',
     ('perceptual.start_step',),
     '[perceptual] First step with LPIPS in the loss.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'lpips_file',
     ('perceptual.weights_file',),
     '[perceptual] Weights of LPIPS; empty: those of the dependencies.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'lpips_sha256',
     ('perceptual.weights_sha256',),
     '[perceptual] Hash that --lpips_file must have, in hexadecimal.',
@@ -107,42 +108,42 @@ PERCEPTUAL = (
 )
 
 ADVERSARIAL = (
-  cli.Setting(
+  flags_lib.Setting(
     'discriminator',
     ('adversarial.discriminator',),
     '[adversarial] stylegan2 (3.3) or patchgan (Table 4).',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'discriminator_multiplier',
     ('adversarial.channel_multiplier',),
     "[adversarial] Factor of the discriminator's channels.",
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'discriminator_augment',
     ('adversarial.augment',),
     "[adversarial] true: augment the discriminator's input (small data).",
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'gan_loss',
     ('adversarial.loss',),
     '[adversarial] non_saturating or hinge.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'r1_gamma',
     ('adversarial.r1_gamma',),
     '[adversarial] Weight of the R1 penalty; 0: none.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'r1_interval',
     ('adversarial.r1_interval',),
     '[adversarial] Steps from one R1 penalty to the next, at least 1.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'adversarial_start_step',
     ('adversarial.start_step',),
     '[adversarial] First step with a discriminator.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'adaptive_weight',
     ('adversarial.adaptive_weight',),
     "[adversarial] true: weigh by VQGAN's ratio of gradient norms.",
@@ -150,22 +151,22 @@ ADVERSARIAL = (
 )
 
 CODEBOOK = (
-  cli.Setting(
+  flags_lib.Setting(
     'init_from_data',
     ('codebook.init_from_data',),
     '[codebook] true: codes start as encoder outputs.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'init_step',
     ('codebook.init_step',),
     '[codebook] Step at which they do; none is used before.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'revival_interval',
     ('codebook.revival_interval',),
     '[codebook] Steps from one revival of unused codes to the next; 0: none.',
   ),
-  cli.Setting(
+  flags_lib.Setting(
     'revival_steps',
     ('codebook.revival_steps',),
     '[codebook] Step after which revival ends.',
@@ -181,7 +182,7 @@ _ACCUMULATE = (
 )
 
 
-def _of_both(setting: cli.Setting) -> cli.Setting:
+def _of_both(setting: flags_lib.Setting) -> flags_lib.Setting:
   """A flag of the tokenizer's optimizer, which sets the other one as well."""
   if setting.flag == 'accumulate':
     return dataclasses.replace(setting, help=setting.help + _ACCUMULATE)
@@ -192,11 +193,11 @@ def _of_both(setting: cli.Setting) -> cli.Setting:
   )
 
 
-def _of_discriminator(setting: cli.Setting) -> cli.Setting:
+def _of_discriminator(setting: flags_lib.Setting) -> flags_lib.Setting:
   """The same flag of the discriminator's optimizer."""
   (path,) = setting.paths
   text = setting.help.removeprefix('[optimizer] ')
-  return cli.Setting(
+  return flags_lib.Setting(
     f'discriminator_{setting.flag}',
     (f'discriminator_{path}',),
     f"[discriminator's optimizer] {text}"
@@ -206,12 +207,12 @@ def _of_discriminator(setting: cli.Setting) -> cli.Setting:
 
 # Of two flags that set the same, the later one holds.
 SETTINGS = (
-  *cli.RUN,
-  *cli.DATA,
-  *map(_of_both, cli.OPTIMIZER),
+  *flags_lib.RUN,
+  *flags_lib.DATA,
+  *map(_of_both, flags_lib.OPTIMIZER),
   *(
     _of_discriminator(setting)
-    for setting in cli.OPTIMIZER
+    for setting in flags_lib.OPTIMIZER
     if setting.flag not in ('ema_decay', 'accumulate')
   ),
   *MODEL,
@@ -221,8 +222,8 @@ SETTINGS = (
   *CODEBOOK,
 )
 
-cli.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
-cli.define_fault_flags()
+flags_lib.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
+flags_lib.define_fault_flags()
 for setting in SETTINGS:
   setting.define()
 FINETUNE = flags.DEFINE_string(
@@ -258,18 +259,22 @@ def finetuning(folder: str) -> config_lib.Stage1Config:
 
 def main():
   """Trains with the settings of the flags."""
-  strategy = cli.strategy()  # Workers must be joined before anything else.
+  strategy = (
+    flags_lib.strategy()
+  )  # Workers must be joined before anything else.
   start = None
   if FINETUNE.value:
     start = finetuning(FINETUNE.value)
-  config = cli.config_from_flags(presets.stage1, SETTINGS, start)
+  config = flags_lib.config_from_flags(presets.stage1, SETTINGS, start)
   if start is not None:
     config = dataclasses.replace(
       config, finetune_decoder_of=start.finetune_decoder_of
     )
   schedule_notes.warn(config)
-  stage1.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
+  train_tokenizer.train(
+    config, flags.FLAGS.workdir, strategy, faults=flags_lib.faults()
+  )
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  flags_lib.run(main)

@@ -7,8 +7,8 @@ import sys
 from absl import app, flags, logging
 
 from export import headers, saved_model, server_configs
-from vim_tf import restore
 from vim_tf.config import UserError
+from vim_tf.jobs import restore
 
 _LIMITS = headers.Limits()
 

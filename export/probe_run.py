@@ -4,9 +4,9 @@ import dataclasses
 import os
 import pathlib
 
-from vim_tf import restore
 from vim_tf.config import UserError
 from vim_tf.config_probe import ProbeConfig
+from vim_tf.jobs import restore
 from vim_tf.probe import features, linear
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib

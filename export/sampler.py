@@ -9,7 +9,7 @@ from absl import flags
 import numpy as np
 
 from export import binary, sampler_module, saved_model, signatures, warmup
-from vim_tf import restore
+from vim_tf.jobs import restore
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True

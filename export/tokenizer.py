@@ -10,7 +10,7 @@ from absl import flags
 import numpy as np
 
 from export import binary, saved_model, signatures, tokenizer_module, warmup
-from vim_tf import restore
+from vim_tf.jobs import restore
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-1 run.', required=True

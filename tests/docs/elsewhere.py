@@ -44,10 +44,12 @@ ALL = (
     '//experiments:quickstart', _OWN_TEST, '//tests/experiments:quickstart_test'
   ),
   Elsewhere(
-    '//experiments:ablations', _OWN_TEST, '//tests/experiments:ablations_test'
+    '//experiments/studies/ablations',
+    _OWN_TEST,
+    '//tests/experiments:ablations_test',
   ),
   Elsewhere(
-    '//experiments:benchmark -- --rows=(sampling|export_sampler_request)',
+    '//experiments/studies/speed -- --rows=(sampling|export_sampler_request)',
     'Some of its rows are run there, and each of its flags.',
     '//tests/experiments:benchmark_test',
   ),
@@ -56,7 +58,7 @@ ALL = (
     'It is run there, and held against what the page shows.',
     '//tests/export:exports_test',
   ),
-  Elsewhere('//export:serve', _NO_END, '//tests/export:serve_test'),
+  Elsewhere('//export/try_it:serve', _NO_END, '//tests/export:serve_test'),
   Elsewhere(
     '//tests/export:page_picture',
     'It needs Chromium and a server; that page is driven there.',

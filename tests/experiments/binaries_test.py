@@ -13,8 +13,9 @@ from PIL import Image
 import tensorflow as tf
 
 from tests.experiments import running
-from vim_tf import presets, restore
+from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config, replace
+from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
 
 _CLASSES = ('circles', 'stripes')

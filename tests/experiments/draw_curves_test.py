@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from experiments import curves
 from tests.experiments import running
 from vim_tf import presets
+from vim_tf.jobs import curves
 from vim_tf.training import workdir as workdir_lib
 
 _ROWS = (

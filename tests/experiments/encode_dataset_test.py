@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
-from vim_tf import restore
 from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
 
 _STEPS = 2

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running
-from vim_tf import presets, restore
+from vim_tf import presets
 from vim_tf.config import replace
 from vim_tf.data import sources
+from vim_tf.jobs import restore
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import lpips
@@ -360,15 +361,15 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_refuses_images_of_another_size(self):
     """Which no flag can ask for, but a caller of the job can."""
-    from experiments import reconstruction_job
+    from vim_tf.jobs import evaluate_reconstructions
 
     data = replace(self.config.data, {'image_size': '32'})
     with self.assertRaisesRegex(
       ValueError, 'of 32 pixels, but the tokenizer takes 16'
     ):
-      reconstruction_job.evaluate(
+      evaluate_reconstructions.evaluate(
         restore.tokenizer(self.tokenizer),
-        reconstruction_job.Protocol(data, max_images=5, network=''),
+        evaluate_reconstructions.Protocol(data, max_images=5, network=''),
       )
 
 

@@ -9,13 +9,12 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from experiments import reconstruction_job
 from tests import testing
 from tests.experiments import running
 from tests.export import running as exporters
 from tests.interop import enhancing_reference as reference
-from vim_tf import restore
 from vim_tf.config import DataConfig
+from vim_tf.jobs import evaluate_reconstructions, restore
 from vim_tf.training import workdir as workdir_lib
 
 # The sizes that the `tiny` preset of stage 2 takes.
@@ -58,9 +57,9 @@ class ImportCheckpointTest(absltest.TestCase):
     self.assertNotIn('imported.', ' '.join(os.listdir(self.root)))
 
   def test_evaluation_measures_the_other_model(self):
-    found, _ = reconstruction_job.evaluate(
+    found, _ = evaluate_reconstructions.evaluate(
       restore.tokenizer(self.workdir),
-      reconstruction_job.Protocol(
+      evaluate_reconstructions.Protocol(
         DataConfig(name=f'folder:{self.images}', image_size=16),
         max_images=100,
         network='',

@@ -16,7 +16,7 @@ from unittest import mock
 
 from absl import flags
 
-from experiments import cli
+from experiments import flags as flags_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Binary:
         mock.patch.dict(os.environ, environment),
         contextlib.redirect_stderr(error),
       ):
-        cli.run(self._module.main)
+        flags_lib.run(self._module.main)
     except SystemExit as end:
       status = end.code or 0
     finally:

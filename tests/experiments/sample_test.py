@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
-from vim_tf import restore
 from vim_tf.data import images as images_lib
+from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
 
 _COUNT = 3

@@ -7,8 +7,9 @@ from PIL import Image
 import tensorflow as tf
 
 from tests import testing
-from vim_tf import presets, restore
+from vim_tf import presets
 from vim_tf.config import replace
+from vim_tf.jobs import restore
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import model as vim_model

@@ -9,10 +9,9 @@ from absl.testing import parameterized
 from PIL import Image
 import tensorflow as tf
 
-from experiments import probe_features
 from tests import testing
 from tests.experiments import running
-from vim_tf import restore
+from vim_tf.jobs import probe_features, restore
 from vim_tf.training import workdir as workdir_lib
 
 _SMALL = ('--batch_size=4', '--steps=2', '--decay_end=9', '--image_size=16')

@@ -7,7 +7,8 @@ import tempfile
 import tensorflow as tf
 
 from tests import testing
-from tests.experiments import running, tiny_runs, worker_processes
+from tests.experiments import running, tiny_runs
+from tests.jobs import worker_processes
 from vim_tf.training import checkpoints, preemption
 from vim_tf.training import workdir as workdir_lib
 

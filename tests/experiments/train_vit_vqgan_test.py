@@ -16,8 +16,9 @@ import tensorflow as tf
 from tests import testing
 from tests.experiments import running
 from vim_tf import config as config_lib
-from vim_tf import presets, restore
+from vim_tf import presets
 from vim_tf.config import Stage1Config
+from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import lpips
 

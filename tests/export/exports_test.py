@@ -21,7 +21,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from export import saved_model, server_configs
 from tests.export import calls, running, served, tiny
-from vim_tf import restore
+from vim_tf.jobs import restore
 from vim_tf.probe import features
 from vim_tf.vim import decoding
 from vim_tf.vim import model as vim_model

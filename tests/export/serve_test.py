@@ -16,9 +16,10 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from export import saved_model, serve, server, server_configs, warmup
+from export import saved_model, server_configs, warmup
+from export.try_it import serve, server
 from tests.export import calls, chromium, protocol, served, tiny
-from vim_tf import restore
+from vim_tf.jobs import restore
 
 _DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 _CLIENTS = 8

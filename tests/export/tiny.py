@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tests import testing
 from vim_tf import config as config_lib
-from vim_tf import presets, restore
+from vim_tf import presets
+from vim_tf.jobs import restore
 from vim_tf.probe import linear
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib

@@ -6,8 +6,8 @@ import pathlib
 import random
 import time
 
-from tests.experiments import comparing
 from tests.faults import forks, stages
+from tests.jobs import comparing
 from vim_tf.training import checkpoints
 
 _PATIENCE = 600.0  # Seconds until a run is killed whatever it does.

@@ -6,10 +6,11 @@ import time
 
 import tensorflow as tf
 
-from experiments import stage1
-from tests.experiments import comparing, tiny_runs, worker_processes
+from tests.experiments import tiny_runs
+from tests.jobs import comparing, worker_processes
 from vim_tf import presets
 from vim_tf.config import replace, to_json
+from vim_tf.jobs import train_tokenizer
 from vim_tf.training import checkpoints, preemption
 from vim_tf.training import strategy as strategy_lib
 
@@ -56,7 +57,9 @@ def lost_worker(root: pathlib.Path, rng: random.Random) -> str:
   for worker in _start(root):
     if worker.wait(_SECONDS) != 0:
       return f'it did not go on: {worker.text()[-200:]}'
-  stage1.train(config, str(root / 'one'), strategy_lib.make('one_device'))
+  train_tokenizer.train(
+    config, str(root / 'one'), strategy_lib.make('one_device')
+  )
   try:
     comparing.assert_close(
       tf.test.TestCase(), root / 'two', root / 'one', _QKV_WIDTH

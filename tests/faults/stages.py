@@ -5,11 +5,13 @@ import dataclasses
 import functools
 import pathlib
 
-from experiments import probing, quickstart_configs, stage1, stage2
+from experiments.quickstart import budgets
 from tests.experiments import tiny_runs
-from vim_tf import presets, restore
+from vim_tf import presets
 from vim_tf.config import replace
 from vim_tf.data import sources
+from vim_tf.jobs import probe as probe_job
+from vim_tf.jobs import restore, train_tokenizer, train_vim
 from vim_tf.training import strategy as strategy_lib
 
 STEPS = 120
@@ -94,7 +96,7 @@ def _stage1(root, path):
       'optimizer.decay_end': str(STEPS),
     },
   )
-  stage1.train(config, str(path), strategy_lib.make('one_device'))
+  train_tokenizer.train(config, str(path), strategy_lib.make('one_device'))
 
 
 def _stage2(root, path):
@@ -110,7 +112,7 @@ def _stage2(root, path):
       'optimizer.decay_end': str(STEPS),
     },
   )
-  stage2.train(config, str(path), strategy_lib.make('one_device'))
+  train_vim.train(config, str(path), strategy_lib.make('one_device'))
 
 
 def _probe(root, path):
@@ -125,7 +127,7 @@ def _probe(root, path):
       'block': '0',
     },
   )
-  probing.sweep(
+  probe_job.sweep(
     tokenizer,
     vim,
     sources.load(config.data, 'train'),
@@ -142,14 +144,14 @@ def _quickstart(path):
   It is longer than there, so that there are as many moments to kill it.
   """
   budget = dataclasses.replace(
-    quickstart_configs.BUDGETS['tiny'],
+    budgets.BUDGETS['tiny'],
     tokenizer_steps=_QUICKSTART_STEPS,
     vim_steps=_QUICKSTART_STEPS,
   )
   strategy = strategy_lib.make('one_device')
   first = budget.stage1(str(path.parent / 'data'), 'float32')
   first = replace(first, _QUICKSTART_RUN)
-  stage1.train(first, str(path / 'tokenizer'), strategy)
+  train_tokenizer.train(first, str(path / 'tokenizer'), strategy)
   second = budget.stage2(first, str(path / 'tokenizer'))
   second = replace(second, _QUICKSTART_RUN)
-  stage2.train(second, str(path / 'vim'), strategy)
+  train_vim.train(second, str(path / 'vim'), strategy)

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tests.interop import enhancing_reference as reference
-from vim_tf import restore
 from vim_tf.config import UserError
 from vim_tf.interop import imported_run
+from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
 
 

@@ -4,7 +4,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from experiments.speed import profiling, timing
+from experiments.studies.speed import profiling, timing
 from tests import testing
 from vim_tf.nn import held_dense
 

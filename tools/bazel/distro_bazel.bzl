@@ -1,4 +1,7 @@
-"""Lets the Bazel that Debian ships work without a network.
+"""Lets Bazel 4 to 6 work without a network.
+
+Their Python rules are built in, so @rules_python, which BUILD files load as
+later ones have it, is a file that names those.
 
 Every Bazel declares @rules_cc, @rules_java and @remote_coverage_tools as
 archives on the network, and every Python rule reaches @rules_cc through the
@@ -13,6 +16,12 @@ _CC_RULES = [
     "cc_test",
     "cc_toolchain",
     "cc_toolchain_suite",
+]
+
+_PYTHON_RULES = [
+    "py_binary",
+    "py_library",
+    "py_test",
 ]
 
 _JAVA_RULES = [
@@ -46,7 +55,8 @@ def _native_rules(name, package, rules):
     )
 
 def distro_bazel():
-    """Declares stand-ins for what Debian's Bazel would download."""
+    """Declares stand-ins for what Bazel would download."""
+    _native_rules("rules_python", "python", _PYTHON_RULES)
     if native.bazel_version:
         return  # An official release: Debian's calls itself "".
     _native_rules("rules_cc", "cc", _CC_RULES)

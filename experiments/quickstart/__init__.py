@@ -1,0 +1,1 @@
+"""The whole method in one sitting, and its report."""

@@ -1,0 +1,274 @@
+"""The whole method in one sitting: both stages, a probe, then a report.
+
+  ./bazelw run //experiments:quickstart
+  ./bazelw run //experiments:quickstart -- --budget=long
+
+It trains the tokenizer on OpenMoji, trains VIM on its codes, draws images of
+every class, probes VIM's blocks for the classes and writes `report.html` and
+`report.json`. Nothing is downloaded: the pictures come with a Python package. A
+run that was stopped goes on when it is started again.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import platform
+import time
+
+from absl import flags, logging
+import numpy as np
+import tensorflow as tf
+
+from experiments import flags as flags_lib
+from experiments.quickstart import budgets, report
+from experiments.quickstart import samples as quickstart_samples
+from vim_tf import presets
+from vim_tf.config import Stage1Config, Stage2Config
+from vim_tf.data import pipeline, sources
+from vim_tf.jobs import (
+  pictures,
+  probe_figures,
+  restore,
+  scoring,
+  train_tokenizer,
+  train_vim,
+)
+from vim_tf.jobs import probe as probe_job
+from vim_tf.metrics import kmeans, ngram, reconstruction
+from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
+
+BUDGET = flags.DEFINE_enum(
+  'budget',
+  'short',
+  list(budgets.BUDGETS),
+  'short: 15 to 20 minutes on two cores; long: 90 on one of them; '
+  'tiny: a trial.',
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'
+)
+
+_SHOWN = 16  # Held-out images in the report.
+
+
+def main():
+  """Trains, measures, draws and reports."""
+  budget = budgets.BUDGETS[BUDGET.value]
+  folder = workdir_lib.make_folder(
+    WORKDIR.value or f'runs/quickstart-{BUDGET.value}'
+  )
+  clock = Clock(folder)
+  strategy = strategy_lib.make('one_device')
+
+  # ---------------------------------------------------------- tokenizer, VIM
+  precision = budgets.precision()
+  first = budget.stage1(str(folder / 'data'), precision)
+  with clock.part('tokenizer'):
+    train_tokenizer.train(first, str(folder / 'tokenizer'), strategy)
+  second = budget.stage2(first, str(folder / 'tokenizer'))
+  with clock.part('vim'):
+    train_vim.train(second, str(folder / 'vim'), strategy)
+
+  # ----------------------------------------------------------------- figures
+  tokenizer, vim = restore.both(folder / 'vim', str(folder / 'tokenizer'))
+  with clock.part('baselines'):
+    train = sources.load(first.data, first.data.train_split)
+    held_out = sources.load(first.data, first.data.eval_split)
+    tokenizer_figures, shown = measure_tokenizer(
+      tokenizer, train, held_out, first
+    )
+    vim_figures = measure_vim(
+      tokenizer,
+      vim,
+      train,
+      held_out,
+      second,
+      budgets.CODE_EPOCHS[BUDGET.value],
+    )
+  with clock.part('samples'):
+    drawn = quickstart_samples.draw(
+      tokenizer,
+      vim,
+      second.data,
+      budgets.SELECTION[BUDGET.value],
+      scoring.heads_folder(folder / 'vim'),
+    )
+  with clock.part('probe'):
+    name = 'tiny' if BUDGET.value == 'tiny' else 'quick'
+    config = dataclasses.replace(
+      presets.probe(name, second),
+      vim=str(folder / 'vim'),
+      tokenizer=str(folder / 'tokenizer'),
+    )
+    outcomes = probe_job.sweep(
+      tokenizer, vim, train, held_out, config, folder / 'probe', strategy
+    )
+    probe = probe_figures.write(
+      folder / 'probe', outcomes, tokenizer, vim, config
+    )
+
+  # ------------------------------------------------------------------ report
+  report.write(
+    report.Report(
+      title='vim_tf quickstart',
+      budget=BUDGET.value,
+      figures={
+        'tokenizer': tokenizer_figures,
+        'vim': {**vim_figures, **drawn.figures},
+        'probe': probe_figures.flat(probe),
+        'seconds': clock.seconds(),
+        'machine': machine(precision),
+      },
+      reconstructions=shown['tokenizer'],
+      kmeans=shown['kmeans'],
+      samples=drawn.first,
+      selected=drawn.best,
+      curves={
+        'Tokenizer (ViT-VQGAN)': workdir_lib.read_metrics(folder / 'tokenizer'),
+        'VIM': workdir_lib.read_metrics(folder / 'vim'),
+      },
+      panels={'Linear probe': [probe_figures.panel(probe)]},
+      licence=train.licence,
+    ),
+    folder,
+  )
+  logging.info('The report is %s.', (folder / 'report.html').resolve())
+
+
+def measure_tokenizer(
+  tokenizer: restore.Restored,
+  train: sources.Source,
+  held_out: sources.Source,
+  config: Stage1Config,
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """The tokenizer beside a k-means codebook of raw patches.
+
+  The k-means codebook has as many codes, the same patch size and the same
+  training images.
+
+  Returns:
+    Figures on the held-out images, and pictures of some of them with their
+    reconstructions by 'tokenizer' and 'kmeans'.
+  """
+  figures = train_tokenizer.Figures(tokenizer.model)(
+    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
+  )
+  train_images, _ = pipeline.evaluation_arrays(train, config.data)
+  images, _ = pipeline.evaluation_arrays(held_out, config.data)
+  logging.info('Fitting the k-means codebook of raw patches.')
+  baseline = kmeans.PatchKMeans(
+    config.model.codebook_size, config.model.patch_size, seed=config.run.seed
+  ).fit(train_images)
+  kmeans_images = baseline.reconstruct(images)
+  kmeans_psnr = float(
+    tf.reduce_mean(reconstruction.psnr(images, kmeans_images))
+  )
+  chosen = np.linspace(0, len(images) - 1, _SHOWN).astype(int)
+  some = tf.constant(images[chosen])
+  rebuilt = tokenizer.model.decode(tokenizer.model.encode(some))
+  return {
+    'psnr': figures.pop('mean_psnr'),
+    'kmeans_psnr': kmeans_psnr,
+    **figures,
+    'parameters': tokenizer.model.count_params(),
+    'steps': tokenizer.step,
+    'codebook_size': config.model.codebook_size,
+    'train_images': len(train_images),
+    'held_out_images': len(images),
+  }, {
+    'tokenizer': pictures.pairs(some, rebuilt),
+    'kmeans': pictures.pairs(some, kmeans_images[chosen]),
+  }
+
+
+def measure_vim(
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  train: sources.Source,
+  held_out: sources.Source,
+  config: Stage2Config,
+  code_epochs: int,
+) -> dict:
+  """VIM beside order-0 and order-1 models of the same codes, in bits.
+
+  The n-gram models learn from the codes of `code_epochs` augmented passes over
+  the training images, drawn as VIM's own were.
+  """
+  figures = train_vim.Figures(vim.model, tokenizer.model)(
+    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
+  )
+  encode = tf.function(tokenizer.model.encode, autograph=False)
+  images, _ = pipeline.evaluation_arrays(held_out, config.data)
+  batch = config.run.batch_size
+  passes = pipeline.training_batches(
+    train, config.data, batch_size=batch, seed=config.run.seed
+  ).take(code_epochs * train.num_examples // batch)
+  baselines = ngram.reference_bits_per_code(
+    np.concatenate([encode(part['images']) for part in passes]),
+    np.concatenate(
+      [encode(images[i : i + 64]) for i in range(0, len(images), 64)]
+    ),
+    config.model.codebook_size,
+  )
+  return {
+    'bits_per_code': figures['bits_per_code'],
+    **baselines,
+    'share_of_order1': figures['bits_per_code']
+    / baselines['order1_bits_per_code'],
+    'parameters': vim.model.count_params(),
+    'steps': vim.step,
+  }
+
+
+def machine(precision: str) -> dict:
+  """What the figures were measured on."""
+  cpu = platform.processor() or platform.machine()
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        cpu = line.partition(':')[2].strip()
+        break
+  return {
+    'cpu': cpu,
+    'cores': len(os.sched_getaffinity(0)),
+    'tensorflow': tf.__version__,
+    'precision': precision,
+  }
+
+
+class Clock:
+  """Seconds of each part, over all the times that a run was started.
+
+  Args:
+    folder: Where `seconds.json` is kept.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self._file = folder / 'seconds.json'
+    self._start = time.monotonic()
+
+  @contextlib.contextmanager
+  def part(self, name: str):
+    """Counts what runs inside to one part."""
+    started = time.monotonic()
+    try:
+      yield
+    finally:
+      parts = self.seconds()
+      parts[name] = round(parts.get(name, 0.0) + time.monotonic() - started, 1)
+      if self._file.parent.exists():
+        workdir_lib.write_json(self._file, parts)
+
+  def seconds(self) -> dict[str, float]:
+    """Seconds by part, and their 'total'."""
+    parts = {}
+    if self._file.exists():
+      parts = workdir_lib.read_json(self._file)
+    parts.pop('total', None)
+    return {**parts, 'total': round(sum(parts.values()), 1)}
+
+
+if __name__ == '__main__':
+  flags_lib.run(main)

@@ -1,0 +1,1 @@
+"""Instruments: measurements beyond a single run."""

@@ -1,0 +1,89 @@
+"""The record of the ablations: which runs are done, and how long they took."""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+
+import tqdm
+
+from experiments.studies.ablations import budgets
+from experiments.studies.ablations import rows as rows_lib
+from experiments.studies.ablations.rows import Row
+
+LINES = 'runs.jsonl'
+"""Name of the file."""
+
+
+class Record:
+  """The finished runs: a file with one JSON line each.
+
+  A line counts only for the budget and settings that it was made with, so that
+  a row that was changed is run again. Other lines stay in the file.
+
+  Args:
+    file: The file; it need not be there.
+    name: Name of the budget.
+    rows: All rows by name.
+  """
+
+  def __init__(self, file: pathlib.Path, name: str, rows: Mapping[str, Row]):
+    self.budget = budgets.BUDGETS[name]
+    self.name = name
+    self.rows = rows
+    self._file = file
+    self._fingerprints = {
+      row.name: rows_lib.fingerprint(row, self.budget, rows)
+      for row in rows.values()
+    }
+    self.lines = [
+      line
+      for line in read_lines(file)
+      if self._fingerprints.get(line['row']) == line['fingerprint']
+    ]
+
+  def has(self, row: str, seed: int) -> bool:
+    return any(
+      (line['row'], line['seed']) == (row, seed) for line in self.lines
+    )
+
+  def add(self, line: Mapping):
+    """Appends a run."""
+    line = {**line, 'fingerprint': self._fingerprints[line['row']]}
+    line = {'budget': self.name, **line}
+    text = json.dumps(line) + '\n'
+    if self._file.exists() and not self._file.read_text().endswith('\n'):
+      text = '\n' + text  # A line was cut short by a kill.
+    with open(self._file, 'a') as file:
+      file.write(text)
+    self.lines.append(line)
+
+
+def read_lines(file: pathlib.Path) -> list[dict]:
+  """The whole lines of a file of runs, without one that was cut short."""
+  lines = []
+  for text in file.read_text().splitlines() if file.exists() else []:
+    try:
+      lines.append(json.loads(text))
+    except json.JSONDecodeError:
+      continue
+  return lines
+
+
+class Clock:
+  """How long the rest will take, by what runs of a kind have taken."""
+
+  def __init__(self):
+    self._seconds = {}
+
+  def add(self, kind: str, seconds: float):
+    """Notes a finished run."""
+    self._seconds.setdefault(kind, []).append(seconds)
+
+  def left(self, kinds: Sequence[str]) -> str:
+    """The time that runs of these kinds will take, in words."""
+    known = [x for values in self._seconds.values() for x in values]
+    total = 0.0
+    for kind in kinds:
+      values = self._seconds.get(kind, known)
+      total += sum(values) / len(values)
+    return f'About {tqdm.tqdm.format_interval(total)} left.'

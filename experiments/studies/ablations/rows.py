@@ -1,0 +1,398 @@
+"""The rows of the ablations: what each changes, and what the paper found.
+
+A row is a base run with some settings changed. Those of stage 1 are the rows
+of the paper's Table 4 that fit a small machine; the others are those of its
+Tables 6 to 8, upon the tokenizer of a stage-1 row of the same seed. The paper's
+figures stand beside each row, by the metrics of `ablation_claims.METRICS`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+
+from experiments.studies.ablations.budgets import Budget
+from vim_tf import config as config_lib
+from vim_tf import presets
+from vim_tf.config import (
+  AdversarialConfig,
+  CodebookConfig,
+  DataConfig,
+  LossConfig,
+  OptimizerConfig,
+  PerceptualConfig,
+  RunConfig,
+  Stage1Config,
+  Stage2Config,
+  TransformerConfig,
+  VIMConfig,
+  ViTVQGANConfig,
+)
+from vim_tf.config_probe import ProbeConfig
+from vim_tf.small_presets import falling
+
+TOKENIZER, VIM, SAMPLES, PROBE = 'tokenizer', 'vim', 'samples', 'probe'
+"""What a row trains: a tokenizer; a VIM; nothing, as it draws from the VIM of
+another row; an unconditional VIM and softmax layers on its blocks."""
+
+NETWORK, CLASSIFIER = 'efficientnet_lite0', 'head:efficientnet_lite2'
+"""What scores, and what selects: never the same network."""
+
+_OPENMOJI_CLASSES = 9
+_HEAD_WIDTH = 32
+# Of either discriminator: 16 channels throughout, and 4 to 32.
+_STYLEGAN_CHANNELS, _PATCHGAN_CHANNELS = 1 / 32, 1 / 16
+# The paper's 0.1 lets the white of drawings outweigh the rest.
+_LOGIT_LAPLACE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One row.
+
+  Attributes:
+    name: Its name.
+    kind: TOKENIZER, VIM, SAMPLES or PROBE.
+    words: What is changed.
+    changes: Settings of the base run that differ, as `config.replace` takes
+      them.
+    paper: The paper's figures by metric, where it gives any.
+    tokenizer: Row whose tokenizer makes the codes, of a VIM.
+    vim: Row whose VIM draws, of samples.
+    acceptance: Share of the candidates that is kept, of samples.
+  """
+
+  name: str
+  kind: str
+  words: str
+  changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  tokenizer: str = ''
+  vim: str = ''
+  acceptance: float = 1.0
+
+
+def make(budget: Budget) -> dict[str, Row]:
+  """All rows by name; one that needs another comes after it."""
+  rows = [*_stage1(budget), *_stage2(budget), *_probes(budget)]
+  return {row.name: row for row in rows}
+
+
+def _stage1(budget: Budget) -> list[Row]:
+  """Table 4. The paper's base is base-base, 32 dimensions, StyleGAN."""
+
+  def row(name, words, changes=None, **paper):
+    return Row(name, TOKENIZER, words, changes or {}, paper)
+
+  small = budget.width * 3 // 4, max(1, budget.blocks * 2 // 3)
+  large = budget.width * 3 // 2, budget.blocks * 2
+  encoder = _sizes('model.encoder', *small)
+  return [
+    row('base', 'base-base', l2=3.09e-3, rfd=1.55, usage=0.96),
+    row(
+      'small_small',
+      'smaller encoder and decoder',
+      {**encoder, **_sizes('model.decoder', *small)},
+      l2=3.34e-3,
+      rfd=1.99,
+      usage=0.95,
+    ),
+    row(
+      'small_large',
+      'smaller encoder, larger decoder',
+      {**encoder, **_sizes('model.decoder', *large)},
+      l2=2.88e-3,
+      rfd=1.28,
+      usage=0.95,
+    ),
+    row(
+      'cnn',
+      'CNN instead of ViT',
+      {'model.backbone': 'cnn', 'model.cnn_multiplier': '0.25'},
+      l2=3.81e-3,
+      rfd=2.26,
+      usage=0.63,
+    ),
+    row(
+      'patchgan',
+      'PatchGAN instead of StyleGAN discriminator',
+      {
+        'adversarial.discriminator': 'patchgan',
+        'adversarial.channel_multiplier': str(_PATCHGAN_CHANNELS),
+      },
+      l2=2.58e-3,
+      rfd=3.88,
+      usage=0.89,
+    ),
+    *(
+      row(
+        f'dim_{dim}',
+        f'codes of {dim} dimensions instead of 32',
+        {'model.code_dim': str(dim)},
+        l2=l2,
+        rfd=rfd,
+        usage=usage,
+      )
+      for dim, l2, rfd, usage in (
+        (256, 4.28e-3, 3.68, 0.04),
+        (128, 3.93e-3, 2.77, 0.14),
+        (64, 3.37e-3, 2.50, 0.37),
+        (16, 2.96e-3, 1.50, 0.95),
+        (8, 2.92e-3, 1.52, 0.96),
+        (4, 4.18e-3, 3.68, 0.96),
+      )
+    ),
+    row(
+      'no_l2_norm',
+      'lookup without l2-normalisation',
+      {'model.l2_normalize': 'false'},
+      l2=5.41e-3,
+      rfd=5.44,
+      usage=0.02,
+    ),
+    row(
+      'logit_laplace',
+      'with the logit-laplace term',
+      {
+        'model.logit_laplace': 'true',
+        'losses.logit_laplace': str(_LOGIT_LAPLACE),
+      },
+    ),
+    row(
+      'no_perceptual',
+      'without the perceptual term',
+      {'losses.perceptual': '0'},
+    ),
+    row(
+      'few_codes',
+      'a quarter of the codes: patches of twice the size',
+      {'model.patch_size': str(2 * budget.patch_size)},
+    ),
+  ]
+
+
+def _stage2(budget: Budget) -> list[Row]:
+  """Tables 6 and 8."""
+  shallow = {'model.transformer.num_blocks': str(budget.vim_blocks // 2)}
+  grid = budget.image_size // budget.patch_size
+  few = {'model.grid_size': str(grid // 2)}
+  few_data = dict(tokenizer='few_codes')
+  many_data = dict(tokenizer='base')
+  return [
+    Row(
+      'vim_deep',
+      VIM,
+      'deep VIM',
+      {},
+      {'gfd': 4.17, 'gis': 175.1},
+      **many_data,
+    ),
+    Row(
+      'vim_shallow',
+      VIM,
+      'VIM of half the depth',
+      shallow,
+      {'gfd': 8.81, 'gis': 110.8},
+      **many_data,
+    ),
+    Row(
+      'vim_deep_few',
+      VIM,
+      'deep VIM on a quarter of the codes',
+      few,
+      {'gfd': 5.3, 'gis': 149.9},
+      **few_data,
+    ),
+    Row(
+      'vim_shallow_few',
+      VIM,
+      'VIM of half the depth on a quarter of the codes',
+      {**shallow, **few},
+      {'gfd': 11.20, 'gis': 97.2},
+      **few_data,
+    ),
+    Row(
+      'accept_half',
+      SAMPLES,
+      'deep VIM, half of its samples kept',
+      {},
+      {'gfd': 3.04, 'gis': 227.4},
+      vim='vim_deep',
+      acceptance=0.5,
+    ),
+    Row(
+      'accept_quarter',
+      SAMPLES,
+      'deep VIM, a quarter of its samples kept',
+      vim='vim_deep',
+      acceptance=0.25,
+    ),
+  ]
+
+
+def _probes(budget: Budget) -> list[Row]:
+  """Table 7: unconditional, on a tokenizer without the perceptual loss."""
+  common = {'tokenizer': 'no_perceptual'}
+  dropout = {'model.transformer.dropout': '0.1'}
+  return [
+    Row(
+      'probe_deep',
+      PROBE,
+      'probe of a deep VIM without dropout',
+      {'model.transformer.dropout': '0'},
+      {'top1': 0.732},
+      **common,
+    ),
+    Row(
+      'probe_deep_dropout',
+      PROBE,
+      'probe of a deep VIM with dropout',
+      dropout,
+      **common,
+    ),
+    Row(
+      'probe_shallow',
+      PROBE,
+      'probe of a VIM of half the depth, with dropout',
+      {
+        **dropout,
+        'model.transformer.num_blocks': str(budget.vim_blocks // 2),
+      },
+      {'top1': 0.651},
+      **common,
+    ),
+  ]
+
+
+def stage1(row: Row, budget: Budget, seed: int, data_dir: str) -> Stage1Config:
+  """The run of a stage-1 row.
+
+  The base is the paper's recipe with a shorter schedule but for what drawings
+  and few steps ask for: a first part without codes, which then start as encoder
+  outputs (where they started so at the first step, 2 of 256 were in use at the
+  end); the perceptual and the adversarial term, at the paper's weights, in the
+  last part alone; an augmented discriminator; no MLP before the pixels, and no
+  logit-laplace term. With those two, no colour was learned in 800 steps. Unused
+  codes are not revived: their number is what many rows are about.
+  """
+  transformer = _transformer(budget.width, budget.blocks)
+  steps = budget.tokenizer_steps
+  base = Stage1Config(
+    model=ViTVQGANConfig(
+      encoder=transformer,
+      decoder=transformer,
+      image_size=budget.image_size,
+      patch_size=budget.patch_size,
+      codebook_size=budget.codebook_size,
+      code_dim=32,
+      output_mlp=False,
+      logit_laplace=False,
+    ),
+    data=_data(budget, data_dir),
+    losses=LossConfig(adversarial=budget.adversarial, logit_laplace=0.0),
+    perceptual=PerceptualConfig(start_step=budget.full_loss_start),
+    adversarial=AdversarialConfig(
+      start_step=budget.full_loss_start,
+      channel_multiplier=_STYLEGAN_CHANNELS,
+      augment=True,
+    ),
+    codebook=CodebookConfig(init_from_data=True, init_step=budget.codes_start),
+    optimizer=falling(1e-3, steps, final=0.05, clip_norm=1.0),
+    discriminator_optimizer=OptimizerConfig(learning_rate=1e-3),
+    run=_run(budget, steps, budget.tokenizer_batch, seed),
+  )
+  return config_lib.replace(base, row.changes)
+
+
+def stage2(
+  row: Row, budget: Budget, seed: int, data_dir: str, tokenizer: str
+) -> Stage2Config:
+  """The run of a VIM upon the tokenizer in a working directory."""
+  steps = budget.vim_steps
+  transformer = _transformer(budget.vim_width, budget.vim_blocks)
+  base = Stage2Config(
+    model=VIMConfig(
+      dataclasses.replace(transformer, dropout=0.1),
+      grid_size=budget.image_size // budget.patch_size,
+      codebook_size=budget.codebook_size,
+      num_classes=0 if row.kind == PROBE else _OPENMOJI_CLASSES,
+    ),
+    data=_data(budget, data_dir),
+    optimizer=falling(1e-3, steps, final=0.05, beta_2=0.96, clip_norm=1.0),
+    run=_run(budget, steps, budget.vim_batch, seed),
+    tokenizer=tokenizer,
+  )
+  return config_lib.replace(base, row.changes)
+
+
+def probe(budget: Budget, vim: Stage2Config, seed: int) -> ProbeConfig:
+  """The probe of all blocks of a VIM, without rivals."""
+  config = presets.probe(budget.probe, vim)
+  return dataclasses.replace(
+    config,
+    block='all',
+    baselines=False,
+    run=dataclasses.replace(config.run, seed=seed),
+  )
+
+
+def fingerprint(row: Row, budget: Budget, rows: Mapping[str, Row]) -> str:
+  """A short hash of all that a row's figures depend on, but the seed.
+
+  A line of results counts for a row as long as this stays as it is.
+  """
+  parts = {'kind': row.kind, 'acceptance': row.acceptance}
+  if row.kind == TOKENIZER:
+    parts['config'] = config_lib.to_dict(stage1(row, budget, 0, ''))
+  else:
+    upon = rows[row.vim or row.tokenizer]
+    parts['upon'] = fingerprint(upon, budget, rows)
+  if row.kind in (VIM, PROBE):
+    vim = stage2(row, budget, 0, '', '')
+    parts['config'] = config_lib.to_dict(vim)
+    if row.kind == PROBE:
+      parts['probe'] = config_lib.to_dict(probe(budget, vim, 0))
+  if row.kind in (VIM, SAMPLES):
+    parts['samples'] = [budget.samples, budget.max_images, NETWORK, CLASSIFIER]
+  text = json.dumps(parts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sizes(path: str, width: int, blocks: int) -> dict[str, str]:
+  """The settings of a Transformer of other sizes."""
+  sizes = _transformer(width, blocks)
+  return {
+    f'{path}.{name}': str(getattr(sizes, name))
+    for name in ('num_blocks', 'num_heads', 'width', 'mlp_width')
+  }
+
+
+def _transformer(width: int, blocks: int) -> TransformerConfig:
+  return TransformerConfig(blocks, width // _HEAD_WIDTH or 1, width, 4 * width)
+
+
+def _data(budget: Budget, data_dir: str) -> DataConfig:
+  return DataConfig(
+    name='openmoji',
+    image_size=budget.image_size,
+    data_dir=data_dir,
+    crop='shift',
+    max_shift=1,
+  )
+
+
+def _run(budget: Budget, steps: int, batch_size: int, seed: int) -> RunConfig:
+  every = min(50, budget.checkpoint_every)
+  return RunConfig(
+    num_steps=steps,
+    precision='bfloat16',
+    batch_size=batch_size,
+    seed=seed,
+    steps_per_loop=every,
+    log_every=every,
+    eval_every=0,
+    picture_every=0,
+    checkpoint_every=budget.checkpoint_every,
+    keep_checkpoints=1,
+    eval_examples=budget.max_images,
+  )

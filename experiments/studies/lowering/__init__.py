@@ -1,0 +1,1 @@
+"""Work and memory of programs, counted without running them."""

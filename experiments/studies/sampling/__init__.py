@@ -1,0 +1,1 @@
+"""How guidance and rejection change samples."""

@@ -1,0 +1,1 @@
+"""How fast the work is, against what the machine can do."""

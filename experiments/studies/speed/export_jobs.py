@@ -1,0 +1,150 @@
+"""Jobs of what is served: loading a version, and a request to a warm one."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from experiments.studies.speed import counts
+from experiments.studies.speed.sizes import Sizes
+from experiments.studies.speed.timing import Job
+from export import (
+  headers,
+  sampler_module,
+  saved_model,
+  signatures,
+  tokenizer_module,
+  warmup,
+)
+from export.try_it import servables
+from vim_tf.config import PRECISIONS
+from vim_tf.config_checks import check_choice, check_least
+from vim_tf.jobs import restore
+from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """Settings of an exported tokenizer.
+
+  Attributes:
+    batch: Images of a request.
+    precision: 'float32' or 'bfloat16'.
+  """
+
+  batch: int
+  precision: str = 'float32'
+
+  def __post_init__(self):
+    check_least(self, 1, 'batch')
+    check_choice('precision', self.precision, PRECISIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedSampler(Exported):
+  """Settings of an exported sampler.
+
+  Attributes:
+    guidance_scale: 1 is none; else every image runs twice.
+    xla: Whether XLA compiles the loop.
+    frozen: Whether the weights are constants of the loop where they can be.
+  """
+
+  guidance_scale: float = 1.0
+  xla: bool = False
+  frozen: bool = True
+
+
+def load_tokenizer(
+  sizes: Sizes, settings: Exported, folder: pathlib.Path
+) -> Job:
+  """Loads a version of a tokenizer."""
+  return _load(_write_tokenizer(sizes, settings, folder))
+
+
+def load_sampler(
+  sizes: Sizes, settings: ExportedSampler, folder: pathlib.Path
+) -> Job:
+  """Loads a version of a sampler."""
+  return _load(_write_sampler(sizes, settings, folder))
+
+
+def request_codes(
+  sizes: Sizes, settings: Exported, folder: pathlib.Path
+) -> Job:
+  """Sends images to a warm tokenizer and gets their codes."""
+  config = sizes.stage1.model
+  servable = servables.Servable(
+    'tokenizer', _write_tokenizer(sizes, settings, folder)
+  )
+  shape = [settings.batch, config.image_size, config.image_size, 3]
+  inputs = {'images': np.random.default_rng(0).random(shape, np.float32)}
+  work = counts.Work(settings.batch * counts.encode(config), settings.precision)
+  return Job(
+    _request(servable, 'encode_images', inputs), work, 'image', settings.batch
+  )
+
+
+def request_images(
+  sizes: Sizes, settings: ExportedSampler, folder: pathlib.Path
+) -> Job:
+  """Asks a warm sampler for images."""
+  config = sizes.stage2.model
+  servable = servables.Servable(
+    'sampler', _write_sampler(sizes, settings, folder)
+  )
+  inputs = warmup.sampling_settings(settings.batch)
+  inputs['guidance_scale'][:] = settings.guidance_scale
+  rows = settings.batch * (1 if settings.guidance_scale == 1.0 else 2)
+  drawn = counts.sampling(config, rows, settings.precision)
+  decoded = settings.batch * counts.decode(sizes.joined_stage1.model)
+  work = dataclasses.replace(drawn, flops=drawn.flops + decoded)
+  return Job(
+    _request(servable, 'sample_images', inputs),
+    work,
+    'code',
+    settings.batch * config.num_codes,
+  )
+
+
+def _load(version: pathlib.Path) -> Job:
+  def call():
+    servables.Servable('model', version)
+
+  return Job(call, warm_up=False)
+
+
+def _request(servable: servables.Servable, signature: str, inputs: dict):
+  def call():
+    servable.predict(signature, inputs)
+
+  return call
+
+
+def _write_tokenizer(sizes, settings, folder) -> pathlib.Path:
+  model = vit_vqgan_model.ViTVQGAN(
+    sizes.stage1.model, dtype=restore.policy(settings.precision)
+  )
+  model.build()
+  module = tokenizer_module.Tokenizer(model, headers.Limits())
+  return _write(module, folder)
+
+
+def _write_sampler(sizes, settings, folder) -> pathlib.Path:
+  dtype = restore.policy(settings.precision)
+  vim = vim_model.VIM(sizes.stage2.model, dtype=dtype)
+  tokenizer = vit_vqgan_model.ViTVQGAN(sizes.joined_stage1.model, dtype=dtype)
+  for model in (vim, tokenizer):
+    model.build()
+  module = sampler_module.Sampler(
+    vim, tokenizer, headers.Limits(), settings.xla, settings.frozen
+  )
+  return _write(module, folder)
+
+
+def _write(
+  module: signatures.SignatureModule, folder: pathlib.Path
+) -> pathlib.Path:
+  export = saved_model.Export(module, class_names=(), config={}, warmup=())
+  return saved_model.write(export, folder)

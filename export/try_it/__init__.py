@@ -1,0 +1,1 @@
+"""A stand-in for TF Serving, with a page to try exports."""

@@ -1,0 +1,131 @@
+"""Test of the ablations by running them, of their record and of their page."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+from experiments.studies.ablations import budgets, page
+from experiments.studies.ablations import record as record_lib
+from experiments.studies.ablations import rows as rows_lib
+from tests import testing
+from tests.experiments import running
+
+# The tokenizer and the VIM that others stand upon are not among them.
+_NAMES = ('no_perceptual', 'accept_half', 'probe_shallow')
+_ROWS = f'^({"|".join(_NAMES)})$'
+
+
+class AblationsTest(tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'ablations'
+    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.binary = running.Binary('ablations')
+    # Of the runs themselves others test that they can be traced.
+    cls.enterClassContext(testing.eagerly())
+
+  def _run(self, *arguments):
+    return self.binary.run(
+      f'--workdir={self.root}', '--budget=tiny', '--seeds=0', *arguments
+    )
+
+  def test_rows_are_run_once_and_shown(self):
+    result = self._run(f'--rows={_ROWS}')
+    self.assertEqual(result.status, 0, result.error)
+    out = self.root / 'results'
+    lines = record_lib.read_lines(out / record_lib.LINES)
+    self.assertEqual(
+      [(line['row'], line['seed']) for line in lines],
+      [(name, 0) for name in _NAMES],
+    )
+    figures = {line['row']: line['figures'] for line in lines}
+    tokenizer = figures['no_perceptual']
+    self.assertBetween(tokenizer['usage'], 1 / 16, 1)
+    # Means over images: of the same images the larger PSNR is that of means.
+    self.assertGreaterEqual(
+      tokenizer['psnr'] + 1e-6, -10 * np.log10(tokenizer['l2'])
+    )
+    self.assertGreater(tokenizer['lpips'], 0)
+    self.assertGreater(figures['accept_half']['gfd'], 0)
+    probe = figures['probe_shallow']  # It has one block.
+    self.assertEqual(probe['top1_first'], probe['top1_last'])
+    self.assertEqual(probe['top1'], probe['top1_last'])
+    for name in ('originals', 'no_perceptual', 'accept_half'):
+      with Image.open(out / page.PICTURES / f'{name}.png') as image:
+        self.assertEqual(image.size[1], 32 + 4)  # One row and its margins.
+    text = (out / page.PAGE).read_text()
+    for name in (page.CHART, *page.SHEETS):
+      self.assertIn(f'({name})', text)
+      self.assertTrue((out / name).exists(), name)
+    self.assertIn('of the 24 rows', text)
+
+    # The second time there is nothing to do: not a checkpoint is touched.
+    before = running.snapshot(self.root)
+    result = self._run(f'--rows={_ROWS}')
+    self.assertEqual(result.status, 0, result.error)
+    self.assertIn('0 of 3 runs are left to do', result.error)
+    self.assertEqual(running.snapshot(self.root), before)
+
+    # A line that was lost comes back as it was, from the run's checkpoint.
+    file = out / record_lib.LINES
+    text = file.read_text().splitlines()
+    file.write_text('\n'.join([*text[1:], text[0][:20]]))
+    result = self._run('--rows=no_perceptual')
+    self.assertEqual(result.status, 0, result.error)
+    self.assertIn('all 4 steps are done', result.error)
+    again = record_lib.read_lines(file)
+    self.assertEqual([line['row'] for line in again], [*_NAMES[1:], _NAMES[0]])
+    self.assertEqual(again[-1]['figures'], tokenizer)
+
+  def test_bad_flags_are_told_in_one_line(self):
+    for flag, words in (
+      ('--rows=(', 'no regular expression'),
+      ('--rows=nothing', 'matches no row; there are base'),
+      ('--seeds=-1', 'whole numbers from 0'),
+      ('--seeds=', 'whole numbers from 0'),
+    ):
+      result = self._run(flag)
+      self.assertEqual(result.status, 1)
+      self.assertLen(result.error_lines, 1)
+      self.assertIn(words, result.error_lines[0])
+
+
+class RecordTest(tf.test.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.file = pathlib.Path(self.get_temp_dir()) / 'runs.jsonl'
+    self.file.unlink(missing_ok=True)
+    self.rows = rows_lib.make(budgets.BUDGETS['tiny'])
+
+  def _record(self, budget='tiny'):
+    return record_lib.Record(self.file, budget, self.rows)
+
+  def test_a_line_counts_for_its_settings_only(self):
+    self._record().add({'row': 'base', 'seed': 1, 'figures': {'l2': 0.5}})
+    record = self._record()
+    self.assertTrue(record.has('base', 1))
+    self.assertFalse(record.has('base', 0))
+    self.assertFalse(record.has('cnn', 1))
+    self.assertFalse(self._record('small').has('base', 1))
+    line = json.loads(self.file.read_text())
+    self.assertEqual(line['budget'], 'tiny')
+    self.file.write_text(json.dumps({**line, 'fingerprint': 'other'}) + '\n')
+    self.assertFalse(self._record().has('base', 1))
+
+  def test_time_left_is_that_of_the_kind(self):
+    clock = record_lib.Clock()
+    clock.add('tokenizer', 50.0)
+    clock.add('tokenizer', 70.0)
+    clock.add('probe', 30.0)
+    self.assertEqual(clock.left(['tokenizer', 'probe']), 'About 01:30 left.')
+    self.assertEqual(clock.left(['vim']), 'About 00:50 left.')
+    self.assertEqual(clock.left([]), 'About 00:00 left.')
+
+
+if __name__ == '__main__':
+  tf.test.main()

@@ -1,0 +1,214 @@
+"""The benchmark by running it, at tiny sizes: its records, what it refuses."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl.testing import absltest
+import numpy as np
+
+from experiments.studies.speed import counts, rows, sizes
+from tests.experiments import running
+
+_TINY = ('--sizes=tiny', '--seconds=0')
+_ROWS = (
+  'encode_bfloat16',
+  'lookup',
+  'stage1_step_16px_r1',
+  'stage2_step_float32',
+  'sampling_2_bfloat16_guided',
+  'export_tokenizer_load',
+  'export_sampler_request',
+  'input_jpeg',
+  'input_memory',
+  'input_codes',
+)
+
+
+class BenchmarkTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.binary = running.Binary('benchmark')
+
+  def _run(self, *arguments: str):
+    """The result, and what was printed to stdout."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+      result = self.binary.run(*_TINY, *arguments)
+    return result, out.getvalue()
+
+  def _records(self, *arguments: str) -> tuple[list[dict], list[str]]:
+    """The records of a run, and the lines that it printed."""
+    path = pathlib.Path(self.create_tempdir()) / 'records.jsonl'
+    result, out = self._run(f'--out={path}', *arguments)
+    self.assertEqual(result.status, 0, result.error)
+    lines = path.read_text().splitlines()
+    return list(map(json.loads, lines)), out.splitlines()
+
+  def test_records(self):
+    pattern = f'--rows=^({"|".join(_ROWS)})$'
+    records, lines = self._records(pattern, '--calls=2')
+    self.assertEqual(
+      [record['kind'] for record in records],
+      ['machine', *['row'] * len(_ROWS), 'ceilings'],
+    )
+    machine, *found, ceilings = records
+    self.assertEqual(machine['cores'], len(os.sched_getaffinity(0)))
+    self.assertEqual(tuple(record['row'] for record in found), _ROWS)
+    self.assertLen(lines, len(records) + 1)  # And the header.
+    for record, line in zip(found, lines[2:]):
+      with self.subTest(record['row']):
+        self._check_row(record, line, ceilings, calls=2)
+
+  def test_a_row_that_starts_a_process(self):
+    records, lines = self._records('--rows=^first_sample$', '--calls=1')
+    _, record, ceilings = records
+    self.assertEqual(record['row'], 'first_sample')
+    self._check_row(record, lines[2], ceilings, calls=1)
+
+  def _check_row(self, record: dict, line: str, ceilings: dict, calls: int):
+    seconds = record['all_seconds']
+    self.assertLen(seconds, record['calls'])
+    self.assertEqual(record['calls'], calls)
+    self.assertEqual(
+      (record['fastest'], record['seconds'], record['slowest']),
+      (min(seconds), np.median(seconds), max(seconds)),
+    )
+    self.assertGreater(record['peak_bytes'], 10 * 2**20)  # A Python at least.
+    self.assertTrue(line.startswith(record['row'] + ' '))
+    settings = record['settings']
+    if record['row'].startswith(('encode', 'lookup', 'stage', 'sampling')):
+      name, rate = record['limit'], record['limit_rate']
+      amount = record['bytes' if name == 'memory' else 'flops']
+      self.assertAlmostEqual(record['share'], amount / rate / record['seconds'])
+      self.assertLessEqual(rate, ceilings[name])
+      self.assertIn(f'{record["share"]:.1%} {name}', line)
+      self.assertGreater(record['first_seconds'], record['fastest'])
+    if record['row'].startswith('input'):
+      self.assertNotIn('share', record)
+      self.assertAlmostEqual(
+        record['per_second'], 4 * settings['batch'] / record['seconds']
+      )
+
+  def test_counts_of_a_row(self):
+    records, _ = self._records('--rows=^encode_float32$', '--calls=1')
+    config = sizes.SIZES['tiny']().stage1.model
+    self.assertEqual(records[1]['flops'], 2 * counts.encode(config))
+
+  def test_sizes_and_settings(self):
+    records, _ = self._records(
+      '--rows=lookup|decode',
+      '--calls=1',
+      '--set=stage1.model.codebook_size=48',
+      '--setting=xla=true',
+      '--setting=batch=3',
+    )
+    for record in records[1:-1]:
+      self.assertEqual(record['settings']['batch'], 3)
+      self.assertTrue(record['settings']['xla'])
+    *_, lookup, _ = records
+    self.assertEqual(lookup['row'], 'lookup')
+    self.assertEqual(lookup['flops'], 2 * (3 * 16) * 48 * 8)
+
+  def test_two_settings_in_turn(self):
+    records, lines = self._records(
+      '--rows=lookup|input_jpeg', '--calls=3', '--vs=xla=true'
+    )
+    self.assertEqual(
+      [record['kind'] for record in records],
+      ['machine', 'row', 'row', 'pair', 'ceilings'],
+    )
+    _, one, other, pair, _ = records
+    self.assertEqual(pair['settings'], one['settings'])
+    self.assertEqual(pair['vs'], {**one['settings'], 'xla': True})
+    self.assertEqual(pair['vs'], other['settings'])
+    self.assertEqual(
+      pair['ratios'],
+      [b / a for a, b in zip(one['all_seconds'], other['all_seconds'])],
+    )
+    self.assertLen(pair['ratios'], 3)
+    self.assertIn('xla=True instead of False', lines[4])
+    self.assertIn(f'{np.median(pair["ratios"]):.3f}', lines[4])
+
+  def test_profile(self):
+    records, lines = self._records(
+      '--rows=^lookup$', '--calls=1', '--vs=batch=3', '--profile=2'
+    )
+    self.assertEqual(
+      [record['kind'] for record in records],
+      ['machine', *['row', 'profile'] * 2, 'pair', 'ceilings'],
+    )
+    for row, profile in zip(records[1:5:2], records[2:5:2]):
+      self.assertEqual(profile['settings'], row['settings'])
+      self.assertLen(profile['operations'], 2)
+      for one in profile['operations']:
+        text = ' '.join(lines)
+        self.assertIn(f'{one["runs"]} x {one["operation"]}', text)
+
+  def test_list_tells_rows_and_settings(self):
+    result, out = self._run('--list', '--rows=sampling_1_float32$')
+    self.assertEqual(result.status, 0, result.error)
+    first, second = out.splitlines()
+    self.assertEqual(first.split()[0], 'sampling_1_float32')
+    self.assertIn('guidance_scale=1.0', second)
+
+  def test_names_are_those_of_the_issue_at_full_size(self):
+    names = [row.name for row in rows.rows(sizes.SIZES['paper']())]
+    self.assertLen(set(names), len(names))
+    for name in (
+      'stage1_step_64px_r1',
+      'stage1_step_256px',
+      'sampling_16_float32_guided',
+      'start_sample',
+    ):
+      self.assertIn(name, names)
+
+  def test_refused(self):
+    file = self.create_tempfile(content='a file').full_path
+    for arguments, texts in (
+      (['--rows=['], ('--rows=[', 'regular expression')),
+      (['--rows=nothing'], ('matches none of encode_float32',)),
+      (['--set=stage1.depth=3'], ("no setting 'depth'",)),
+      (['--set=matmul=0'], ('matmul is 0',)),
+      (['--set=matmul'], ('--set=matmul has no value',)),
+      (['--setting=speed=2'], ('None of the rows', 'speed')),
+      (['--vs=precision=float8', '--rows=encode'], ('float8', 'bfloat16')),
+      (['--vs=batch=0', '--rows=lookup'], ('batch is 0',)),
+      (
+        ['--rows=stage1', '--setting=adversarial=false'],
+        ('r1 is true', 'adversarial is false'),
+      ),
+      (['--rows=lookup', f'--out={file}'], (file, 'File exists')),
+      (['stray'], ("'stray' is not a flag",)),
+    ):
+      result, out = self._run(*arguments)
+      self.assertEqual(result.status, 1, result.error)
+      self.assertLen(result.error_lines, 1, result.error)
+      self.assertTrue(result.error_lines[0].startswith('error: '))
+      for text in texts:
+        self.assertIn(text, result.error_lines[0])
+      self.assertEqual(out, '')
+    self.assertEqual(pathlib.Path(file).read_text(), 'a file')
+
+  def test_threads(self):
+    result = subprocess.run(
+      [
+        *(sys.executable, '-m', 'experiments.studies.speed', *_TINY),
+        *('--rows=lookup', '--calls=1', '--threads=3'),
+      ],
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    self.assertEqual(result.returncode, 0, result.stderr)
+    self.assertIn(' 3 threads', result.stdout.splitlines()[0])
+
+
+if __name__ == '__main__':
+  absltest.main()

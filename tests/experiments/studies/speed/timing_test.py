@@ -1,0 +1,89 @@
+"""Times, their order, and the memory beside them."""
+
+import time
+
+from absl.testing import absltest
+import numpy as np
+
+from experiments.studies.speed import limits, timing
+from experiments.studies.speed.timing import Job, Times
+
+_NAP = 0.003
+_BLOCK = 200 * 2**20
+
+
+def _nap() -> None:
+  time.sleep(_NAP)
+
+
+class TimingTest(absltest.TestCase):
+  def test_in_turn_after_one_call_each(self):
+    order = []
+    jobs = [
+      Job(lambda: order.append('a')),
+      Job(lambda: order.append('b'), warm_up=False),
+      Job(lambda: order.append('c')),
+    ]
+    found = timing.measure(jobs, seconds=0.0, min_calls=3)
+    self.assertEqual(''.join(order), 'ac' + 3 * 'abc')
+    self.assertEqual([times.calls for times in found], [3, 3, 3])
+    self.assertIsNone(found[1].first)
+    self.assertGreater(found[0].first, 0.0)
+
+  def test_goes_on_for_the_time_that_is_given(self):
+    start = time.perf_counter()
+    (times,) = timing.measure([Job(_nap)], seconds=20 * _NAP, min_calls=1)
+    self.assertGreaterEqual(time.perf_counter() - start, 20 * _NAP)
+    self.assertGreaterEqual(times.fastest, _NAP)
+    self.assertLessEqual(times.fastest, times.median)
+    self.assertLessEqual(times.median, times.slowest)
+    self.assertLessEqual(times.calls, 20)
+
+  def test_summaries(self):
+    times = Times((3.0, 1.0, 8.0, 2.0))
+    self.assertEqual(
+      (times.calls, times.median, times.fastest, times.slowest),
+      (4, 2.5, 1.0, 8.0),
+    )
+    other = Times((6.0, 0.5, 8.0, 1.0))
+    self.assertEqual(timing.ratios(times, other), [2.0, 0.5, 1.0, 0.5])
+
+  def test_peak_memory_of_each_job(self):
+    before = timing.resident_bytes()
+    if before is None:
+      self.skipTest('This system does not tell of memory.')
+
+    def allocate():
+      np.ones([_BLOCK], np.uint8)  # Gone at once.
+
+    large, small = timing.measure(
+      [Job(allocate), Job(_nap)], seconds=0.0, min_calls=3
+    )
+    self.assertGreaterEqual(large.peak_bytes - before, 0.95 * _BLOCK)
+    self.assertLess(small.peak_bytes - before, 0.5 * _BLOCK)
+
+  def test_a_process_tells_of_its_own_memory(self):
+    peaks = iter([7, 30, 5, 20])
+    job = Job(lambda: next(peaks), own_process=True)
+    (times,) = timing.measure([job], seconds=0.0, min_calls=3)
+    self.assertEqual(times.peak_bytes, 30)
+
+
+class CeilingsTest(absltest.TestCase):
+  def test_the_highest_is_kept(self):
+    ceilings = limits.Ceilings(matmul=32, memory=2**12)
+    for kind in (limits.FLOAT32, limits.BFLOAT16, limits.MEMORY):
+      rates = [ceilings.measure(kind) for _ in range(4)]
+      self.assertGreater(min(rates), 0.0)
+      self.assertEqual(ceilings.best[kind], max(rates))
+
+  def test_larger_products_are_not_told_to_be_slower(self):
+    """A call's fixed cost weighs less: the rate is one of the product."""
+    small, large = (limits.Ceilings(size, 1) for size in (8, 256))
+    self.assertGreater(
+      large.measure(limits.FLOAT32), 10 * small.measure(limits.FLOAT32)
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,201 @@
+"""The likelihood of held-out codes: units, conditions, references, sources."""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import shutil
+
+from absl.testing import parameterized
+import numpy as np
+import tensorflow as tf
+
+from tests import testing
+from tests.experiments import running, tiny_runs
+from vim_tf import presets
+from vim_tf.config import UserError
+from vim_tf.data import pipeline, sources
+from vim_tf.jobs import encode as encode_job
+from vim_tf.jobs import evaluate_likelihood, restore
+from vim_tf.metrics import ngram
+from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+_CODES = 16  # Of one image.
+_HELD_OUT = sum(tiny_runs.HELD_OUT)
+_DRAWS = 2 * sum(tiny_runs.TRAIN)  # Of two passes.
+
+
+@functools.cache
+def _root() -> pathlib.Path:
+  """A folder with images, made once."""
+  root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'likelihood'
+  shutil.rmtree(root, ignore_errors=True)
+  tiny_runs.make_images(root / 'images')
+  return root
+
+
+def _restored(num_classes=2, label_drop=0.1):
+  """A tokenizer and a VIM with random weights, as if they were trained."""
+  first, second = presets.stage1('tiny'), presets.stage2('tiny')
+  data = dataclasses.replace(first.data, name=f'folder:{_root() / "images"}')
+  first = dataclasses.replace(first, data=data)
+  second = dataclasses.replace(
+    second,
+    model=dataclasses.replace(second.model, num_classes=num_classes),
+    data=data,
+    label_drop=label_drop,
+  )
+  tokenizer = vit_vqgan_model.ViTVQGAN(first.model)
+  vim = vim_model.VIM(second.model)
+  for model in (tokenizer, vim):
+    model.build()
+    testing.randomize(model)
+  return (
+    restore.Restored(tokenizer, first, {}, 7),
+    restore.Restored(vim, second, {}, 9),
+  )
+
+
+def _protocol(data, **kwargs):
+  return evaluate_likelihood.Protocol(
+    **{'data': data, 'max_images': 100, 'batch_size': 4, 'passes': 2, **kwargs}
+  )
+
+
+def _held_out(tokenizer):
+  data = tokenizer.config.data
+  images, labels = pipeline.evaluation_arrays(
+    sources.load(data, 'validation'), data
+  )
+  return tokenizer.model.encode(tf.constant(images)), labels
+
+
+def _bits(model, codes, labels) -> np.ndarray:
+  """Bits of each image's codes, from the softmax, in NumPy."""
+  logits = model(codes, tf.constant(labels, tf.int32)).numpy().astype(float)
+  chances = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  found = np.take_along_axis(chances, codes.numpy()[..., None], axis=-1)
+  return -np.log2(found[..., 0]).sum(axis=1)
+
+
+class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
+  def test_figures(self):
+    tokenizer, vim = _restored()
+    data = tokenizer.config.data
+    result = evaluate_likelihood.evaluate(tokenizer, vim, _protocol(data))
+    json.dumps(result)
+    figures = result['figures']
+    codes, labels = _held_out(tokenizer)
+    self.assertLen(labels, _HELD_OUT)
+    for prefix, ids in (('', labels), ('unconditional_', [2] * _HELD_OUT)):
+      bits = _bits(vim.model, codes, ids)
+      expected = {
+        'bits_per_code': bits.mean() / _CODES,
+        'bits_per_image': bits.mean(),
+        'bits_per_dimension': bits.mean() / (16 * 16 * 3),
+        'nats_per_code': bits.mean() / _CODES * math.log(2),
+        'nats_per_image': bits.mean() * math.log(2),
+        'nats_per_dimension': bits.mean() * math.log(2) / (16 * 16 * 3),
+        'bits_per_code_standard_error': (
+          bits.std(ddof=1) / _CODES / math.sqrt(_HELD_OUT)
+        ),
+      }
+      for name, value in expected.items():
+        self.assertAllClose(figures[prefix + name], value, 1e-5, 0.0, name)
+    self.assertNotEqual(
+      figures['bits_per_code'], figures['unconditional_bits_per_code']
+    )
+
+    # The counting models learn from the VIM's own first draws.
+    draws = pipeline.training_batches(
+      sources.load(data, 'train'),
+      data,
+      batch_size=_DRAWS,
+      seed=vim.config.run.seed,
+    )
+    learned = tokenizer.model.encode(next(iter(draws))['images'])
+    for name, value in ngram.reference_bits_per_code(
+      learned.numpy(), codes.numpy(), 32
+    ).items():
+      self.assertAllClose(figures[name], value)
+    self.assertEqual(figures['uniform_bits_per_code'], 5.0)
+    self.assertAllClose(
+      figures['share_of_order1'],
+      figures['bits_per_code'] / figures['order1_bits_per_code'],
+    )
+    protocol = result['protocol']
+    self.assertEqual(protocol['images'], _HELD_OUT)
+    self.assertEqual(protocol['train_draws'], _DRAWS)
+    self.assertEqual((protocol['vim_step'], protocol['tokenizer_step']), (9, 7))
+
+    # Neither the size of a batch nor a cache of codes changes a figure.
+    other = evaluate_likelihood.evaluate(
+      tokenizer, vim, _protocol(data, batch_size=7)
+    )
+    self.assertAllClose(other['figures'], figures, rtol=1e-5)
+    out = pathlib.Path(self.create_tempdir().full_path) / 'codes'
+    encode_job.encode(tokenizer, data, out, crops=2)
+    cached = evaluate_likelihood.evaluate(
+      tokenizer, vim, _protocol(data, codes=str(out), passes=3)
+    )
+    self.assertAllClose(cached['figures'], figures, rtol=1e-5)
+    self.assertStartsWith(cached['protocol']['codes'], 'cache ')
+    for name in ('data_fingerprint', 'train_data_fingerprint', 'images'):
+      self.assertEqual(cached['protocol'][name], protocol[name])
+    wrong, _ = _restored()
+    testing.randomize(wrong.model, seed=1)
+    with self.assertRaisesRegex(UserError, 'another tokenizer'):
+      evaluate_likelihood.evaluate(wrong, vim, _protocol(data, codes=str(out)))
+
+  @parameterized.parameters((2, 0.0), (0, 0.0))
+  def test_only_what_was_trained_is_measured(self, num_classes, label_drop):
+    tokenizer, vim = _restored(num_classes, label_drop)
+    protocol = _protocol(
+      tokenizer.config.data, max_images=4, max_train_codes=3 * _CODES
+    )
+    result = evaluate_likelihood.evaluate(tokenizer, vim, protocol)
+    names = set(result['figures'])
+    self.assertEmpty({n for n in names if n.startswith('unconditional')})
+    self.assertEqual(result['protocol']['conditional'], bool(num_classes))
+    self.assertEqual(result['protocol']['images'], 4)
+    self.assertEqual(result['protocol']['train_draws'], 3)
+
+  def test_another_size(self):
+    tokenizer, vim = _restored()
+    data = dataclasses.replace(tokenizer.config.data, image_size=32)
+    with self.assertRaisesRegex(UserError, '32 pixels, .* takes 16'):
+      evaluate_likelihood.evaluate(tokenizer, vim, _protocol(data))
+
+  def test_by_the_binary(self):
+    images, tokenizer = _root() / 'images', _root() / 'tokenizer'
+    tiny_runs.make_tokenizer(tokenizer, images)
+    tiny_runs.make_vim(_root() / 'vim', images, tokenizer)
+    binary = running.Binary('evaluate')
+    out = _root() / 'out'
+    run = ('--job=likelihood', f'--workdir={_root() / "vim"}', f'--out={out}')
+    result = binary.run(*run, '--batch_size=4', '--passes=2')
+    self.assertEqual((result.status, result.error_lines), (0, []))
+    found = json.loads((out / 'figures.json').read_text())
+    tokenizer, vim = restore.both(_root() / 'vim')
+    expected = evaluate_likelihood.evaluate(
+      tokenizer, vim, _protocol(vim.config.data)
+    )
+    self.assertEqual(found['protocol'], expected['protocol'])
+    self.assertAllClose(found['figures'], expected['figures'])
+    shutil.rmtree(out)
+    for flag, text in (
+      ('--num_samples=8', '--num_samples belongs to --job=generation'),
+      (f'--codes={images}', 'is not a cache of codes'),
+      (f'--workdir={_root() / "tokenizer"}', "'vit_vqgan', not 'vim'"),
+    ):
+      result = binary.run(*run, flag)
+      self.assertEqual(result.status, 1)
+      self.assertLen(result.error_lines, 1, result.error)
+      self.assertIn(text, result.error_lines[0])
+      self.assertFalse(out.exists())
+
+
+if __name__ == '__main__':
+  tf.test.main()

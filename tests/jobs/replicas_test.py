@@ -1,0 +1,122 @@
+"""Tests that 2 and 4 replicas train as one does, both stages.
+
+Each micro-batch is of four images wherever it is run: as one of four on one
+device, one of two on two, the only one on each of four. Hence also the groups
+of StyleGAN2's minibatch standard deviation are the same.
+"""
+
+import pathlib
+import shutil
+
+from absl.testing import parameterized
+import tensorflow as tf
+
+from tests.experiments import tiny_runs
+from tests.jobs import comparing
+from vim_tf import presets
+from vim_tf.config import ConfigError, replace
+from vim_tf.jobs import train_tokenizer, train_vim
+from vim_tf.training import strategy as strategy_lib
+
+_REPLICAS = 4
+_QKV_WIDTH = 3 * 32  # Of the tiny presets.
+_RUN = {
+  'run.num_steps': '5',
+  'run.batch_size': '16',
+  'run.log_every': '1',
+  'run.checkpoint_every': '5',
+  'run.eval_every': '0',
+  'run.picture_every': '0',
+  'optimizer.ema_decay': '0.5',
+}
+_STAGE1 = {
+  **_RUN,
+  'data.image_size': '8',
+  'model.image_size': '8',
+  'model.encoder.num_blocks': '1',
+  'model.decoder.num_blocks': '1',
+  'losses.adversarial': '0.1',
+  'adversarial.channel_multiplier': str(1 / 64),
+  'adversarial.r1_interval': '1',
+  'codebook.revival_interval': '1',
+  'codebook.revival_steps': '100',
+}
+
+
+def _strategy(replicas: int) -> tf.distribute.Strategy:
+  if replicas == 1:
+    return strategy_lib.make('one_device')
+  return tf.distribute.MirroredStrategy([f'cpu:{i}' for i in range(replicas)])
+
+
+class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'replicas'
+    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.images = cls.root / 'images'
+    tiny_runs.make_images(cls.images)
+    cls.tokenizer = cls.root / 'tokenizer'
+    tiny_runs.make_tokenizer(cls.tokenizer, cls.images)
+    cls.expected = {
+      stage: cls._train(stage, 1, f'{stage}-1') for stage in (1, 2)
+    }
+
+  @classmethod
+  def _train(cls, stage: int, replicas: int, name: str) -> pathlib.Path:
+    changes = {
+      'data.name': f'folder:{cls.images}',
+      'optimizer.accumulate': str(_REPLICAS // replicas),
+    }
+    path = cls.root / name
+    if stage == 1:
+      config = replace(presets.stage1('tiny'), {**_STAGE1, **changes})
+      train_tokenizer.train(config, str(path), _strategy(replicas))
+      return path
+    changes |= {
+      'tokenizer': str(cls.tokenizer),
+      'model.num_classes': '2',
+      'model.transformer.num_blocks': '1',
+    }
+    config = replace(presets.stage2('tiny'), {**_RUN, **changes})
+    train_vim.train(config, str(path), _strategy(replicas))
+    return path
+
+  @parameterized.product(stage=(1, 2), replicas=(2, _REPLICAS))
+  def test_equal_to_one(self, stage, replicas):
+    found = self._train(stage, replicas, f'{stage}-{replicas}')
+    told = comparing.assert_close(self, found, self.expected[stage], _QKV_WIDTH)
+    print(f'stage {stage}, {replicas} replicas: {told}')
+
+  def test_the_updates_are_there_to_be_compared(self):
+    rows = comparing.timeless_rows(self.expected[1])
+    steps = [row for row in rows if 'loss' in row]
+    self.assertEqual(
+      [row['step'] for row in steps if 'discriminator/r1' in row],
+      [1, 2, 3, 4, 5],
+    )
+    self.assertEqual(
+      [row['step'] for row in steps if 'codes_replaced' in row], [1, 2, 3, 4, 5]
+    )
+    self.assertGreater(steps[2]['codes_replaced'], 0)
+    names = comparing.read_checkpoint(self.expected[1])
+    self.assertTrue(any(name.startswith('average/') for name in names))
+
+  def test_batches_are_told(self):
+    self.assertEqual(
+      strategy_lib.describe(_strategy(_REPLICAS), 16),
+      '4 replica(s), batch 16 in all, 4 each',
+    )
+
+  def test_batch_that_does_not_divide(self):
+    with self.assertRaisesRegex(ConfigError, '18 does not divide over 4'):
+      strategy_lib.describe(_strategy(_REPLICAS), 18)
+
+
+if __name__ == '__main__':
+  cpu = tf.config.list_physical_devices('CPU')[0]
+  tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * _REPLICAS
+  )
+  tf.test.main()

@@ -1,0 +1,72 @@
+"""Runs test files in one process: python tests/run.py tests/nn tests/vim.
+
+Importing TensorFlow takes longer than most test files run, so Bazel's targets
+hold several of them. Arguments behind the files are absltest's, such as
+`-k draw` for the tests whose names hold that word.
+"""
+
+import importlib
+import pathlib
+import sys
+import unittest
+
+from absl.testing import absltest
+
+_ROOT = pathlib.Path(__file__).absolute().parents[1]
+
+
+def files_of(names: list[str]) -> list[pathlib.Path]:
+  """The test files that are named, folders standing for all below them.
+
+  Raises:
+    SystemExit: If a name is neither, or a folder holds none.
+  """
+  files = []
+  for name in names:
+    path = _ROOT / name
+    found = sorted(path.rglob('*_test.py')) if path.is_dir() else [path]
+    if not found or not all(file.is_file() for file in found):
+      sys.exit(f'error: {name} is no test file and no folder with test files.')
+    files += found
+  return files
+
+
+def collect(files: list[pathlib.Path]) -> dict[str, type[unittest.TestCase]]:
+  """The test cases of files, by a name that no two of them share.
+
+  Raises:
+    SystemExit: If a file holds none: it would pass without a test run.
+  """
+  cases = {}
+  for file in files:
+    parts = file.relative_to(_ROOT).with_suffix('').parts
+    module = importlib.import_module('.'.join(parts))
+    found = {
+      f'{module.__name__}.{name}'.replace('.', '_'): value
+      for name, value in vars(module).items()
+      if isinstance(value, type)
+      and issubclass(value, unittest.TestCase)
+      and value.__module__ == module.__name__
+    }
+    if not found:
+      sys.exit(f'error: {file} holds no test case.')
+    cases.update(found)
+  return cases
+
+
+def main():
+  """Runs the files that the command line names before its first flag."""
+  sys.path.insert(0, str(_ROOT))
+  arguments = sys.argv[1:]
+  count = next(
+    (i for i, text in enumerate(arguments) if text.startswith('-')),
+    len(arguments),
+  )
+  if not count:
+    sys.exit('error: name test files or folders, such as tests/nn.')
+  globals().update(collect(files_of(arguments[:count])))
+  absltest.main(argv=[sys.argv[0], *arguments[count:]])
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,263 @@
+"""How well a VIM predicts held-out codes, beside models that only count."""
+
+import dataclasses
+import math
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from vim_tf.config import DataConfig, UserError
+from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.jobs import restore
+from vim_tf.metrics import ngram
+from vim_tf.vim import model as model_lib
+
+_BITS_PER_NAT = 1.4426950408889634
+_CHANNELS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """What the figures are of; all of it goes into the JSON line.
+
+  Attributes:
+    data: The images: name, splits, size. Held-out ones are cropped at the
+      centre; those that the counting models learn from are augmented.
+    max_images: How many held-out images at most.
+    batch_size: Images at once; changes no figure.
+    codes: Folder of codes that `encode_dataset` made; '': they are made from
+      the images.
+    passes: Augmented passes over the training images that the counting models
+      learn from, drawn as the VIM's own were; of a cache, its crops at most.
+    max_train_codes: How many codes they learn from at most, for the memory.
+  """
+
+  data: DataConfig
+  max_images: int
+  batch_size: int = 32
+  codes: str = ''
+  passes: int = 7
+  max_train_codes: int = 2**25
+
+
+@dataclasses.dataclass(frozen=True)
+class _Codes:
+  """Codes to learn from and to be scored.
+
+  Attributes:
+    name: Data set.
+    splits: Names of the training split and the held-out one.
+    fingerprints: Those of both.
+    train: Training codes, int32 `[count, num_codes]`.
+    held_out: int32 `[images, num_codes]`.
+    labels: Class of each held-out image, int32 `[images]`.
+    origin: What 'codes' is in the protocol.
+  """
+
+  name: str
+  splits: tuple[str, str]
+  fingerprints: tuple[str, str]
+  train: np.ndarray
+  held_out: np.ndarray
+  labels: np.ndarray
+  origin: str
+
+
+def evaluate(
+  tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
+) -> dict:
+  """Measures the negative log-likelihood of held-out codes.
+
+  Figures are given per code, per image and per dimension, which is one of the
+  image's `image_size**2 * 3` values: the rate at which the codes describe an
+  image, not a likelihood of its pixels, which the decoder does not give. A
+  class-conditional model is given the true class; if it was trained with
+  label drop it is measured without, too ('unconditional_').
+
+  Args:
+    tokenizer: Makes the codes.
+    vim: The model to measure.
+    protocol: What to measure on, and how.
+
+  Returns:
+    Figures and protocol as one JSON object.
+
+  Raises:
+    UserError: If there are no images, or they or the codes are of another
+      size, tokenizer or data set.
+  """
+  if protocol.codes:
+    codes = _cached(tokenizer, vim, protocol)
+  else:
+    codes = _encoded(tokenizer, vim, protocol)
+  sizes = vim.config.model
+  classes = sizes.num_classes
+  figures = _figures(
+    _nats(vim.model, codes.held_out, codes.labels, protocol.batch_size),
+    protocol.data.image_size,
+  )
+  if classes and vim.config.label_drop:
+    none = np.full_like(codes.labels, classes)
+    nats = _nats(vim.model, codes.held_out, none, protocol.batch_size)
+    found = _figures(nats, protocol.data.image_size)
+    figures.update({f'unconditional_{k}': v for k, v in found.items()})
+  logging.info('Fitting the counting models to %d crops.', len(codes.train))
+  references = ngram.reference_bits_per_code(
+    codes.train, codes.held_out, sizes.codebook_size
+  )
+  figures.update(
+    {
+      **references,
+      'uniform_bits_per_code': math.log2(sizes.codebook_size),
+      'share_of_order1': (
+        figures['bits_per_code'] / references['order1_bits_per_code']
+      ),
+    }
+  )
+  return {
+    'job': 'likelihood',
+    'figures': figures,
+    'protocol': {
+      'data': codes.name,
+      'split': codes.splits[1],
+      'data_fingerprint': codes.fingerprints[1],
+      'images': len(codes.held_out),
+      'image_size': protocol.data.image_size,
+      'crop': 'center',
+      'num_codes': sizes.num_codes,
+      'codebook_size': sizes.codebook_size,
+      'conditional': bool(classes),
+      'label_drop': vim.config.label_drop,
+      'codes': codes.origin,
+      'train_split': codes.splits[0],
+      'train_data_fingerprint': codes.fingerprints[0],
+      'train_crop': protocol.data.crop,
+      'train_passes': protocol.passes,
+      'train_draws': len(codes.train),
+      'seed': vim.config.run.seed,
+      'precision': vim.config.run.precision,
+      'weights': 'average' if vim.config.optimizer.ema_decay else 'last',
+      'vim_step': vim.step,
+      'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
+      'tokenizer_step': tokenizer.step,
+    },
+  }
+
+
+def _figures(nats: np.ndarray, image_size: int) -> dict[str, float]:
+  """Figures of the codes' nats, float64 `[images, num_codes]`."""
+  num_codes = nats.shape[1]
+  per_image = nats.mean(axis=1)
+  mean = float(per_image.mean())
+  spread = float(per_image.std(ddof=1)) if len(nats) > 1 else math.nan
+  dimensions = image_size**2 * _CHANNELS
+  figures = {}
+  for unit, factor in (('nats', 1.0), ('bits', _BITS_PER_NAT)):
+    figures[f'{unit}_per_code'] = mean * factor
+    figures[f'{unit}_per_image'] = mean * factor * num_codes
+    figures[f'{unit}_per_dimension'] = mean * factor * num_codes / dimensions
+  figures['bits_per_code_standard_error'] = (
+    spread * _BITS_PER_NAT / math.sqrt(len(nats))
+  )
+  return figures
+
+
+def _nats(
+  model: model_lib.VIM, codes: np.ndarray, labels: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """Negative log-likelihood of each code, float64 `[images, num_codes]`."""
+
+  @tf.function(autograph=False)
+  def score(codes, labels):
+    return model_lib.negative_log_likelihood(model(codes, labels), codes)
+
+  parts = []
+  for start in range(0, len(codes), batch_size):
+    # The last batch is filled up, so that all are traced once.
+    part = np.arange(start, start + batch_size) % len(codes)
+    parts.append(score(tf.constant(codes[part]), tf.constant(labels[part])))
+  return np.concatenate(parts)[: len(codes)].astype(np.float64)
+
+
+def _encoded(
+  tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
+) -> _Codes:
+  """Codes of the images, made here."""
+  data = protocol.data
+  if data.image_size != tokenizer.config.model.image_size:
+    raise UserError(
+      f'The images are of {data.image_size} pixels, but the tokenizer takes '
+      f'{tokenizer.config.model.image_size}.'
+    )
+  train = sources.load(data, data.train_split)
+  held_out = sources.load(data, data.eval_split)
+  encode = tf.function(tokenizer.model.encode, autograph=False)
+  batch_size = protocol.batch_size
+  count = _count(train.num_examples, tokenizer.config.model.num_codes, protocol)
+  logging.info('Encoding %d augmented training images.', count)
+  draws = pipeline.training_batches(
+    train, data, batch_size=batch_size, seed=vim.config.run.seed
+  ).take(-(-count // batch_size))
+  learned = np.concatenate([encode(batch['images']) for batch in draws])
+  codes, labels = [], []
+  for batch in pipeline.evaluation_batches(
+    held_out, data, batch_size=batch_size, max_examples=protocol.max_images
+  ):
+    keep = batch['mask'].numpy() > 0
+    codes.append(encode(batch['images']).numpy()[keep])
+    labels.append(batch['labels'].numpy()[keep])
+  return _Codes(
+    train.name,
+    (train.split, held_out.split),
+    (train.fingerprint, held_out.fingerprint),
+    learned[:count],
+    np.concatenate(codes),
+    np.concatenate(labels),
+    'made from the images',
+  )
+
+
+def _cached(
+  tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
+) -> _Codes:
+  """Codes of a cache."""
+  cache = code_cache.CodeCache(protocol.codes)
+  cache.check_fits(
+    dataclasses.replace(vim.config, data=protocol.data),
+    restore.fingerprint(tokenizer.model),
+  )
+  count = _count(
+    cache.train.num_examples,
+    cache.description.num_codes,
+    dataclasses.replace(
+      protocol, passes=min(protocol.passes, cache.train.crops)
+    ),
+  )
+  draws = code_cache.training_batches(
+    cache,
+    batch_size=protocol.batch_size,
+    seed=vim.config.run.seed,
+    balance_classes=protocol.data.balance_classes,
+  ).take(-(-count // protocol.batch_size))
+  held_out = [
+    {name: x[batch['mask'] > 0] for name, x in batch.items()}
+    for batch in code_cache.evaluation_batches(
+      cache, batch_size=protocol.batch_size, max_examples=protocol.max_images
+    ).as_numpy_iterator()
+  ]
+  return _Codes(
+    cache.description.data.name,
+    (cache.train.split, cache.evaluation.split),
+    (cache.train.fingerprint, cache.evaluation.fingerprint),
+    np.concatenate([batch['codes'] for batch in draws])[:count],
+    np.concatenate([batch['codes'] for batch in held_out]),
+    np.concatenate([batch['labels'] for batch in held_out]),
+    f'cache {cache.fingerprint}',
+  )
+
+
+def _count(examples: int, num_codes: int, protocol: Protocol) -> int:
+  """Draws that the counting models learn from."""
+  most = max(1, protocol.max_train_codes // num_codes)
+  return min(protocol.passes * examples, most)

@@ -1,0 +1,259 @@
+"""How good a VIM's samples are, with the whole protocol."""
+
+import dataclasses
+import pathlib
+
+from absl import logging
+import numpy as np
+
+from vim_tf.config import DataConfig, UserError
+from vim_tf.jobs import pictures, restore, scoring
+from vim_tf.jobs import sample as sample_job
+from vim_tf.metrics import classifiers, feature_networks
+from vim_tf.metrics import generation as scores_lib
+from vim_tf.vim import sampling as sampling_lib
+
+_SHOWN = 64  # Images of a class in its gallery.
+_COLUMNS = 8
+MIXES = ('data', 'equal')
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """What the figures are of; all of it goes into the JSON line.
+
+  Attributes:
+    data: The real images: name, splits, size. The crop is the centre.
+    max_images: Real images of a split at most.
+    num_samples: How many samples are scored.
+    class_mix: 'data': classes as often as in the split of the reference;
+      'equal': all alike.
+    seed: Seed of the first sample; the next ones count up.
+    sampling: How codes are drawn.
+    acceptance: Share of the candidates that the classifier keeps.
+    classifier: The classifier, if the acceptance is below 1.
+    network: The network that scores.
+    reference: File of reference features; '': they are made of
+      `reference_split`.
+    save_reference: File to keep them in; '': none.
+    reference_split: Split that the distances are from; '': training, as is
+      usual for samples (and is not for reconstructions).
+    batch_size: Images at once; in float32 it changes no figure.
+  """
+
+  data: DataConfig
+  max_images: int = 50_000
+  num_samples: int = 1000
+  class_mix: str = 'data'
+  seed: int = 0
+  sampling: sampling_lib.SamplingConfig = sampling_lib.SamplingConfig()
+  acceptance: float = 1.0
+  classifier: str = 'head:efficientnet_lite2'
+  network: str = feature_networks.DEFAULT
+  reference: str = ''
+  save_reference: str = ''
+  reference_split: str = ''
+  batch_size: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """What samples of one model are drawn with and held against.
+
+  Attributes:
+    sampler: Draws.
+    judge: Scores.
+    classifier: Selects; None if nothing is selected.
+    ids: Class of each sample.
+    baselines: Figures of real images and reconstructions, by name.
+    facts: What the protocol says of the models and the data.
+  """
+
+  sampler: sample_job.Sampler
+  judge: scoring.Judge
+  classifier: classifiers.Classifier | None
+  ids: np.ndarray
+  baselines: dict
+  facts: dict
+
+
+def prepare(
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  protocol: Protocol,
+  folder: pathlib.Path | None = None,
+) -> Bench:
+  """Loads the networks and measures the real images.
+
+  Args:
+    tokenizer: Turns codes into images.
+    vim: The model.
+    protocol: What to measure, and how.
+    folder: Where trained heads are kept; None: nowhere.
+
+  Raises:
+    UserError: If something of the protocol does not fit the model, or the
+      network that selects is the one that scores.
+  """
+  data = scoring.Data(protocol.data, protocol.max_images, protocol.batch_size)
+  selecting = protocol.acceptance < 1
+  if selecting:  # Told before anything is measured.
+    scoring.check_conditional(vim)
+    _check_names(protocol)
+  source = data.source(protocol.data.train_split)
+  names, num_classes = list(source.class_names), vim.config.model.num_classes
+  if num_classes and names != vim.record['class_names']:
+    raise UserError(
+      f'The classes of {source.name} are not those of the model, so that its '
+      'samples cannot be compared: choose the data it was trained on.'
+    )
+  judge, counts = scoring.load_judge(
+    protocol.network,
+    data,
+    reference=protocol.reference,
+    save_reference=protocol.save_reference,
+    reference_split=protocol.reference_split,
+    folder=folder,
+  )
+  classifier = None
+  if selecting:
+    classifier = scoring.load_classifier(
+      protocol.classifier, vim, data, folder, judge.network
+    )
+  sampler = sample_job.Sampler(tokenizer.model, vim.model)
+  return Bench(
+    sampler,
+    judge,
+    classifier,
+    scoring.spread(
+      protocol.num_samples,
+      num_classes,
+      counts if protocol.class_mix == 'data' else None,
+    ),
+    _baselines(tokenizer, judge, data),
+    {
+      'data': source.name,
+      'data_fingerprint': source.fingerprint,
+      'held_out_split': protocol.data.eval_split,
+      'image_size': protocol.data.image_size,
+      'crop': scoring.CROP,
+      'reference': judge.reference.protocol(),
+      'network': judge.network.name,
+      'network_source': judge.network.source,
+      'vim_fingerprint': restore.fingerprint(vim.model),
+      'vim_step': vim.step,
+      'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
+      'precision': vim.model.dtype_policy.name,
+    },
+  )
+
+
+def evaluate(
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  protocol: Protocol,
+  folder: pathlib.Path | None = None,
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """Draws samples and scores them.
+
+  Args:
+    tokenizer: Turns codes into images.
+    vim: The model.
+    protocol: What to measure, and how.
+    folder: Where trained heads are kept; None: nowhere.
+
+  Returns:
+    Figures and protocol as one JSON object, and a uint8 gallery of each
+    class by file name. The figures hold those of the samples (see
+    `judging.Judge.score_features`), beside them those of the held-out images
+    and of their reconstructions, prefixed so, and the floor, real against
+    real within the reference.
+
+  Raises:
+    UserError: See `prepare`.
+  """
+  bench = prepare(tokenizer, vim, protocol, folder)
+  logging.info('%d samples are being drawn.', protocol.num_samples)
+  kept = draw(bench, protocol)
+  labels = bench.ids if vim.config.model.num_classes else None
+  figures = bench.judge.score(kept.images, labels)
+  protocol_row = {
+    'num_samples': len(kept.codes),
+    'class_mix': protocol.class_mix,
+    'seed': protocol.seed,
+    'sampling': vars(protocol.sampling),
+    'acceptance': protocol.acceptance,
+    'num_candidates': kept.num_candidates,
+    **bench.facts,
+    **selection_facts(bench),
+  }
+  result = {
+    'job': 'generation',
+    'figures': {**figures, **bench.baselines},
+    'protocol': protocol_row,
+  }
+  return result, galleries(kept.images, labels)
+
+
+def selection_facts(bench: Bench) -> dict:
+  """What the protocol says of the classifier, if there is one."""
+  if bench.classifier is None:
+    return {}
+  return {
+    'classifier': bench.classifier.name,
+    'classifier_source': bench.classifier.source,
+    'classifier_facts': bench.classifier.facts,
+  }
+
+
+def draw(bench: Bench, protocol: Protocol):
+  """The samples of a protocol, with its rejection."""
+  return bench.sampler.keep_best(
+    bench.ids,
+    protocol.seed,
+    protocol.sampling,
+    acceptance=protocol.acceptance,
+    classifier=bench.classifier,
+    batch_size=protocol.batch_size,
+  )
+
+
+def galleries(
+  images: np.ndarray, labels: np.ndarray | None
+) -> dict[str, np.ndarray]:
+  """A grid of each class's first images, by file name."""
+  images = images / np.float32(255)
+  if labels is None:
+    return {'samples.png': pictures.grid(images[:_SHOWN], _COLUMNS)}
+  return {
+    f'class-{label:04d}.png': pictures.grid(
+      images[labels == label][:_SHOWN], _COLUMNS
+    )
+    for label in np.unique(labels)
+  }
+
+
+def _check_names(protocol: Protocol):
+  """Refuses one network for both purposes before any is loaded."""
+  selecting = protocol.classifier.removeprefix(classifiers.HEAD)
+  classifiers.check_independent(
+    protocol.classifier, selecting, protocol.network, protocol.network
+  )
+
+
+def _baselines(
+  tokenizer: restore.Restored, judge: scoring.Judge, data: scoring.Data
+) -> dict:
+  """What the scores are of real images, and of what the tokenizer leaves."""
+  figures = {}
+  split = data.config.eval_split
+  for prefix, through in (
+    ('held_out_', None),
+    ('reconstructed_', sample_job.reconstructor(tokenizer.model)),
+  ):
+    real = data.read(judge.network, split, through)
+    found = judge.score_features(real.features, real.logits, real.labels)
+    figures.update({f'{prefix}{key}': value for key, value in found.items()})
+    figures[f'{prefix}images'] = len(real.labels)
+  floor = scores_lib.floor(judge.reference.features, judge.network.name)
+  return {**figures, **floor}

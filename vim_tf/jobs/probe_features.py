@@ -1,0 +1,148 @@
+"""What a linear probe looks at: VIM's blocks, and what they must beat.
+
+Every function here makes an extractor: from images to features by name. Names
+of blocks end with their index.
+"""
+
+from collections.abc import Callable
+import re
+
+from absl import logging
+import tensorflow as tf
+
+from vim_tf.config import Stage1Config, UserError
+from vim_tf.config_probe import ProbeConfig
+from vim_tf.jobs import restore
+from vim_tf.probe import features as features_lib
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vim import model as vim_model
+
+BATCH = 64
+"""Images at once; changes no feature."""
+
+BLOCK, UNTRAINED = 'block_', 'untrained_block_'
+PIXELS, CODE_VECTORS, CODE_COUNTS = 'pixels', 'code_vectors', 'code_counts'
+NETWORK = 'network'
+
+_MOST_PIXELS = 64  # Side of an image whose pixels are a baseline.
+
+Extractor = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+def block_index(name: str) -> int | None:
+  """Index of the block that features are of; None if of none."""
+  found = re.fullmatch(f'({BLOCK}|{UNTRAINED})([0-9]+)', name)
+  return int(found[2]) if found else None
+
+
+def check_block(vim: vim_model.VIM, block: int | None):
+  """Raises a `UserError` if a VIM has no such block."""
+  count = vim.config.transformer.num_blocks
+  if block is not None and block >= count:
+    raise UserError(
+      f'There is no block {block}: the VIM has the blocks 0 to {count - 1}.'
+    )
+
+
+def warn(tokenizer: restore.Restored, vim: restore.Restored):
+  """Says in words what keeps the features from being those of the paper."""
+  if uses_labels(tokenizer):
+    logging.warning(
+      'The tokenizer was trained with the perceptual loss, whose VGG16 has '
+      'seen the labels of ImageNet: what a probe finds here was not learned '
+      'without labels. The paper probes a tokenizer that was trained with '
+      '--perceptual_weight=0 (3.3).'
+    )
+  if vim.config.model.num_classes:
+    logging.warning(
+      'The VIM is class-conditional: it learned with labels, and is now fed '
+      "'no class'. The paper probes an unconditional VIM (--num_classes=0)."
+    )
+    if not vim.config.label_drop:
+      logging.warning(
+        "The VIM never met 'no class' in its training, because label_drop "
+        'was 0: its features may be poor.'
+      )
+
+
+def uses_labels(tokenizer: restore.Restored) -> bool:
+  """Whether a network trained with labels has shaped the codes."""
+  config = tokenizer.config
+  while config.finetune_decoder_of:  # The codes are those of that run.
+    try:
+      config = workdir_lib.read_config(
+        config.finetune_decoder_of, 'vit_vqgan', Stage1Config
+      )
+    except UserError:
+      logging.warning(
+        'The codes are those of %s, which cannot be read: nobody knows '
+        'whether the perceptual loss has shaped them.',
+        config.finetune_decoder_of,
+      )
+      return False
+  return config.losses.perceptual > 0
+
+
+def extractor(
+  tokenizer: restore.Restored, vim: restore.Restored, config: ProbeConfig
+) -> Extractor:
+  """Of the VIM, its codes, the pixels and an ImageNet network."""
+  encode, vectors = tokenizer.model.encode, tokenizer.model.quantizer.lookup
+  network = None
+  if config.network:
+    from vim_tf.metrics import feature_networks  # Brings TF-GAN.
+
+    network = feature_networks.load(config.network)
+
+  @tf.function(autograph=False)
+  def compute(images):
+    codes = encode(images)
+    found = _blocks(vim.model, codes, config.fixed_block)
+    if config.baselines:
+      found[PIXELS] = pixels(images)
+      found[CODE_VECTORS] = tf.reduce_mean(vectors(codes), axis=1)
+      found[CODE_COUNTS] = tf.reduce_mean(
+        tf.one_hot(codes, tokenizer.config.model.codebook_size), axis=1
+      )
+    return found
+
+  def with_network(images):
+    return {**compute(images), NETWORK: network(images)[0]}
+
+  return with_network if network else compute
+
+
+def untrained_extractor(
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  config: ProbeConfig,
+  seed: int,
+) -> Extractor:
+  """Of a VIM of the same sizes with random weights, on the same codes."""
+  tf.keras.utils.set_random_seed(seed)
+  model = vim_model.VIM(
+    vim.config.model, dtype=vim.model.dtype_policy.name, name='untrained'
+  )
+  model.build()
+
+  @tf.function(autograph=False)
+  def compute(images):
+    codes = tokenizer.model.encode(images)
+    found = _blocks(model, codes, config.fixed_block)
+    return {f'untrained_{name}': value for name, value in found.items()}
+
+  return compute
+
+
+def pixels(images: tf.Tensor) -> tf.Tensor:
+  """Raw pixels, `[batch, num_values]`; large images are made smaller."""
+  if images.shape[1] > _MOST_PIXELS:
+    images = tf.image.resize(images, [_MOST_PIXELS, _MOST_PIXELS], 'area')
+  return tf.reshape(images, [-1, images.shape[1] * images.shape[2] * 3])
+
+
+def _blocks(model, codes, block: int | None) -> dict[str, tf.Tensor]:
+  found = features_lib.block_features(model, codes, block)
+  if block is None:
+    return found
+  return {features_lib.block_name(block): found[features_lib.block_name(block)]}

@@ -1,0 +1,310 @@
+"""Puts the outcomes of probes together: figures, a table, a curve by block."""
+
+import collections
+from collections.abc import Mapping, Sequence
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from vim_tf.config_probe import ProbeConfig
+from vim_tf.jobs import curves, probe_features, restore
+from vim_tf.jobs import probe as probe_job
+
+_NAMES = {
+  'untrained_vim': 'the best block of an untrained VIM',
+  probe_features.PIXELS: 'raw pixels',
+  probe_features.CODE_VECTORS: 'the mean code vector',
+  probe_features.CODE_COUNTS: 'the counts of the codes',
+  probe_features.NETWORK: 'a network trained on ImageNet',
+}
+
+
+def write(
+  path: str | os.PathLike,
+  outcomes: Sequence[probe_job.Outcome],
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  config: ProbeConfig,
+) -> dict:
+  """Writes `figures.json` and `accuracy_by_block.png`, if there are several.
+
+  Args:
+    path: The probe's working directory.
+    outcomes: One for each seed.
+    tokenizer: What was probed,
+    vim: and how:
+    config: all of it goes into the protocol.
+
+  Returns:
+    What `summarize` gives.
+  """
+  figures = summarize(outcomes)
+  write_record(
+    path,
+    {
+      'job': 'probe',
+      'figures': figures,
+      'protocol': protocol(tokenizer, vim, config),
+    },
+  )
+  return figures
+
+
+def write_record(path: str | os.PathLike, record: Mapping):
+  """Writes a record of 'figures' and 'protocol', and draws the curve."""
+  path = pathlib.Path(path)
+  (path / 'figures.json').write_text(json.dumps(record) + '\n')
+  if len(record['figures']['blocks']) > 1:
+    picture = curves.png({'VIM': [panel(record['figures'])]})
+    (path / 'accuracy_by_block.png').write_bytes(picture)
+
+
+def most_common(chosen: Sequence[int]) -> int:
+  """What was chosen most often; of equals what was chosen first."""
+  return collections.Counter(chosen).most_common(1)[0][0]
+
+
+def summarize(outcomes: Sequence[probe_job.Outcome]) -> dict:
+  """Figures over all seeds, as JSON.
+
+  Args:
+    outcomes: One for each seed.
+
+  Returns:
+    'top1' and 'top5' of the block that the validation part chose, with
+    'top1_standard_error' over the seeds (null for one) and
+    'top1_image_error', the standard error of a share of so few held-out
+    images; 'best_block', the index chosen most often, and
+    'best_block_by_seed'; 'largest_class', the share of the most frequent
+    class; 'baselines', by name the same figures and the
+    'margin' of the VIM over it with its 'margin_standard_error' over the
+    seeds and 'margin_image_error' over the images; 'blocks', for each block
+    'validation_top1' and, where measured, 'top1' and 'top5'.
+  """
+  chosen = [probe_features.block_index(o.best_block) for o in outcomes]
+  names = [o.best_block for o in outcomes]
+  best = most_common(chosen)
+  right = _right(outcomes, names)
+  figures = {
+    'best_block': best,
+    'best_block_by_seed': chosen,
+    'num_blocks': len(_blocks(outcomes, probe_features.BLOCK)),
+    **_measured(outcomes, names),
+    'held_out_images': len(right),
+    'largest_class': outcomes[0].largest_class,
+    'baselines': {},
+    'blocks': _by_block(outcomes, probe_features.BLOCK),
+  }
+  rivals = {
+    name: [name] * len(outcomes) for name in _NAMES if name in outcomes[0].top1
+  }
+  if outcomes[0].best_untrained:
+    rivals['untrained_vim'] = [o.best_untrained for o in outcomes]
+    figures['untrained_blocks'] = _by_block(outcomes, probe_features.UNTRAINED)
+  for rival in (name for name in _NAMES if name in rivals):
+    difference = [
+      o.top1[ours] - o.top1[theirs]
+      for o, ours, theirs in zip(outcomes, names, rivals[rival])
+    ]
+    apart = right - _right(outcomes, rivals[rival])
+    figures['baselines'][rival] = {
+      **_measured(outcomes, rivals[rival]),
+      'margin': float(np.mean(difference)),
+      'margin_standard_error': _number(probe_job.standard_error(difference)),
+      'margin_image_error': _number(probe_job.standard_error(apart)),
+    }
+  figures['seeds'] = len(outcomes)
+  return figures
+
+
+def _measured(outcomes, names) -> dict:
+  top1 = [o.top1[name] for o, name in zip(outcomes, names)]
+  top5 = [o.top5[name] for o, name in zip(outcomes, names)]
+  return {
+    'top1': float(np.mean(top1)),
+    'top1_standard_error': _number(probe_job.standard_error(top1)),
+    'top1_image_error': _number(
+      probe_job.standard_error(_right(outcomes, names))
+    ),
+    'top5': float(np.mean(top5)),
+    'l2': [o.penalty[name] for o, name in zip(outcomes, names)],
+  }
+
+
+def _right(outcomes, names) -> np.ndarray:
+  """For each held-out image the share of seeds that were right."""
+  return np.mean([o.right[name] for o, name in zip(outcomes, names)], axis=0)
+
+
+def _blocks(outcomes, prefix: str) -> list[str]:
+  return [name for name in outcomes[0].validation if name.startswith(prefix)]
+
+
+def _by_block(outcomes, prefix: str) -> list[dict]:
+  rows = []
+  for name in _blocks(outcomes, prefix):
+    values = [o.validation[name] for o in outcomes]
+    row = {
+      'block': probe_features.block_index(name),
+      'validation_top1': float(np.mean(values)),
+      'validation_top1_standard_error': _number(
+        probe_job.standard_error(values)
+      ),
+    }
+    if all(name in o.top1 for o in outcomes):
+      row.update(_measured(outcomes, [name] * len(outcomes)))
+    rows.append(row)
+  return rows
+
+
+def panel(figures: Mapping) -> curves.Panel:
+  """Accuracy by block, on held-out images if every block was measured there.
+
+  Args:
+    figures: What `summarize` gives.
+  """
+  held_out = all('top1' in row for row in figures['blocks'])
+  key = 'top1' if held_out else 'validation_top1'
+  lines = [
+    curves.Line(
+      name,
+      [row['block'] for row in rows],
+      [100 * row[key] for row in rows],
+      [100 * (row[f'{key}_standard_error'] or 0.0) for row in rows],
+    )
+    for name, rows in (
+      ('untrained VIM', figures.get('untrained_blocks')),
+      ('VIM', figures['blocks']),
+    )
+    if rows
+  ]
+  baselines = figures['baselines'] if held_out else {}
+  what = 'held-out images' if held_out else 'the validation part'
+  return curves.Panel(
+    'Linear probe by block',
+    f'top-1 on {what}, %',
+    lines,
+    {
+      _NAMES[name]: 100 * row['top1']
+      for name, row in baselines.items()
+      if name != 'untrained_vim'
+    },
+    axis='block, from 0',
+  )
+
+
+def in_words(figures: Mapping) -> list[str]:
+  """The figures as lines of text, the honest sentence about the peak last."""
+  errors = figures['top1_standard_error'] is not None
+  lines = [
+    f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}',
+  ]
+
+  def line(name, row):
+    text = f'{name:36} {100 * row["top1"]:6.1f}% {100 * row["top5"]:6.1f}%'
+    if 'margin' in row:
+      text += f' {100 * row["margin"]:+9.1f}'
+      if errors:
+        text += f' ± {100 * row["margin_standard_error"]:.1f}'
+    lines.append(text)
+
+  line(f'VIM, block {figures["best_block"]}, chosen on validation', figures)
+  for name, row in figures['baselines'].items():
+    line(_NAMES[name], row)
+  if errors:
+    lines.append(
+      f'± is the standard error over {figures["seeds"]} seeds; that of '
+      f'{figures["held_out_images"]} held-out images is '
+      f'{100 * figures["top1_image_error"]:.1f} points.'
+    )
+  return [*lines, peak(figures)]
+
+
+def peak(figures: Mapping) -> str:
+  """One sentence on where the curve is highest."""
+  blocks = figures['blocks']
+  if len(blocks) < 3:
+    return 'Too few blocks to speak of a middle.'
+  key = 'top1' if all('top1' in row for row in blocks) else 'validation_top1'
+  values = [row[key] for row in blocks]
+  highest = int(np.argmax(values))
+  text = (
+    f'The curve is highest at block {highest} of 0 to {len(blocks) - 1} '
+    f'({100 * max(values):.1f}%; the first has {100 * values[0]:.1f}%, the '
+    f'last {100 * values[-1]:.1f}%)'
+  )
+  if 0 < highest < len(blocks) - 1:
+    end = 0 if values[0] > values[-1] else -1
+    error = math.hypot(*(_error(blocks[i], key) for i in (highest, end)))
+    if values[highest] - values[end] <= 2 * error:
+      return f'{text}, within two standard errors of an end: no peak is shown.'
+    return f'{text}: inside, as in the paper (figure 3).'
+  return f'{text}: at an end, where the paper has its peak in the middle.'
+
+
+def _error(row: Mapping, key: str) -> float:
+  """Over the seeds; of a single seed that of the images, where there is one."""
+  for name in (f'{key}_standard_error', 'top1_image_error'):
+    if row.get(name) is not None:
+      return row[name]
+  return 0.0
+
+
+def protocol(
+  tokenizer: restore.Restored, vim: restore.Restored, config: ProbeConfig
+) -> dict:
+  """What the figures are of, as JSON."""
+  return {
+    'data': config.data.name,
+    'train_split': config.data.train_split,
+    'held_out_split': config.data.eval_split,
+    'image_size': config.data.image_size,
+    'passes': config.passes,
+    'views': config.views,
+    'crop': config.data.crop if config.passes else 'center',
+    'normalize': config.normalize,
+    'validation_share': config.validation_share,
+    'labels_per_class': config.labels_per_class,
+    'penalties': list(config.penalties),
+    'steps': config.run.num_steps,
+    'batch_size': config.run.batch_size,
+    'first_seed': config.run.seed,
+    'network': config.network,
+    'block': config.block,
+    'vim_fingerprint': restore.fingerprint(vim.model),
+    'vim_step': vim.step,
+    'vim_num_classes': vim.config.model.num_classes,
+    'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
+    'tokenizer_step': tokenizer.step,
+    'tokenizer_saw_perceptual_loss': probe_features.uses_labels(tokenizer),
+  }
+
+
+def flat(figures: Mapping) -> dict:
+  """The figures that a report shows, none of them nested.
+
+  Args:
+    figures: What `summarize` gives.
+
+  Returns:
+    'top1' and 'largest_class' as there, the top-1 of each baseline by its
+    name; 'standard_error' of such a share, 'block' and 'peak' in words.
+  """
+  error = 100 * figures['top1_image_error']
+  return {
+    'top1': figures['top1'],
+    **{name: row['top1'] for name, row in figures['baselines'].items()},
+    'largest_class': figures['largest_class'],
+    'standard_error': (
+      f'{error:.1f} points, for {figures["held_out_images"]} held-out images'
+    ),
+    'block': f'{figures["best_block"]}, counted from 0',
+    'peak': peak(figures),
+  }
+
+
+def _number(value: float) -> float | None:
+  return None if math.isnan(value) else value

@@ -1,0 +1,231 @@
+"""A folder of samples: PNGs, a grid, and a JSON that makes them again."""
+
+import dataclasses
+import pathlib
+
+from absl import logging
+import numpy as np
+from PIL import Image
+
+from vim_tf.config import ConfigError, UserError, from_dict
+from vim_tf.jobs import pictures, restore
+from vim_tf.jobs import sample as sample_job
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vim import sampling
+
+FILE = 'samples.json'
+
+_SELECTION = ('acceptance', 'classifier', 'num_candidates', 'completed')
+_POLICIES = ('float32', 'mixed_bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """Images that were drawn, and how.
+
+  Attributes:
+    ids: Class of each image, `[count]`.
+    seeds: Seed of each.
+    codes: int32 `[count, num_codes]`.
+    config: How codes were drawn.
+    batch_size: Images at once.
+    prefix: Codes that each image starts from, maybe none.
+    probabilities: What the classifier gave each; None without rejection.
+    selection: How they were selected, for the record.
+  """
+
+  ids: np.ndarray
+  seeds: np.ndarray
+  codes: np.ndarray
+  config: sampling.SamplingConfig
+  batch_size: int
+  prefix: np.ndarray
+  probabilities: np.ndarray | None = None
+  selection: dict = dataclasses.field(default_factory=dict)
+
+
+def models_facts(tokenizer: restore.Restored, vim: restore.Restored) -> dict:
+  """What must be the same for the same images."""
+  return {
+    'step': vim.step,
+    'vim_fingerprint': restore.fingerprint(vim.model),
+    'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
+  }
+
+
+def write(
+  out: pathlib.Path,
+  samples: Samples,
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  workdir: str,
+):
+  """Writes a folder of samples.
+
+  Args:
+    out: The folder, which is there.
+    samples: What was drawn.
+    tokenizer: Turns the codes into images: here, and in one way, so that the
+      same codes give the same files.
+    vim: What drew them.
+    workdir: Its working directory.
+  """
+  images = decode(tokenizer, samples.codes, samples.batch_size)
+  names = vim.record['class_names']
+  rows = []
+  for i, image in enumerate(images):
+    class_id, seed = int(samples.ids[i]), int(samples.seeds[i])
+    file = f'{class_id:04d}-{seed}.png'
+    Image.fromarray(image).save(out / file)
+    row = {
+      'file': file,
+      'class_id': class_id,
+      'class_name': names[class_id] if vim.config.model.num_classes else '',
+      'seed': seed,
+      'codes': samples.codes[i].tolist(),
+    }
+    if samples.probabilities is not None:
+      row['probability'] = float(samples.probabilities[i])
+    rows.append(row)
+  grid = pictures.grid(images / np.float32(255), _columns(samples.ids))
+  Image.fromarray(grid).save(out / 'grid.png')
+  workdir_lib.write_json(
+    out / FILE,
+    {
+      'workdir': workdir,
+      **models_facts(tokenizer, vim),
+      'precision': vim.model.dtype_policy.name,
+      'batch_size': samples.batch_size,
+      'sampling': vars(samples.config),
+      'prefix': samples.prefix.tolist(),
+      **samples.selection,
+      'samples': rows,
+    },
+  )
+
+
+def decode(
+  tokenizer: restore.Restored, codes: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """Codes to uint8 images, in batches of one size."""
+  reconstruct = sample_job.decoder(tokenizer.model)
+  images = []
+  for start in range(0, len(codes), batch_size):
+    part = np.arange(start, start + batch_size) % len(codes)
+    images.append(reconstruct(codes[part])[: len(codes) - start])
+  return np.concatenate(images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """What `write` noted.
+
+  Attributes:
+    path: The file.
+    values: All of it.
+    samples: The same as an object.
+    precision: Policy that the models computed in.
+  """
+
+  path: str
+  values: dict
+  samples: Samples
+  precision: str
+
+  def check_models(self, tokenizer: restore.Restored, vim: restore.Restored):
+    """Refuses models that did not draw these samples."""
+    for key, found in models_facts(tokenizer, vim).items():
+      if self.values[key] != found:
+        raise UserError(
+          f'The samples of {self.path} are of another model: their {key} is '
+          f'{self.values[key]}, but that of the one given is {found}.'
+        )
+
+
+def read(path: str) -> Record:
+  """Reads what `write` noted.
+
+  Raises:
+    UserError: If the file cannot be read, or holds something else.
+  """
+  try:
+    values = workdir_lib.read_json(path)
+    rows = values['samples']
+    samples = Samples(
+      ids=np.array([row['class_id'] for row in rows]),
+      seeds=np.array([row['seed'] for row in rows]),
+      codes=np.array([row['codes'] for row in rows], np.int32),
+      config=from_dict(sampling.SamplingConfig, values['sampling']),
+      batch_size=values['batch_size'],
+      prefix=np.array(values['prefix'], np.int32),
+      probabilities=(
+        np.array([row['probability'] for row in rows])
+        if rows and 'probability' in rows[0]
+        else None
+      ),
+      selection={
+        key: value for key, value in values.items() if key in _SELECTION
+      },
+    )
+    precision = values['precision']
+    if precision not in _POLICIES:
+      raise ValueError(f'precision is {precision!r}')
+    _ = [values[key] for key in ('step', 'vim_fingerprint')]
+    if samples.codes.ndim != 2:
+      raise ValueError('its codes are not all of one length')
+  except OSError as error:
+    raise UserError(
+      f'Cannot read --from_json={path}: {error.strerror}.'
+    ) from error
+  except ConfigError:
+    raise
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{path} is no {FILE} of this program ({type(error).__name__}: {error}).'
+    ) from error
+  return Record(path, values, samples, precision)
+
+
+def draw_again(
+  record: Record, tokenizer: restore.Restored, vim: restore.Restored
+) -> int:
+  """Draws the codes of a record from their seeds.
+
+  Returns:
+    Of how many images the codes differ from those noted: 0, unless another
+    machine or another TensorFlow rounds otherwise.
+
+  Raises:
+    UserError: If the models are others.
+  """
+  record.check_models(tokenizer, vim)
+  samples = record.samples
+  sampler = sample_job.Sampler(tokenizer.model, vim.model)
+  length = len(samples.prefix)
+  prefix = np.zeros([vim.config.model.num_codes], np.int32)
+  prefix[:length] = samples.prefix
+  different = 0
+  for start in range(0, len(samples.ids), samples.batch_size):
+    part = np.arange(start, start + samples.batch_size) % len(samples.ids)
+    codes = sampler.codes(
+      samples.ids[part], samples.seeds[part], samples.config, prefix, length
+    )
+    wrong = np.any(codes != samples.codes[part], axis=1)
+    different += int(wrong[: len(samples.ids) - start].sum())
+  if different:
+    logging.warning(
+      '%d of %d images are drawn otherwise on this machine; the files are made '
+      'of the codes in %s.',
+      different,
+      len(samples.ids),
+      record.path,
+    )
+  return different
+
+
+def _columns(ids: np.ndarray) -> int:
+  """One row a class, if there are several with equally many images."""
+  _, counts = np.unique(ids, return_counts=True)
+  if len(counts) > 1 and len(set(counts)) == 1:
+    return int(counts[0])
+  return int(np.ceil(len(ids) ** 0.5))

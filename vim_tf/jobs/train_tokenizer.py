@@ -1,0 +1,250 @@
+"""Trains a tokenizer: a config in, a working directory out."""
+
+from absl import logging
+import tensorflow as tf
+
+from vim_tf.config import Stage1Config, UserError, to_dict
+from vim_tf.config_faults import STOP, Faults
+from vim_tf.data import pipeline, sources
+from vim_tf.jobs import pictures, restore
+from vim_tf.metrics import codebook as codebook_metrics
+from vim_tf.metrics import reconstruction
+from vim_tf.training import loop, optimizers, workers
+from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vit_vqgan import lpips
+from vim_tf.vit_vqgan import model as model_lib
+from vim_tf.vit_vqgan import step as step_lib
+
+_PICTURES = 16
+_EVAL_BATCH = 64
+
+
+def train(
+  config: Stage1Config,
+  path: str,
+  strategy: tf.distribute.Strategy,
+  title: str = 'ViT-VQGAN',
+  faults: Faults = STOP,
+):
+  """Trains to the last step, or goes on from where a run stopped.
+
+  Args:
+    config: Every setting.
+    path: The working directory.
+    strategy: Where replicas run.
+    title: What the progress bar says.
+    faults: What to do about bad examples and a loss that is not finite.
+
+  Raises:
+    UserError: Bad data, a directory of another run, a non-finite loss.
+  """
+  # Whatever can be refused is, before data are read or anything is written.
+  workdir_lib.make_folder(path)
+  logging.info(strategy_lib.describe(strategy, config.run.batch_size))
+  _check_micro_batches(config, strategy.num_replicas_in_sync)
+  start = _start(config)
+  with strategy.scope():
+    perceptual = load_perceptual(config)
+  source = sources.load(
+    config.data, config.data.train_split, faults.on_bad_example
+  )
+  held_out = sources.load(
+    config.data, config.data.eval_split, faults.on_bad_example
+  )
+  strategy_lib.check_input(strategy, source.random_access, source.name)
+  facts = {
+    'class_names': list(source.class_names),
+    'data_fingerprint': source.fingerprint,
+    'data_licence': source.licence,
+  }
+  if start is not None:
+    facts['start_fingerprint'] = restore.fingerprint(start)
+  workdir = workdir_lib.Workdir(
+    path, 'vit_vqgan', config, facts, workers.is_chief(strategy)
+  )
+  tf.keras.utils.set_random_seed(config.run.seed)
+  if config.run.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  with strategy.scope():
+    step, model = build(config, start, perceptual)
+
+  figures = Figures(model)
+
+  def evaluate():
+    return figures(
+      pipeline.evaluation_batches(
+        held_out,
+        config.data,
+        batch_size=_EVAL_BATCH,
+        max_examples=config.run.eval_examples,
+      ),
+    )
+
+  def draw():
+    batches = pipeline.evaluation_batches(
+      held_out, config.data, batch_size=_PICTURES
+    )
+    images = next(iter(batches))['images']
+    return {
+      'reconstructions': pictures.pairs(
+        images, model.decode(model.encode(images))
+      )
+    }
+
+  loop.train(
+    step,
+    config.run,
+    workdir,
+    lambda first, context: pipeline.training_batches(
+      source,
+      config.data,
+      batch_size=config.run.batch_size,
+      seed=config.run.seed,
+      start_step=first,
+      input_context=context,
+    ),
+    strategy,
+    evaluate,
+    draw,
+    title,
+    faults,
+  )
+
+
+def _check_micro_batches(config: Stage1Config, replicas: int):
+  """Refuses a batch that does not divide into micro-batches."""
+  size, parts = config.run.batch_size // replicas, config.optimizer.accumulate
+  if size % parts:
+    raise UserError(
+      f'A replica has {size} images a step, which do not divide into '
+      f'accumulate={parts} micro-batches.'
+    )
+
+
+def _start(config: Stage1Config) -> model_lib.ViTVQGAN | None:
+  """The tokenizer whose decoder is fine-tuned, if one is."""
+  folder = config.finetune_decoder_of
+  if not folder:
+    return None
+  start = restore.tokenizer(folder)
+  theirs = workdir_lib.flat(to_dict(start.config.model))
+  for name, value in workdir_lib.flat(to_dict(config.model)).items():
+    if value != theirs[name]:
+      raise UserError(
+        f'model.{name} is {value}, but {theirs[name]} in {folder}, whose '
+        'decoder is to be fine-tuned: leave that setting (and --preset and '
+        '--config) out to have its sizes.'
+      )
+  return start.model
+
+
+def load_perceptual(config: Stage1Config) -> lpips.LPIPS | None:
+  """LPIPS, if the loss has it."""
+  if not config.losses.perceptual:
+    return None
+  return lpips.LPIPS(
+    config.perceptual.weights_file,
+    sha256=config.perceptual.weights_sha256,
+    dtype='bfloat16' if config.run.precision == 'bfloat16' else 'float32',
+  )
+
+
+def build(
+  config: Stage1Config,
+  start: model_lib.ViTVQGAN | None,
+  perceptual: lpips.LPIPS | None,
+):
+  """The training step, and the model that is evaluated.
+
+  Args:
+    config: Every setting.
+    start: The tokenizer whose decoder is fine-tuned; None: a new one is
+      trained whole.
+    perceptual: What `load_perceptual` gave.
+  """
+  dtype = restore.policy(config.run.precision)
+
+  def new_model():
+    model = model_lib.ViTVQGAN(
+      config.model, recompute=config.run.recompute, dtype=dtype
+    )
+    model.build()
+    return model
+
+  def trained(model):
+    if start is not None:
+      return model.decoder_variables
+    return model.trainable_variables
+
+  model, average = new_model(), None
+  if start is not None:
+    model.set_weights(start.get_weights())
+  if config.optimizer.ema_decay:
+    average = new_model()
+    average.set_weights(model.get_weights())
+  optimizer = optimizers.Optimizer(
+    config.optimizer,
+    trained(model),
+    trained(average) if average else None,
+  )
+  discriminator = discriminator_optimizer = None
+  if config.losses.adversarial:
+    from vim_tf.vit_vqgan import discriminators
+
+    discriminator = discriminators.make(
+      config.adversarial, config.model.image_size, dtype
+    )
+    discriminator_optimizer = optimizers.Optimizer(
+      config.discriminator_optimizer, discriminator.trainable_variables
+    )
+  step = step_lib.TokenizerStep(
+    config,
+    model,
+    optimizer,
+    average,
+    perceptual,
+    discriminator,
+    discriminator_optimizer,
+    trained(model),
+  )
+  return step, average or model
+
+
+class Figures:
+  """Reconstruction and codebook figures over held-out batches.
+
+  Args:
+    model: The tokenizer.
+  """
+
+  def __init__(self, model: model_lib.ViTVQGAN):
+    self._codebook_size = model.config.codebook_size
+    # Kept, so that every evaluation of a run uses the same trace.
+    self._measure = tf.function(
+      lambda images: _measure(model, images), autograph=False
+    )
+
+  def __call__(self, batches: tf.data.Dataset) -> dict[str, float]:
+    """Measures.
+
+    Args:
+      batches: 'images' and 'mask', as `pipeline.evaluation_batches` gives
+        them.
+
+    Returns:
+      What `reconstruction.summarize` and `codebook.CodebookMeter` give.
+    """
+    meter = codebook_metrics.CodebookMeter(self._codebook_size)
+    means = reconstruction.MeanAccumulator()
+    for batch in batches:
+      keep = batch['mask'].numpy() > 0
+      codes, values = self._measure(batch['images'])
+      meter.update(codes.numpy()[keep])
+      means.update({name: x.numpy()[keep] for name, x in values.items()})
+    return {**reconstruction.summarize(means.result()), **meter.result()}
+
+
+def _measure(model, images):
+  codes = model.encode(images)
+  return codes, reconstruction.per_image(images, model.decode(codes))

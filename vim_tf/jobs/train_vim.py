@@ -1,0 +1,246 @@
+"""Trains a VIM on the codes of a tokenizer: a config in, a directory out."""
+
+from collections.abc import Callable
+import dataclasses
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from vim_tf.config import Stage2Config, check_stages_match
+from vim_tf.config_faults import STOP, Faults
+from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.jobs import pictures, restore
+from vim_tf.training import loop, optimizers, workers
+from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
+from vim_tf.vim import decoding, sampling
+from vim_tf.vim import model as model_lib
+from vim_tf.vim import step as step_lib
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+_PICTURES = 18
+_EVAL_BATCH = 64
+_BITS_PER_NAT = 1.4426950408889634
+
+
+def train(
+  config: Stage2Config,
+  path: str,
+  strategy: tf.distribute.Strategy,
+  title: str = 'VIM',
+  faults: Faults = STOP,
+):
+  """Trains to the last step, or goes on from where a run stopped.
+
+  Args:
+    config: Every setting; `config.tokenizer` names the stage-1 run.
+    path: The working directory.
+    strategy: Where replicas run.
+    title: What the progress bar says.
+    faults: What to do about bad examples and a loss that is not finite.
+
+  Raises:
+    UserError: Bad data, a tokenizer of other sizes, a directory of another
+      run, a non-finite loss.
+  """
+  workdir_lib.make_folder(path)  # Told before any data are read.
+  logging.info(strategy_lib.describe(strategy, config.run.batch_size))
+  with strategy.scope():
+    tokenizer = restore.tokenizer(config.tokenizer)
+  check_stages_match(tokenizer.config.model, config)
+  fingerprint = restore.fingerprint(tokenizer.model)
+  if config.codes:
+    examples = _cached_examples(config, fingerprint, faults)
+    strategy_lib.check_input(strategy, True, config.codes)
+  else:
+    examples = _online_examples(config, faults, strategy)
+  facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
+  workdir = workdir_lib.Workdir(
+    path, 'vim', config, facts, workers.is_chief(strategy)
+  )
+  tf.keras.utils.set_random_seed(config.run.seed)
+  if config.run.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  with strategy.scope():
+    step, model = build(config, tokenizer.model.encode)
+  decoder = decoding.Decoder(model)
+
+  figures = Figures(model, tokenizer.model)
+
+  def evaluate():
+    return figures(examples.held_out())
+
+  def draw():
+    classes = np.arange(_PICTURES) % max(1, config.model.num_classes)
+    codes = decoder(classes, np.arange(_PICTURES), sampling.SamplingConfig())
+    images = tokenizer.model.decode(tf.constant(codes))
+    return {'samples': pictures.grid(images, columns=6)}
+
+  loop.train(
+    step,
+    config.run,
+    workdir,
+    examples.training,
+    strategy,
+    evaluate,
+    draw,
+    title,
+    faults,
+  )
+
+
+def build(config: Stage2Config, encode: Callable | None):
+  """The training step, and the model that is evaluated.
+
+  Args:
+    config: Every setting.
+    encode: See `step_lib.VIMStep`.
+  """
+  dtype = restore.policy(config.run.precision)
+
+  def new_model():
+    model = model_lib.VIM(
+      config.model, recompute=config.run.recompute, dtype=dtype
+    )
+    model.build()
+    return model
+
+  model, average = new_model(), None
+  if config.optimizer.ema_decay:
+    average = new_model()
+    average.set_weights(model.get_weights())
+  optimizer = optimizers.Optimizer(
+    config.optimizer,
+    model.trainable_variables,
+    average.trainable_variables if average else None,
+  )
+  step = step_lib.VIMStep(config, model, optimizer, encode, average)
+  return step, average or model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+  """Where the batches of a run come from.
+
+  Attributes:
+    facts: What `config.json` says of them.
+    training: From a step and an input pipeline to its share of the endless
+      batches from that step on.
+    held_out: One pass over held-out examples.
+  """
+
+  facts: dict
+  training: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
+  held_out: Callable[[], tf.data.Dataset]
+
+
+def _online_examples(
+  config: Stage2Config, faults: Faults, strategy: tf.distribute.Strategy
+) -> _Examples:
+  """Images, of which each step makes codes, as in the paper (5.2)."""
+  source = sources.load(
+    config.data, config.data.train_split, faults.on_bad_example
+  )
+  held_out = sources.load(
+    config.data, config.data.eval_split, faults.on_bad_example
+  )
+  strategy_lib.check_input(strategy, source.random_access, source.name)
+  classes = len(source.class_names)
+  if config.model.num_classes not in (0, classes):
+    raise workdir_lib.WorkdirError(
+      f'model.num_classes is {config.model.num_classes}, but {source.name} '
+      f'has {classes} classes: set it to {classes}, or to 0 for an '
+      'unconditional model.'
+    )
+  return _Examples(
+    {
+      'class_names': list(source.class_names),
+      'data_fingerprint': source.fingerprint,
+      'data_licence': source.licence,
+    },
+    lambda first, context: pipeline.training_batches(
+      source,
+      config.data,
+      batch_size=config.run.batch_size,
+      seed=config.run.seed,
+      start_step=first,
+      input_context=context,
+    ),
+    lambda: pipeline.evaluation_batches(
+      held_out,
+      config.data,
+      batch_size=_EVAL_BATCH,
+      max_examples=config.run.eval_examples,
+    ),
+  )
+
+
+def _cached_examples(
+  config: Stage2Config, fingerprint: str, faults: Faults
+) -> _Examples:
+  """Codes of a cache, the held-out ones too: no image is read."""
+  cache = code_cache.CodeCache(config.codes, faults.on_bad_example)
+  cache.check_fits(config, fingerprint)
+  return _Examples(
+    {
+      'class_names': list(cache.description.class_names),
+      'data_fingerprint': cache.train.fingerprint,
+      'data_licence': cache.description.licence,
+      'codes_fingerprint': cache.fingerprint,
+    },
+    lambda first, context: code_cache.training_batches(
+      cache,
+      batch_size=config.run.batch_size,
+      seed=config.run.seed,
+      start_step=first,
+      input_context=context,
+      balance_classes=config.data.balance_classes,
+    ),
+    lambda: code_cache.evaluation_batches(
+      cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
+    ),
+  )
+
+
+class Figures:
+  """Negative log-likelihood of held-out images' codes.
+
+  Args:
+    model: The VIM.
+    tokenizer: Makes the codes of batches that hold images.
+  """
+
+  def __init__(self, model: model_lib.VIM, tokenizer: vit_vqgan_model.ViTVQGAN):
+    def nats(batch):
+      codes = batch.get('codes')
+      if codes is None:
+        codes = tokenizer.encode(batch['images'])
+      logits = model(codes, batch['labels'])
+      found = model_lib.negative_log_likelihood(logits, codes)
+      return tf.reduce_mean(found, axis=1)
+
+    # Kept, so that every evaluation of a run uses the same trace.
+    self._nats = tf.function(nats, autograph=False)
+
+  def __call__(self, batches: tf.data.Dataset) -> dict[str, float]:
+    """Measures.
+
+    Args:
+      batches: 'codes' or 'images', 'labels' and 'mask'.
+
+    Returns:
+      'nats_per_code', 'bits_per_code' and 'images'.
+    """
+    values = np.concatenate(
+      [
+        self._nats(batch).numpy()[batch['mask'].numpy() > 0]
+        for batch in batches
+      ]
+    )
+    mean = float(values.mean())
+    return {
+      'nats_per_code': mean,
+      'bits_per_code': mean * _BITS_PER_NAT,
+      'images': len(values),
+    }
