@@ -1,7 +1,7 @@
 """Runs test files in one process: python tests/run.py tests/nn tests/vim.
 
 Importing TensorFlow takes longer than most test files run, so Bazel's targets
-hold several of them. Arguments behind the files are absltest's, such as
+hold several of them. Arguments behind the files are unittest's, such as
 `-k draw` for the tests whose names hold that word.
 """
 
@@ -65,7 +65,7 @@ def main():
   if not count:
     sys.exit('error: name test files or folders, such as tests/nn.')
   globals().update(collect(files_of(arguments[:count])))
-  absltest.main(argv=[sys.argv[0], *arguments[count:]])
+  absltest.main(argv=[sys.argv[0], '--', *arguments[count:]])
 
 
 if __name__ == '__main__':
