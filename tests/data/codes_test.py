@@ -128,16 +128,19 @@ def _crops(data, make_source=_source) -> dict[str, list]:
   }
 
 
-def _write(folder, crops=None, examples=41, **changes):
-  """Writes a cache whose shards hold a batch each."""
-  description = _description(**changes)
+def _parts(examples=41) -> dict[str, codes_writer.Part]:
   fingerprint = _source().fingerprint
-  parts = {
+  return {
     'train': codes_writer.Part('train', fingerprint, examples, _CROPS),
     'evaluation': codes_writer.Part('validation', 'e1', 41, 1),
   }
+
+
+def _write(folder, crops=None, examples=41, **changes):
+  """Writes a cache whose shards hold a batch each."""
+  description = _description(**changes)
   crops = crops or _crops(description.data)
-  codes_writer.write(folder, description, parts, crops, _BATCH, 1)
+  codes_writer.write(folder, description, _parts(examples), crops, _BATCH, 1)
 
 
 def _everything(split) -> np.ndarray:
@@ -371,6 +374,23 @@ class CodesTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(first, again)
     self.assertEqual(first, self.cache.fingerprint)
     self.assertNotEqual(first, other)
+
+  def test_shards_that_are_written_one_by_one(self):
+    """As by many workers, of which one was lost while it wrote."""
+    description, parts = _description(), _parts()
+    shards = codes_writer.plan(description, parts, _BATCH, 1)
+    with codes_writer.new_folder(self._new) as folder:
+      for shard in reversed(shards):
+        own = slice(shard.examples.start // _BATCH, None)
+        crops = [iter(crop[own]) for crop in _crops(_data())[shard.part]]
+        codes_writer.write_shard(folder, description, shard, crops)
+      (folder / 'train-codes-00000-of-00003.npy.writing-0').touch()
+      codes_writer.finish(folder, description, parts, shards)
+    names = sorted(path.name for path in self.cache.path.iterdir())
+    self.assertEqual(sorted(path.name for path in self._new.iterdir()), names)
+    for name in names:
+      expected = (self.cache.path / name).read_bytes()
+      self.assertEqual((self._new / name).read_bytes(), expected)
 
   # -------------------------------------------------------- refused: writing
 

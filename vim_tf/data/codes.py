@@ -82,11 +82,10 @@ class Description:
       ('codes', self.codebook_size),
       ('labels', len(self.class_names)),
     ):
-      low, high = arrays[kind].min(), arrays[kind].max()
-      if not 0 <= low <= high < limit:
-        raise ValueError(
-          f'{kind} range from {low} to {high}, but must be in [0, {limit}).'
-        )
+      x = arrays[kind]
+      if x.size and not 0 <= x.min() <= x.max() < limit:
+        found = f'{kind} range from {x.min()} to {x.max()}'
+        raise ValueError(f'{found}, but must be in [0, {limit}).')
 
 
 class Split:

@@ -209,6 +209,8 @@ def finish(
   shards: list[Shard],
 ):
   """Writes the manifest of a folder in which all shards are."""
+  for path in folder.glob('*.writing-*'):
+    path.unlink()  # Of a worker that was lost.
 
   def entry(path):
     array = np.load(path, mmap_mode='r')
