@@ -3,17 +3,17 @@
   ./bazelw run //experiments:encode_dataset -- \
     --workdir=runs/tokenizer --out=codes --crops=10
 
-It writes TFRecords of codes, of every training image in several augmented crops
-and of every held-out one in its centre crop, and `manifest.json`, which says
-what they are of. The data are those of the tokenizer's run, unless flags say
-otherwise.
+It writes NumPy arrays of codes, of every training image in several augmented
+crops and of every held-out one in its centre crop, and `manifest.json`, which
+says what they are of. The data are those of the tokenizer's run, unless flags
+say otherwise.
 """
 
 from absl import flags
 
 from experiments import encoding_flags
 from experiments import flags as flags_lib
-from vim_tf.data import code_cache_writer
+from vim_tf.data import codes_writer
 from vim_tf.jobs import encode as encode_job
 from vim_tf.jobs import restore
 
@@ -23,7 +23,7 @@ encoding_flags.define()
 def main():
   """Encodes with the settings of the flags."""
   given = flags.FLAGS
-  code_cache_writer.check_new(given.out)  # Told before any data are read.
+  codes_writer.check_new(given.out)  # Told before any data are read.
   tokenizer = restore.tokenizer(given.workdir)
   encode_job.encode(
     tokenizer,

@@ -4,8 +4,8 @@
     --workdir=runs/tokenizer --out=codes --crops=10 \
     --beam_option=--runner=FlinkRunner --beam_option=--flink_master=host:8081
 
-It takes the flags of `encode_dataset` and writes the same files, record for
-record. Without options it runs on this machine. It needs the packages of
+It takes the flags of `encode_dataset` and writes the same files, byte for
+byte. Without options it runs on this machine. It needs the packages of
 requirements-beam.lock; all paths must mean the same on all machines.
 """
 
@@ -14,7 +14,7 @@ from absl import flags
 from experiments import encoding_flags
 from experiments import flags as flags_lib
 from vim_tf.config import UserError
-from vim_tf.data import code_cache_writer
+from vim_tf.data import codes_writer
 from vim_tf.jobs import restore
 
 encoding_flags.define()
@@ -38,7 +38,7 @@ def main():
       'requirements-beam.lock.'
     ) from error
   given = flags.FLAGS
-  code_cache_writer.check_new(given.out)
+  codes_writer.check_new(given.out)
   encode_beam.encode(
     encode_beam.Job(
       given.workdir,

@@ -215,7 +215,8 @@ def define_fault_flags():
     'stop',
     list(config_faults.ON_BAD_EXAMPLE),
     '[run] At an image or record that cannot be read: stop, or skip and count '
-    'it, so that another example of the batch stands in for it.',
+    'it, so that another example of the batch stands in for it. Damaged files '
+    'of codes always stop the run.',
   )
   flags.DEFINE_enum(
     'on_non_finite',

@@ -16,7 +16,7 @@ from absl import flags
 from experiments import flags as flags_lib
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.data import code_cache
+from vim_tf.data import codes as codes_lib
 from vim_tf.jobs import schedule_notes, train_vim
 from vim_tf.training import workdir as workdir_lib
 
@@ -84,7 +84,7 @@ def preset(name: str) -> Stage2Config:
     config.data, **{field: getattr(first.data, field) for field in _WHICH_DATA}
   )
   if flags.FLAGS.codes:
-    cache = code_cache.CodeCache(flags.FLAGS.codes, flags.FLAGS.on_bad_example)
+    cache = codes_lib.Cache(flags.FLAGS.codes)
     data, names = cache.description.data, cache.description.class_names
   elif flags.FLAGS.data not in (None, data.name):
     names = []  # Others, which are not known yet.

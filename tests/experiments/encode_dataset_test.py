@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
-from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
 
@@ -86,7 +87,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
   # ---------------------------------------------------------------- encoding
 
   def test_codes_are_the_tokenizers(self):
-    cache = code_cache.CodeCache(self.codes)
+    cache = codes_lib.Cache(self.codes)
     tokenizer = restore.tokenizer(self.tokenizer)
     data = tokenizer.config.data
     self.assertEqual(cache.description.data, data)
@@ -108,7 +109,8 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
     images, _ = pipeline.evaluation_arrays(
       sources.load(data, data.eval_split), data
     )
-    found = cache.evaluation.read(tf.range(len(images)))['codes']
+    places = tf.range(len(images), dtype=tf.int64)
+    found = cache.evaluation.read(places, tf.zeros_like(places))
     self.assertAllEqual(found, encode(tf.constant(images)))
 
   def test_centre_crops_are_the_images(self):
@@ -118,17 +120,19 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
       )
     self.assertEqual((result.status, result.error_lines), (0, []))
     self.assertRegex('\n'.join(logs.output), 'Encoding: image .* left')
-    cache = code_cache.CodeCache(self._new)
+    cache = codes_lib.Cache(self._new)
     tokenizer = restore.tokenizer(self.tokenizer)
     data = cache.description.data
     self.assertEqual((data.crop, data.flip), ('center', False))
     images, labels = pipeline.evaluation_arrays(
       sources.load(data, data.train_split), data
     )
-    found = cache.train.read(tf.range(len(images) * _CROPS))
     expected = tokenizer.model.encode(tf.constant(images))
-    self.assertAllEqual(found['codes'], np.tile(expected, [_CROPS, 1]))
-    self.assertAllEqual(found['labels'], np.tile(labels, _CROPS))
+    places = tf.range(len(images), dtype=tf.int64)
+    for crop in range(_CROPS):
+      found = cache.train.read(places, tf.fill(places.shape, np.int64(crop)))
+      self.assertAllEqual(found, expected)
+    self.assertAllEqual(cache.train.labels, labels)
 
   def test_same_again(self):
     self.assertEqual(self._encode(f'--out={self._new}').status, 0)
@@ -225,7 +229,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
       (folder / 'manifest.json').write_text(json.dumps(manifest))
 
     def shard(folder):
-      (path,) = folder.glob('train-*.tfrecord')
+      (path,) = folder.glob('train-codes-*.npy')
       return path
 
     def truncate(folder):
@@ -233,8 +237,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
 
     def damage(folder):
       content = bytearray(shard(folder).read_bytes())
-      for place in range(40, len(content), 60):
-        content[place] ^= 1
+      content[-1] ^= 1
       shard(folder).write_bytes(content)
 
     new = f'--workdir={self._new}'
@@ -244,22 +247,20 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
         [changed('other', other_tokenizer)],
         ('another tokenizer', '0123456789abcdef'),
       ),
-      ([changed('short', truncate)], ('-of-00001.tfrecord', 'cut short')),
+      ([changed('short', truncate)], ('-of-00001.npy', 'cut short')),
       (
         [changed('gone', lambda folder: shard(folder).unlink())],
-        ('train-00000-of-00001.tfrecord', 'cannot be read'),
+        ('train-codes-00000-of-00001.npy', 'No such file'),
       ),
       ([f'--codes={self.codes}', '--num_classes=3'], ('of 2 classes', '3')),
       ([f'--codes={self.codes}', '--codebook_size=64'], ('64', '32')),
       ([f'--codes={self.codes}', '--crop=center'], ('data.crop=shift',)),
+      (
+        [changed('damaged', damage)],
+        ('train-codes-00000-of-00001.npy is damaged',),
+      ),
     ):
       self._assert_refused(self._train(new, *arguments), *texts)
-    result = self._train(new, changed('damaged', damage))
-    self.assertEqual(result.status, 1)
-    self.assertLen(result.error_lines, 1, result.error)
-    self.assertRegex(
-      result.error_lines[0], r'^error: Record \d+ of .*train-.* is damaged'
-    )
 
   def test_another_cache_for_the_same_run(self):
     """A run goes on with the codes that it began with."""

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 
 from vim_tf.config import DataConfig
-from vim_tf.data import code_cache, code_cache_writer, records
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import codes_writer
 
 EXAMPLES = 40
 _GRID = 3
@@ -15,7 +16,7 @@ _PER_FILE = 10
 
 def write(folder: pathlib.Path):
   """Writes random codes of forty examples of two classes in several files."""
-  description = code_cache.Description(
+  description = codes_lib.Description(
     data=DataConfig(name='toy', image_size=12),
     class_names=('a', 'b'),
     licence='CC0',
@@ -33,21 +34,21 @@ def write(folder: pathlib.Path):
     'labels': np.arange(EXAMPLES) % 2,
     'indices': np.arange(EXAMPLES),
   }
-  code_cache_writer.write(
-    folder,
-    description,
-    *(
-      code_cache_writer.Content(split, 'e1', EXAMPLES, [[batch]])
-      for split in ('train', 'validation')
-    ),
-    _PER_FILE * (description.record_bytes + records.FRAME_BYTES),
-  )
+  batches = [
+    {name: x[i : i + _PER_FILE] for name, x in batch.items()}
+    for i in range(0, EXAMPLES, _PER_FILE)
+  ]
+  parts = {
+    name: codes_writer.Part(name, 'e1', EXAMPLES, 1)
+    for name in (codes_lib.TRAIN, codes_lib.EVALUATION)
+  }
+  crops = {name: [batches] for name in parts}
+  codes_writer.write(folder, description, parts, crops, _PER_FILE, 1)
 
 
-def training_batches(
-  folder: pathlib.Path, on_bad_example: str
-) -> list[dict[str, np.ndarray]]:
-  """The batches of two epochs."""
-  cache = code_cache.CodeCache(folder, on_bad_example)
-  data = code_cache.training_batches(cache, batch_size=8, seed=3)
+def training_batches(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
+  """The batches of two epochs, of files that are as they were written."""
+  cache = codes_lib.Cache(folder)
+  cache.check_files()
+  data = codes_lib.training_batches(cache, batch_size=8, seed=3)
   return list(data.take(2 * EXAMPLES // 8).as_numpy_iterator())

@@ -7,18 +7,18 @@ import json
 import pathlib
 import shutil
 import tempfile
-from unittest import mock
 
 import tensorflow as tf
 
 from tests.experiments import tiny_runs
-from vim_tf.data import code_cache, errors
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import errors
 from vim_tf.jobs import encode as encode_job
 from vim_tf.jobs import encode_beam, restore
 
 _CROPS = 3
 _BATCH = 4
-_SHARD = 700  # Bytes: several records a file.
+_SHARD = 1  # Byte: as many files as there are batches.
 
 
 class BeamEncodingTest(tf.test.TestCase):
@@ -47,10 +47,8 @@ class BeamEncodingTest(tf.test.TestCase):
       _SHARD,
     )
 
-  def test_record_for_record(self):
-    # Small runs, so that several make a file and several files a run.
-    with mock.patch.object(encode_beam, '_BATCHES_AT_ONCE', 2):
-      encode_beam.encode(self.job)
+  def test_byte_for_byte(self):
+    encode_beam.encode(self.job)
     single, found = self.root / 'single', self.root / 'beam'
     names = sorted(path.name for path in single.iterdir())
     self.assertGreater(len(names), 6)
@@ -59,9 +57,9 @@ class BeamEncodingTest(tf.test.TestCase):
       self.assertEqual(
         (found / name).read_bytes(), (single / name).read_bytes()
       )
-    manifest = json.loads((found / code_cache.MANIFEST).read_text())
+    manifest = json.loads((found / codes_lib.MANIFEST).read_text())
     self.assertEqual(manifest['crops_per_image'], _CROPS)
-    code_cache.CodeCache(found)  # It is whole.
+    codes_lib.Cache(found).check_files()
 
   def test_an_old_folder_stays(self):
     shutil.copytree(self.root / 'single', self.root / 'beam')

@@ -8,9 +8,93 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.data import code_cache, code_cache_writer, pipeline, sources
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import codes_writer, pipeline, sources
 from vim_tf.jobs import restore
 from vim_tf.training import progress
+
+
+class Encoder:
+  """Makes the codes of a data set.
+
+  Args:
+    tokenizer: Makes the codes.
+    data: The images and their augmentation.
+    crops: Augmented crops of each training image.
+    seed: Seed of the augmentation.
+    batch_size: Images at once.
+
+  Attributes:
+    description: What the codes are.
+    parts: What there is of both splits.
+
+  Raises:
+    DataError: If the data cannot be used.
+  """
+
+  def __init__(
+    self,
+    tokenizer: restore.Restored,
+    data: config_lib.DataConfig,
+    crops: int,
+    seed: int,
+    batch_size: int,
+  ):
+    self._to_codes = tf.function(tokenizer.model.encode, autograph=False)
+    self._batch_size = batch_size
+    self._sources = {
+      codes_lib.TRAIN: sources.load(data, data.train_split),
+      codes_lib.EVALUATION: sources.load(data, data.eval_split),
+    }
+    train = self._sources[codes_lib.TRAIN]
+    self.description = codes_lib.Description(
+      data=data,
+      class_names=train.class_names,
+      licence=train.licence,
+      tokenizer_fingerprint=restore.fingerprint(tokenizer.model),
+      tokenizer_step=tokenizer.step,
+      precision=tokenizer.config.run.precision,
+      codebook_size=tokenizer.config.model.codebook_size,
+      grid_size=tokenizer.config.model.grid_size,
+      crops_per_image=crops,
+      seed=seed,
+    )
+    self.parts = {
+      name: codes_writer.Part(
+        source.split,
+        source.fingerprint,
+        source.num_examples,
+        crops if name == codes_lib.TRAIN else 1,
+      )
+      for name, source in self._sources.items()
+    }
+
+  def batches(
+    self, name: str, crop: int, part: range | None = None
+  ) -> Iterator[codes_writer.Batch]:
+    """The codes of one crop of all examples, in the source's order.
+
+    Args:
+      name: 'train' or 'evaluation'.
+      crop: Which crop.
+      part: Which examples, by their place in that order; None: all.
+    """
+    source, data = self._sources[name], self.description.data
+    settings = dict(batch_size=self._batch_size, part=part)
+    if name == codes_lib.TRAIN:
+      seed = self.description.seed
+      found = pipeline.epoch_batches(
+        source, data, seed=seed, epoch=crop, **settings
+      )
+    else:
+      found = pipeline.evaluation_batches(source, data, **settings)
+    for batch in found:
+      keep = batch['mask'].numpy() > 0
+      yield {
+        'codes': self._to_codes(batch['images']).numpy()[keep],
+        'labels': batch['labels'].numpy()[keep],
+        'indices': batch['indices'].numpy()[keep],
+      }
 
 
 def encode(
@@ -32,72 +116,39 @@ def encode(
     crops: Augmented crops of each training image.
     seed: Seed of the augmentation.
     batch_size: Images at once.
-    shard_bytes: Size of a file at most.
+    shard_bytes: Size of a file at most; one batch at least goes into each.
 
   Raises:
     DataError: If the data cannot be used or the folder not be written.
   """
-  train = sources.load(data, data.train_split)
-  held_out = sources.load(data, data.eval_split)
-  total = crops * train.num_examples + held_out.num_examples
-  to_codes = tf.function(tokenizer.model.encode, autograph=False)
+  encoder = Encoder(tokenizer, data, crops, seed, batch_size)
+  total = sum(part.examples * part.crops for part in encoder.parts.values())
   done = 0
 
-  def codes_of(batches: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
+  def told(batches) -> Iterator[dict[str, np.ndarray]]:
     nonlocal done
     for batch in batches:
-      keep = batch['mask'].numpy() > 0
-      yield {
-        'codes': to_codes(batch['images']).numpy()[keep],
-        'labels': batch['labels'].numpy()[keep],
-        'indices': batch['indices'].numpy()[keep],
-      }
-      done += int(keep.sum())
+      yield batch
+      done += len(batch['codes'])
       bar.update(done)
 
-  def content(source, passes):
-    return code_cache_writer.Content(
-      source.split,
-      source.fingerprint,
-      source.num_examples,
-      [codes_of(batches) for batches in passes],
-    )
-
   with progress.Bar('Encoding', 0, total, 'image') as bar:
-    code_cache_writer.write(
+    codes_writer.write(
       out,
-      code_cache.Description(
-        data=data,
-        class_names=train.class_names,
-        licence=train.licence,
-        tokenizer_fingerprint=restore.fingerprint(tokenizer.model),
-        tokenizer_step=tokenizer.step,
-        precision=tokenizer.config.run.precision,
-        codebook_size=tokenizer.config.model.codebook_size,
-        grid_size=tokenizer.config.model.grid_size,
-        crops_per_image=crops,
-        seed=seed,
-      ),
-      content(
-        train,
-        [
-          pipeline.epoch_batches(
-            train, data, batch_size=batch_size, seed=seed, epoch=crop
-          )
-          for crop in range(crops)
-        ],
-      ),
-      content(
-        held_out,
-        [pipeline.evaluation_batches(held_out, data, batch_size=batch_size)],
-      ),
+      encoder.description,
+      encoder.parts,
+      {
+        name: [told(encoder.batches(name, crop)) for crop in range(part.crops)]
+        for name, part in encoder.parts.items()
+      },
+      batch_size,
       shard_bytes,
     )
   logging.info(
     'The codes of %d crops each of %d images, and of %d held-out ones, are in '
     '%s.',
     crops,
-    train.num_examples,
-    held_out.num_examples,
+    encoder.parts[codes_lib.TRAIN].examples,
+    encoder.parts[codes_lib.EVALUATION].examples,
     out,
   )

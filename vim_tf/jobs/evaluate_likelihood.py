@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import DataConfig, UserError
-from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
 from vim_tf.metrics import ngram
 from vim_tf.vim import model as model_lib
@@ -222,11 +223,12 @@ def _cached(
   tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
 ) -> _Codes:
   """Codes of a cache."""
-  cache = code_cache.CodeCache(protocol.codes)
+  cache = codes_lib.Cache(protocol.codes)
   cache.check_fits(
     dataclasses.replace(vim.config, data=protocol.data),
     restore.fingerprint(tokenizer.model),
   )
+  cache.check_files()
   count = _count(
     cache.train.num_examples,
     cache.description.num_codes,
@@ -234,7 +236,7 @@ def _cached(
       protocol, passes=min(protocol.passes, cache.train.crops)
     ),
   )
-  draws = code_cache.training_batches(
+  draws = codes_lib.training_batches(
     cache,
     batch_size=protocol.batch_size,
     seed=vim.config.run.seed,
@@ -242,7 +244,7 @@ def _cached(
   ).take(-(-count // protocol.batch_size))
   held_out = [
     {name: x[batch['mask'] > 0] for name, x in batch.items()}
-    for batch in code_cache.evaluation_batches(
+    for batch in codes_lib.evaluation_batches(
       cache, batch_size=protocol.batch_size, max_examples=protocol.max_images
     ).as_numpy_iterator()
   ]

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from vim_tf.config import Stage2Config, check_stages_match
 from vim_tf.config_faults import STOP, Faults
-from vim_tf.data import code_cache, pipeline, sources
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import pipeline, sources
 from vim_tf.jobs import pictures, restore
 from vim_tf.training import loop, optimizers, workers
 from vim_tf.training import strategy as strategy_lib
@@ -51,7 +52,7 @@ def train(
   check_stages_match(tokenizer.config.model, config)
   fingerprint = restore.fingerprint(tokenizer.model)
   if config.codes:
-    examples = _cached_examples(config, fingerprint, faults)
+    examples = _cached_examples(config, fingerprint)
     strategy_lib.check_input(strategy, True, config.codes)
   else:
     examples = _online_examples(config, faults, strategy)
@@ -176,12 +177,11 @@ def _online_examples(
   )
 
 
-def _cached_examples(
-  config: Stage2Config, fingerprint: str, faults: Faults
-) -> _Examples:
+def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
   """Codes of a cache, the held-out ones too: no image is read."""
-  cache = code_cache.CodeCache(config.codes, faults.on_bad_example)
+  cache = codes_lib.Cache(config.codes)
   cache.check_fits(config, fingerprint)
+  cache.check_files()
   return _Examples(
     {
       'class_names': list(cache.description.class_names),
@@ -189,7 +189,7 @@ def _cached_examples(
       'data_licence': cache.description.licence,
       'codes_fingerprint': cache.fingerprint,
     },
-    lambda first, context: code_cache.training_batches(
+    lambda first, context: codes_lib.training_batches(
       cache,
       batch_size=config.run.batch_size,
       seed=config.run.seed,
@@ -197,7 +197,7 @@ def _cached_examples(
       input_context=context,
       balance_classes=config.data.balance_classes,
     ),
-    lambda: code_cache.evaluation_batches(
+    lambda: codes_lib.evaluation_batches(
       cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
     ),
   )

@@ -11,7 +11,8 @@ from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job
 from vim_tf.config import DataConfig
 from vim_tf.config_checks import check_least
-from vim_tf.data import code_cache, code_cache_writer, pipeline, sources
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import codes_writer, pipeline, sources
 
 _BATCHES = 4  # More than a pipeline keeps ready, so that it cannot rest.
 _SPLITS = ('train', 'validation')
@@ -45,8 +46,8 @@ def from_codes(sizes: Sizes, settings: Input, folder: pathlib.Path) -> Job:
   """Reads codes that were made once, from files."""
   path = folder / 'codes'
   _write_codes(sizes, path)
-  data = code_cache.training_batches(
-    code_cache.CodeCache(path), batch_size=settings.batch, seed=0
+  data = codes_lib.training_batches(
+    codes_lib.Cache(path), batch_size=settings.batch, seed=0
   )
   return _drawing(data, settings)
 
@@ -96,19 +97,22 @@ def _write_codes(sizes: Sizes, folder: pathlib.Path):
   model = sizes.stage2.model
   rng = np.random.default_rng(0)
 
-  def content(split: str, examples: int) -> code_cache_writer.Content:
-    batch = {
-      'codes': rng.integers(
-        0, model.codebook_size, [examples, model.num_codes]
-      ),
-      'labels': np.zeros([examples], np.int32),
-      'indices': np.arange(examples),
-    }
-    return code_cache_writer.Content(split, 'random', examples, [[batch]])
+  parts = {
+    codes_lib.TRAIN: codes_writer.Part('train', 'random', sizes.jpeg_files, 1),
+    codes_lib.EVALUATION: codes_writer.Part('validation', 'random', 1, 1),
+  }
 
-  code_cache_writer.write(
+  def batch(part: codes_writer.Part) -> codes_writer.Batch:
+    shape = [part.examples, model.num_codes]
+    return {
+      'codes': rng.integers(0, model.codebook_size, shape),
+      'labels': np.zeros([part.examples], np.int32),
+      'indices': np.arange(part.examples),
+    }
+
+  codes_writer.write(
     folder,
-    code_cache.Description(
+    codes_lib.Description(
       data=sizes.stage2.data,
       class_names=('image',),
       licence='',
@@ -120,7 +124,8 @@ def _write_codes(sizes: Sizes, folder: pathlib.Path):
       crops_per_image=1,
       seed=0,
     ),
-    content('train', sizes.jpeg_files),
-    content('validation', 1),
+    parts,
+    {name: [[batch(part)]] for name, part in parts.items()},
+    batch_size=sizes.jpeg_files,
     shard_bytes=2**27,
   )

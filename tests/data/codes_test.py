@@ -1,10 +1,12 @@
-"""The cache of codes: what it gives, against encoding online, and refuses."""
+"""Cached codes: what is given, against encoding online, and what refused."""
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import pathlib
+import resource
 import shutil
 
 from absl.testing import parameterized
@@ -14,14 +16,8 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf import presets
-from vim_tf.data import (
-  code_cache,
-  code_cache_writer,
-  errors,
-  pipeline,
-  records,
-  sources,
-)
+from vim_tf.data import codes as codes_lib
+from vim_tf.data import codes_writer, errors, pipeline, sources
 
 _SIZE = 12
 _GRID = 3
@@ -29,6 +25,7 @@ _CODES = 32
 _LABELS = np.array([0] * 30 + [1] * 6 + [2] * 5, np.int32)
 _CROPS = 3
 _SEED = 5
+_BATCH = 16
 _TOKENIZER = 'f1f2'
 
 
@@ -99,7 +96,7 @@ def _codes_of(batches) -> list[dict[str, np.ndarray]]:
   return out
 
 
-def _description(**changes) -> code_cache.Description:
+def _description(**changes) -> codes_lib.Description:
   values = dict(
     data=_data(),
     class_names=('a', 'b', 'c'),
@@ -112,42 +109,45 @@ def _description(**changes) -> code_cache.Description:
     crops_per_image=_CROPS,
     seed=_SEED,
   )
-  return code_cache.Description(**values | changes)
+  return codes_lib.Description(**values | changes)
 
 
 @functools.cache
-def _contents(data, make_source=_source):
-  source = make_source()
-  train = code_cache_writer.Content(
-    'train',
-    source.fingerprint,
-    source.num_examples,
-    [
+def _crops(data, make_source=_source) -> dict[str, list]:
+  source, settings = make_source(), dict(batch_size=_BATCH)
+  return {
+    'train': [
       _codes_of(
-        pipeline.epoch_batches(
-          source, data, batch_size=16, seed=_SEED, epoch=crop
-        )
+        pipeline.epoch_batches(source, data, seed=_SEED, epoch=crop, **settings)
       )
       for crop in range(_CROPS)
     ],
-  )
-  held_out = code_cache_writer.Content(
-    'validation',
-    'e1',
-    source.num_examples,
-    [_codes_of(pipeline.evaluation_batches(source, data, batch_size=16))],
-  )
-  return train, held_out
+    'evaluation': [
+      _codes_of(pipeline.evaluation_batches(source, data, **settings))
+    ],
+  }
 
 
-def _write(folder, description=None, per_shard=50, **changes):
-  description = description or _description(**changes)
-  code_cache_writer.write(
-    folder,
-    description,
-    *_contents(description.data),
-    per_shard * (description.record_bytes + records.FRAME_BYTES),
-  )
+def _parts(examples=41) -> dict[str, codes_writer.Part]:
+  fingerprint = _source().fingerprint
+  return {
+    'train': codes_writer.Part('train', fingerprint, examples, _CROPS),
+    'evaluation': codes_writer.Part('validation', 'e1', 41, 1),
+  }
+
+
+def _write(folder, crops=None, examples=41, **changes):
+  """Writes a cache whose shards hold a batch each."""
+  description = _description(**changes)
+  crops = crops or _crops(description.data)
+  codes_writer.write(folder, description, _parts(examples), crops, _BATCH, 1)
+
+
+def _everything(split) -> np.ndarray:
+  """All codes of a split, `[crops, examples, num_codes]`."""
+  crops, examples = np.indices([split.crops, split.num_examples])
+  found = split.read(tf.constant(examples.ravel()), tf.constant(crops.ravel()))
+  return found.numpy().reshape([split.crops, split.num_examples, -1])
 
 
 def _joined(batches) -> dict[str, np.ndarray]:
@@ -157,7 +157,7 @@ def _joined(batches) -> dict[str, np.ndarray]:
 
 def _train(cache, count, batch_size=8, **settings):
   settings = dict(seed=_SEED) | settings
-  data = code_cache.training_batches(cache, batch_size=batch_size, **settings)
+  data = codes_lib.training_batches(cache, batch_size=batch_size, **settings)
   return _joined(data.take(count).as_numpy_iterator())
 
 
@@ -169,14 +169,14 @@ def _stage2(**data) -> config_lib.Stage2Config:
   return dataclasses.replace(config, model=model, data=_data(**data))
 
 
-class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
+class CodesTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     folder = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'cache-kept'
-    if not folder.exists():
-      _write(folder)
-    cls.cache = code_cache.CodeCache(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    _write(folder)
+    cls.cache = codes_lib.Cache(folder)
 
   def setUp(self):
     super().setUp()
@@ -201,15 +201,12 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_without_augmentation_every_crop_is_the_image(self):
     _write(self._new, data=_data(crop='center', flip=False))
-    cache = code_cache.CodeCache(self._new)
+    cache = codes_lib.Cache(self._new)
     images, labels = pipeline.evaluation_arrays(_source(), _data())
-    expected = _encode(images)
-    for split in (cache.train, cache.evaluation):
-      found = split.read(tf.range(split.num_examples * split.crops))
-      self.assertAllEqual(found['codes'], np.tile(expected, [split.crops, 1]))
-      self.assertAllEqual(found['labels'], np.tile(labels, split.crops))
-      self.assertAllEqual(found['indices'], list(range(41)) * split.crops)
-      self.assertAllEqual(found['crops'], np.repeat(range(split.crops), 41))
+    for split, crops in ((cache.train, _CROPS), (cache.evaluation, 1)):
+      self.assertAllEqual(_everything(split), [_encode(images)] * crops)
+      self.assertAllEqual(split.labels, labels)
+      self.assertAllEqual(split.indices, range(41))
 
   def test_crops_differ_and_come_round_again(self):
     found = _train(self.cache, 4, batch_size=41, seed=9)
@@ -247,8 +244,8 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
       _train(self.cache, 1, input_context=tf.distribute.InputContext(3, 0, 3))
 
   def test_types_and_shapes(self):
-    training = code_cache.training_batches(self.cache, batch_size=8, seed=0)
-    held_out = code_cache.evaluation_batches(self.cache, batch_size=8)
+    training = codes_lib.training_batches(self.cache, batch_size=8, seed=0)
+    held_out = codes_lib.evaluation_batches(self.cache, batch_size=8)
     both = dict(
       codes=tf.TensorSpec([8, _GRID**2], tf.int32),
       labels=tf.TensorSpec([8], tf.int32),
@@ -264,7 +261,7 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
   def test_held_out_codes(self, limit):
     """Of the same examples as the pipeline's, in the same order."""
     settings = dict(batch_size=16, max_examples=limit)
-    found = code_cache.evaluation_batches(self.cache, **settings)
+    found = codes_lib.evaluation_batches(self.cache, **settings)
     images = pipeline.evaluation_batches(_source(), _data(), **settings)
     found, images = (_joined(x.as_numpy_iterator()) for x in (found, images))
     self.assertAllEqual(found['mask'], images['mask'])
@@ -273,97 +270,127 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllEqual(found['labels'][keep], images['labels'][keep])
 
   def test_streamed_data_keep_their_numbers(self):
-    source = _streamed()
-    description = _description()
-    code_cache_writer.write(
-      self._new, description, *_contents(_data(), _streamed), 10_000
-    )
-    split = code_cache.CodeCache(self._new).train
-    found = split.read(tf.range(41, 82))
+    _write(self._new, _crops(_data(), _streamed))
+    split = codes_lib.Cache(self._new).train
     indices = np.arange(41) * 7 + 100
-    self.assertAllEqual(found['indices'], indices)
+    self.assertAllEqual(split.indices, indices)
     self.assertAllEqual(split.labels, _LABELS)
     # Augmented by their numbers, as a streamed run would.
-    seeds = pipeline.example_seeds(_SEED, tf.constant(1), indices)
-    expected = next(
+    images = next(
       iter(
         pipeline.epoch_batches(
-          source, _data(), batch_size=41, seed=_SEED, epoch=1
+          _streamed(), _data(), batch_size=41, seed=_SEED, epoch=1
         )
       )
-    )
-    self.assertLen(set(seeds.numpy().tolist()), 41)
-    self.assertAllEqual(found['codes'], _encode(expected['images']))
-    placed = self.cache.train.read(tf.range(41, 82))['codes']
-    self.assertNotAllEqual(found['codes'], placed)
+    )['images']
+    found = _everything(split)[1]
+    self.assertAllEqual(found, _encode(images))
+    self.assertNotAllEqual(found, _everything(self.cache.train)[1])
 
   # ----------------------------------------------------------------- on disk
 
-  def test_records_are_as_documented(self):
-    paths = sorted(self.cache.path.glob('train-*.tfrecord'))
-    self.assertLen(paths, 3)
-    examples = [
-      tf.train.Example.FromString(record)
-      for record in tf.data.TFRecordDataset(
-        [str(path) for path in paths]
-      ).as_numpy_iterator()
-    ]
-    self.assertLen(examples, 41 * _CROPS)
-    expected = self.cache.train.read(tf.range(41 * _CROPS))
-    for place in (0, 40, 41, 122):
-      feature = examples[place].features.feature
-      values = {
-        name: np.frombuffer(feature[name].bytes_list.value[0], dtype)
-        for name, dtype in (
-          ('codes', '<u2'),
-          ('label', '<i4'),
-          ('index', '<i8'),
-          ('crop', '<i4'),
-        )
-      }
-      self.assertAllEqual(values['codes'], expected['codes'][place])
-      self.assertAllEqual(values['label'], [_LABELS[place % 41]])
-      self.assertAllEqual(values['index'], [place % 41])
-      self.assertAllEqual(values['crop'], [place // 41])
-
-  def test_large_codebooks(self):
-    description = _description(codebook_size=2**18)
-    codes = np.arange(9) * 2**14 + 7
-    batch = {
-      'codes': codes[None],
-      'labels': np.array([2]),
-      'indices': np.array([0]),
-    }
-    contents = [
-      code_cache_writer.Content(split, '', 1, [[batch]])
-      for split in ('train', 'validation')
-    ]
-    code_cache_writer.write(self._new, description, *contents, 10_000)
-    found = code_cache.CodeCache(self._new).train.read(tf.range(1))
-    self.assertAllEqual(found['codes'], codes[None])
-
-  def test_manifest(self):
-    manifest = json.loads((self.cache.path / 'manifest.json').read_text())
+  def test_files_are_as_documented(self):
+    folder = self.cache.path
+    manifest = json.loads((folder / 'manifest.json').read_text())
     self.assertEqual(manifest['class_names'], ['a', 'b', 'c'])
     self.assertEqual(manifest['tokenizer_fingerprint'], _TOKENIZER)
     self.assertEqual(manifest['licence'], 'CC0')
     self.assertEqual(manifest['data']['crop'], 'shift')
+    self.assertEqual(manifest['versions']['numpy'], np.__version__)
     train = manifest['splits']['train']
     self.assertEqual(train['fingerprint'], _source().fingerprint)
     self.assertEqual((train['examples'], train['crops']), (41, _CROPS))
-    self.assertEqual([s['records'] for s in train['shards']], [41] * 3)
+    for number, rows in enumerate([16, 16, 9]):
+      shard, arrays = train['shards'][number], {}
+      self.assertEqual(shard['examples'], rows)
+      for kind in ('codes', 'labels', 'indices'):
+        name = f'train-{kind}-{number:05d}-of-00003.npy'
+        content = (folder / name).read_bytes()
+        arrays[kind] = np.load(folder / name, mmap_mode='r')
+        again = io.BytesIO()
+        np.save(again, arrays[kind])
+        self.assertEqual(content, again.getvalue())
+        self.assertEqual(
+          shard[kind],
+          {
+            'file': name,
+            'shape': list(arrays[kind].shape),
+            'dtype': arrays[kind].dtype.name,
+            'bytes': len(content),
+            'sha256': hashlib.sha256(content).hexdigest(),
+          },
+        )
+      expected = _crops(_data())['train']
+      for crop in range(_CROPS):
+        for kind in arrays:
+          found = arrays[kind][crop] if kind == 'codes' else arrays[kind]
+          self.assertAllEqual(found, expected[crop][number][kind])
+      self.assertEqual(arrays['codes'].dtype, np.uint16)
+      self.assertEqual(arrays['codes'].shape, (_CROPS, rows, _GRID**2))
+    names = {path.name for path in folder.iterdir()}
+    self.assertLen(names, 2 * 3 * 3 + 1)
     self.assertEqual(self.cache.description, _description())
-    self.assertEqual(self.cache.evaluation.crops, 1)
+
+  @parameterized.parameters((2**16, np.uint16), (2**16 + 1, np.int32))
+  def test_large_codebooks(self, size, dtype):
+    codes = np.arange(9) * 2**12 + 7 + size - 2**16
+    crops = {name: [] for name in ('train', 'evaluation')}
+    for name, count in (('train', _CROPS), ('evaluation', 1)):
+      batch = dict(
+        codes=np.tile(codes, [_BATCH, 1]),
+        labels=np.full([_BATCH], 2),
+        indices=np.arange(_BATCH),
+      )
+      last = {kind: x[:9] for kind, x in batch.items()}
+      crops[name] = [[batch, batch, last]] * count
+    _write(self._new, crops, codebook_size=size)
+    cache = codes_lib.Cache(self._new)
+    cache.check_files()
+    self.assertAllEqual(
+      _everything(cache.train), np.tile(codes, [_CROPS, 41, 1])
+    )
+    path = self._new / 'train-codes-00000-of-00003.npy'
+    self.assertEqual(np.load(path).dtype, dtype)
+
+  @parameterized.parameters(
+    (1, [16, 16, 9]),
+    (2 * 16 * 9 * 2 * _CROPS - 1, [16, 16, 9]),
+    (2 * 16 * 9 * 2 * _CROPS, [32, 9]),
+    (10_000, [41]),
+  )
+  def test_shards_hold_whole_batches(self, shard_bytes, expected):
+    parts = {'train': codes_writer.Part('train', '', 41, _CROPS)}
+    shards = codes_writer.plan(_description(), parts, _BATCH, shard_bytes)
+    self.assertEqual([len(shard.examples) for shard in shards], expected)
+    places = [place for shard in shards for place in shard.examples]
+    self.assertEqual(places, list(range(41)))
 
   def test_same_codes_same_fingerprint(self):
     for name, changes in (('a', {}), ('b', {}), ('c', {'seed': 6})):
       _write(self._new / name, **changes)
     first, again, other = (
-      code_cache.CodeCache(self._new / name).fingerprint for name in 'abc'
+      codes_lib.Cache(self._new / name).fingerprint for name in 'abc'
     )
     self.assertEqual(first, again)
     self.assertEqual(first, self.cache.fingerprint)
     self.assertNotEqual(first, other)
+
+  def test_shards_that_are_written_one_by_one(self):
+    """As by many workers, of which one was lost while it wrote."""
+    description, parts = _description(), _parts()
+    shards = codes_writer.plan(description, parts, _BATCH, 1)
+    with codes_writer.new_folder(self._new) as folder:
+      for shard in reversed(shards):
+        own = slice(shard.examples.start // _BATCH, None)
+        crops = [iter(crop[own]) for crop in _crops(_data())[shard.part]]
+        codes_writer.write_shard(folder, description, shard, crops)
+      (folder / 'train-codes-00000-of-00003.npy.writing-0').touch()
+      codes_writer.finish(folder, description, parts, shards)
+    names = sorted(path.name for path in self.cache.path.iterdir())
+    self.assertEqual(sorted(path.name for path in self._new.iterdir()), names)
+    for name in names:
+      expected = (self.cache.path / name).read_bytes()
+      self.assertEqual((self._new / name).read_bytes(), expected)
 
   # -------------------------------------------------------- refused: writing
 
@@ -384,14 +411,33 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
       _write(file / 'x')
     self._assert_nothing_left()
 
-  @parameterized.parameters((-1, 'gave 41 or more'), (1, 'gave 41.'))
-  def test_other_number_of_examples(self, more, text):
-    train, held_out = _contents(_data())
-    train = dataclasses.replace(train, examples=41 + more)
-    with self.assertRaisesRegex(errors.DataError, text):
-      code_cache_writer.write(
-        self._new, _description(), train, held_out, 10_000
-      )
+  def test_full_disk(self):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, old[1]))
+    try:
+      with self.assertRaisesRegex(
+        errors.DataError, 'Cannot write to'
+      ) as caught:
+        _write(self._new)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    self.assertNotIn('\n', str(caught.exception))
+    self.assertNotIn('None', str(caught.exception))
+    self._assert_nothing_left()
+
+  @parameterized.parameters(
+    (9, '16 .* but 9'),
+    (25, '32 .* but 25'),
+    (32, '41 .* but 32'),
+    (40, '41 .* but 40'),
+    (42, '41 .* but at least 42'),
+    (60, '41 .* but at least 48'),
+  )
+  def test_other_number_of_examples(self, announced, text):
+    with self.assertRaisesRegex(
+      errors.DataError, f"'noise' gave {text} were announced"
+    ):
+      _write(self._new, examples=announced)
     self._assert_nothing_left()
 
   @parameterized.parameters(
@@ -407,7 +453,7 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
 
   def _assert_refused(self, text):
     with self.assertRaisesRegex(errors.DataError, text) as caught:
-      code_cache.CodeCache(self._new)
+      codes_lib.Cache(self._new).check_files()
     self.assertNotIn('\n', str(caught.exception))
 
   def test_not_a_cache(self):
@@ -419,8 +465,9 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
       (b'{', 'Cannot read'),
       (b'\xff\xfe', 'Cannot read'),
       (b'[]', 'of format None'),
-      (b'{"format": 99}', 'of format 99, not 1'),
-      (b'{"format": 1}', "damaged .KeyError: 'data'"),
+      (b'{"format": 99}', 'of format 99, but 2 can be read'),
+      (b'{"format": 1}', 'of format 1 .codes in TFRecords., .* encode the'),
+      (b'{"format": 2}', "damaged .KeyError: 'data'"),
     ):
       manifest.write_bytes(content)
       self._assert_refused(text)
@@ -432,13 +479,16 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
     for change, text in (
       (lambda m: m['splits'].pop('evaluation'), "'evaluation'"),
       (lambda m: m.update(grid_size='three'), 'damaged'),
-      (lambda m: m.update(grid_size=4), 'was cut short or changed'),
+      (lambda m: m.update(grid_size=4), r'train-codes-.* not <u2 .3, 16, 16.'),
+      (lambda m: m.update(codebook_size=2**17), 'not <i4 .3, 16, 9.'),
       (lambda m: m['data'].pop('crop'), 'lacks crop'),
-      (lambda m: m['splits']['train'].update(examples=42), '123 records of 42'),
-      (lambda m: m['splits']['train']['shards'].pop(), '82 records of 41'),
+      (lambda m: m['splits']['train'].update(examples=42), '41 of 42 examples'),
+      (lambda m: m['splits']['train'].update(examples=0), '41 of 0 examples'),
+      (lambda m: m['splits']['train'].update(crops=2), 'not <u2 .2, 16, 9.'),
+      (lambda m: m['splits']['train']['shards'].pop(), '32 of 41 examples'),
       (
-        lambda m: m['splits']['train']['shards'][1].update(records=40),
-        'train-00001-of-00003.tfrecord has .* its 40 records',
+        lambda m: m['splits']['train']['shards'][1].update(examples=15),
+        'train-codes-00001-of-00003.npy cannot be used .*not <u2 .3, 15, 9.',
       ),
     ):
       manifest = json.loads(json.dumps(whole))
@@ -446,40 +496,44 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
       file.write_text(json.dumps(manifest))
       self._assert_refused(text)
 
-  def test_damaged_shards(self):
+  @parameterized.parameters('codes', 'labels', 'indices')
+  def test_damaged_files(self, kind):
     shutil.copytree(self.cache.path, self._new)
-    path = self._new / 'train-00002-of-00003.tfrecord'
+    path = self._new / f'train-{kind}-00002-of-00003.npy'
     content = path.read_bytes()
-    path.write_bytes(content[:-200])
-    self._assert_refused(f'{path} has .* bytes, .* cut short')
+    for short in (content[:-1], content[:20], b''):
+      path.write_bytes(short)
+      self._assert_refused(f'{path} .*cut short or changed, {len(short)} bytes')
+    path.write_bytes(bytes(len(content)))
+    self._assert_refused(f'{path} cannot be used .*magic')
     path.unlink()
-    self._assert_refused(f'{path} cannot be read: No such file')
-    changed = bytearray(content)
-    changed[len(content) // 2] ^= 1
-    path.write_bytes(changed)
-    cache = code_cache.CodeCache(self._new)
-    for batches in (code_cache.training_batches(cache, batch_size=41, seed=0),):
-      with self.assertRaises(tf.errors.OpError) as caught:
-        for _ in batches.take(3):
-          pass
-      found = errors.find_data_error(caught.exception)
-      self.assertRegex(str(found), f'^Record 20 of {path} is damaged')
-      self.assertNotIn('\n', str(found))
+    self._assert_refused(f'{path} cannot be used .No such file')
+    for place in (len(content) - 1, 140):
+      changed = bytearray(content)
+      changed[place] ^= 1
+      path.write_bytes(changed)
+      self._assert_refused(f'^{path} is damaged: its hash')
+    path.write_bytes(content)
+    codes_lib.Cache(self._new).check_files()
 
-  def test_damaged_records_are_left_out(self):
+  @parameterized.parameters(
+    ('codes', _CODES, r'codes range from \d+ to 32, but .* \[0, 32\)'),
+    ('labels', 3, r'labels range from \d+ to 3, but .* \[0, 3\)'),
+    ('labels', -1, 'labels range from -1'),
+  )
+  def test_files_made_by_hand(self, kind, value, text):
+    """Their hashes are right, what is in them is not."""
     shutil.copytree(self.cache.path, self._new)
-    path = self._new / 'train-00002-of-00003.tfrecord'
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content[:-200])
-    cache = code_cache.CodeCache(self._new, 'skip')
-    clean, found = _train(self.cache, 20), _train(cache, 20)
-    broken = found.pop('broken') > 0
-    self.assertBetween(broken.sum(), 2, 10)
-    for name, value in clean.items():
-      self.assertAllEqual(found[name][~broken], value[~broken])
-      if name != 'seeds':  # Those are the example's that was drawn.
-        self.assertNotAllEqual(found[name][broken], value[broken])
+    path = self._new / f'train-{kind}-00001-of-00003.npy'
+    array = np.load(path)
+    array.flat[-1] = value
+    np.save(path, array)
+    file = self._new / 'manifest.json'
+    manifest = json.loads(file.read_text())
+    entry = manifest['splits']['train']['shards'][1][kind]
+    entry['sha256'] = hashlib.sha256(path.read_bytes()).hexdigest()
+    file.write_text(json.dumps(manifest))
+    self._assert_refused(f'train-codes-00001-of-00003.npy .*{text}')
 
   def test_another_run(self):
     self.cache.check_fits(_stage2(), _TOKENIZER)
