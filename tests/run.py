@@ -64,8 +64,9 @@ def main():
   )
   if not count:
     sys.exit('error: name test files or folders, such as tests/nn.')
+  sys.argv[1:] = ['--', *arguments[count:]]  # absl's flags end there.
   globals().update(collect(files_of(arguments[:count])))
-  absltest.main(argv=[sys.argv[0], '--', *arguments[count:]])
+  absltest.main()
 
 
 if __name__ == '__main__':
