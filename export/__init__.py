@@ -1,1 +1,1 @@
-"""SavedModels for TF Serving, and a loopback server to try them with."""
+"""SavedModels for TF Serving, one module an exporter."""

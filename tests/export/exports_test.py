@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import saved_model, server_configs
+from export import saved_model
 from tests.export import calls, running, served, tiny
 from vim_tf.jobs import restore
 from vim_tf.probe import features
@@ -296,9 +296,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_files_of_the_server(self):
     for name, base in self.bases.items():
-      found = server_configs.read_model_config(
-        (base / 'model.config').read_text()
-      )
+      found = saved_model.read_model_config((base / 'model.config').read_text())
       self.assertEqual(found, {name: str(base)})
       batching = (base / 'batching.config').read_text()
       self.assertIn('max_batch_size { value: 32 }', batching)

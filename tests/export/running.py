@@ -9,7 +9,7 @@ from unittest import mock
 
 from absl import flags
 
-from export import binary
+from experiments import flags as flags_lib
 
 
 def run(name: str, *arguments: str) -> tuple[int, str]:
@@ -22,16 +22,16 @@ def run(name: str, *arguments: str) -> tuple[int, str]:
   Returns:
     The exit status, and what was printed to stderr.
   """
-  sys.modules.pop(f'export.{name}', None)
+  module = importlib.import_module(f'export.{name}')
   before = set(flags.FLAGS)
   error, status, here = io.StringIO(), 0, os.getcwd()
   try:
-    module = importlib.import_module(f'export.{name}')
+    module.define_flags()
     with (
       mock.patch.object(sys, 'argv', [name, *arguments]),
       contextlib.redirect_stderr(error),
     ):
-      binary.run(module.main)
+      flags_lib.run(module.main)
   except SystemExit as end:
     status = end.code or 0
   finally:
