@@ -160,6 +160,8 @@ class SavedModelTest(tf.test.TestCase):
     # TensorFlow Serving wants the last size to be the largest batch.
     self.assertEqual([int(x.split()[-1]) for x in sizes], [1, 2, 4, 8, 12])
     self.assertIn('max_batch_size { value: 12 }', text)
+    monitoring = (self.base / saved_model.MONITORING_CONFIG).read_text()
+    self.assertIn(saved_model.METRICS_PATH, monitoring)
     self.assertEqual(
       saved_model.read_model_config(
         (self.base / saved_model.MODEL_CONFIG).read_text()

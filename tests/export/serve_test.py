@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.request
 
 from absl.testing import absltest
 import grpc
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from export import saved_model, warmup
+from export import saved_model, tokenizer, warmup
 from export.try_it import serve
 from tests.export import calls, chromium, protocol, served, tiny
 from vim_tf.jobs import restore
@@ -160,6 +161,16 @@ class ServeTest(protocol.ProtocolTests):
        ['model_spec', 'metadata']],
     )  # fmt: skip
 
+  def test_page_is_found(self):
+    url = f'http://127.0.0.1:{self.rest_port}/'
+    with urllib.request.urlopen(url) as page:
+      self.assertIn('text/html', page.headers['Content-Type'])
+      self.assertIn(b'id="drop"', page.read())
+    with urllib.request.urlopen(f'{url}page.json') as facts:
+      found = json.load(facts)
+    self.assertCountEqual(found, self.bases)
+    self.assertEqual(found['sampler']['class_names'], tiny.CLASSES)
+
   def test_page(self):
     if not chromium.find():
       self.skipTest(
@@ -273,7 +284,7 @@ class VersionsTest(absltest.TestCase):
   def test_a_new_version_is_taken_up_and_no_request_is_lost(self):
     other = tiny.tokenizer(self.base.parent / 'other', seed=9)
     made = self.base.parent / 'made'
-    served.export('tokenizer', other, made)
+    tokenizer.export(other, made)
     codes = np.arange(16, dtype=np.int32)[None]
     expected = [
       restore.tokenizer(run).model.decode(codes).numpy()
