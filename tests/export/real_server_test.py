@@ -1,6 +1,6 @@
 """The protocol's tests against TensorFlow's own server, where it is installed.
 
-Tagged `manual`: `./bazelw test //tests/export:real_server_test`, with
+Tagged `manual`: `./bazelw test //tests:real_server_test`, with
 `tensorflow_model_server` on the PATH.
 """
 
