@@ -164,6 +164,7 @@ def define_flags():
   flags.DEFINE_string('vim', '', '[model] Its stage-2 run, if moved.')
   flags.DEFINE_string('tokenizer', '', '[model] Its stage-1 run, if moved.')
   saved_model.define_flags()
+  flags.adopt_module_key_flags(saved_model)
 
 
 def main():

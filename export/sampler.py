@@ -267,6 +267,7 @@ def define_flags():
     'in the graph, too, which makes it faster.',
   )
   saved_model.define_flags()
+  flags.adopt_module_key_flags(saved_model)
 
 
 def main():

@@ -134,6 +134,7 @@ def define_flags():
     required=True,
   )
   saved_model.define_flags()
+  flags.adopt_module_key_flags(saved_model)
 
 
 def main():
