@@ -41,10 +41,10 @@ class SignatureModule(tf.Module):
       function: From tensors named as `inputs` to a dictionary of outputs.
       *inputs: Shape, type and name of each input; the batch is None.
     """
-    function = tf.function(
-      function, input_signature=inputs, autograph=False
-    ).get_concrete_function()
     # Concrete, so that saving does not trace it again.
+    function = tf.function(function, autograph=False).get_concrete_function(
+      **{spec.name: spec for spec in inputs}
+    )
     self.parts.functions[name] = function
     for variable in function.variables:
       if variable.ref() not in self.parts.used:

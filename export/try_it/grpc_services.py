@@ -14,7 +14,6 @@ from tensorflow_serving.apis import (
   prediction_service_pb2_grpc,
 )
 
-from export import signatures
 from export.try_it import servables
 
 _METADATA = 'signature_def'
@@ -54,7 +53,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         raise servables.InvalidRequest(
           f'An input cannot be read: {error}.'
         ) from error
-      name = request.model_spec.signature_name or signatures.SERVE
+      name = servables.signature_of(request)
       outputs = servable.predict(name, inputs)
       wanted = list(request.output_filter) or list(outputs)
       for key in wanted:
@@ -73,7 +72,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Classifies tf.Examples."""
     with _told(context):
       servable = self._get(request.model_spec)
-      name = request.model_spec.signature_name or signatures.SERVE
+      name = servables.signature_of(request)
       classes, scores = servable.classify(name, request.input)
       response = classification_pb2.ClassificationResponse()
       _fill_spec(response.model_spec, servable, name)

@@ -18,7 +18,7 @@ _MODEL = re.compile(
   r'(?P<verb>:predict|:classify|/metadata)?'
 )
 _LARGEST_BODY = 512 * 2**20
-_PAGE = 'page.html'
+_PAGE = importlib.resources.files(__package__).joinpath('page.html')
 
 # A signature that only the exports of this kind have.
 _ROLES = {
@@ -52,8 +52,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Answers status, metadata and the page."""
     path = self.path.partition('?')[0]
     if path == '/':
-      page = importlib.resources.files('export').joinpath(_PAGE).read_bytes()
-      self._send(http.HTTPStatus.OK, page, 'text/html; charset=utf-8')
+      self._send(
+        http.HTTPStatus.OK, _PAGE.read_bytes(), 'text/html; charset=utf-8'
+      )
     elif path == '/page.json':
       self._answer(lambda: page_facts(self.server.models))
     else:
@@ -73,12 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _get(self, path: str) -> dict:
     model, version, verb, name = self._find(path)
     if verb is None:
-      found = grpc_services.model_status(model, version)
-      return json_format.MessageToDict(
-        found,
-        preserving_proto_field_name=True,
-        including_default_value_fields=True,
-      )
+      return _to_dict(grpc_services.model_status(model, version))
     if verb != '/metadata':
       raise servables.NotFound(f'{verb} of {name} is asked for with POST.')
     servable = model.get(version)
@@ -89,11 +85,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         'version': str(servable.version),
       },
       'metadata': {
-        'signature_def': json_format.MessageToDict(
-          grpc_services.signature_map(servable),
-          preserving_proto_field_name=True,
-          including_default_value_fields=True,
-        )
+        'signature_def': _to_dict(grpc_services.signature_map(servable))
       },
     }
 
@@ -196,6 +188,14 @@ def page_facts(models: servables.Models) -> dict:
           ),
         }
   return found
+
+
+def _to_dict(message) -> dict:
+  return json_format.MessageToDict(
+    message,
+    preserving_proto_field_name=True,
+    including_default_value_fields=True,
+  )
 
 
 def _refuse(message: str):

@@ -9,7 +9,7 @@ import threading
 from absl import logging
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
   get_model_status_pb2,
   input_pb2,
@@ -19,7 +19,6 @@ from tensorflow_serving.apis import (
 from export import saved_model, signatures
 
 State = get_model_status_pb2.ModelVersionStatus.State
-_TAG = 'serve'
 _CLASSIFY_INPUT = 'inputs'
 
 
@@ -47,9 +46,15 @@ class Servable:
     self.name = name
     self.version = int(folder.name)
     self.folder = folder
-    self.signature_defs = _read_signatures(folder)
+    self.signature_defs = {
+      key: definition
+      for key, definition in saved_model.read_graph(
+        folder
+      ).signature_def.items()
+      if not key.startswith('__')  # The initialiser's.
+    }
     # The object is kept, because the variables go away with it.
-    self._loaded = tf.saved_model.load(str(folder), tags=[_TAG])
+    self._loaded = tf.saved_model.load(str(folder), tags=[saved_model.TAG])
 
   def predict(
     self, signature: str, inputs: dict[str, np.ndarray]
@@ -57,7 +62,7 @@ class Servable:
     """Runs a signature.
 
     Args:
-      signature: Its name; '' is the default one.
+      signature: Its name.
       inputs: One array for each of its inputs.
 
     Returns:
@@ -68,16 +73,15 @@ class Servable:
       InvalidRequest: If inputs are missing, of another type or shape, or
         refused by the graph.
     """
-    name = signature or signatures.SERVE
-    definition = self.definition(name)
-    _check_inputs(name, definition, inputs)
+    definition = self.definition(signature)
+    _check_inputs(signature, definition, inputs)
     with self._running:
       try:
         tensors = {
           key: tf.constant(value, tf.as_dtype(definition.inputs[key].dtype))
           for key, value in inputs.items()
         }
-        outputs = self._loaded.signatures[name](**tensors)
+        outputs = self._loaded.signatures[signature](**tensors)
       except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
         raise InvalidRequest(_reason(error)) from error
       return {key: value.numpy() for key, value in outputs.items()}
@@ -88,7 +92,7 @@ class Servable:
     """Runs a signature of TF Serving's Classify API.
 
     Args:
-      signature: Its name; '' is the default one.
+      signature: Its name.
       request: The examples.
 
     Returns:
@@ -98,17 +102,18 @@ class Servable:
       NotFound: If there is no such signature.
       InvalidRequest: If it does not classify, or the graph refuses.
     """
-    name = signature or signatures.SERVE
-    method = self.definition(name).method_name
+    method = self.definition(signature).method_name
     if method != tf.saved_model.CLASSIFY_METHOD_NAME:
       raise InvalidRequest(
-        f'Signature {name!r} of {self.name} has the method {method!r}, but '
-        f'Classify needs {tf.saved_model.CLASSIFY_METHOD_NAME!r}.'
+        f'Signature {signature!r} of {self.name} has the method {method!r}, '
+        f'but Classify needs {tf.saved_model.CLASSIFY_METHOD_NAME!r}.'
       )
     serialized = [x.SerializeToString() for x in _examples(request)]
     if not serialized:
       raise InvalidRequest('The input holds no examples.')
-    found = self.predict(name, {_CLASSIFY_INPUT: np.array(serialized, object)})
+    found = self.predict(
+      signature, {_CLASSIFY_INPUT: np.array(serialized, object)}
+    )
     return found['classes'], found['scores']
 
   def definition(self, signature: str) -> meta_graph_pb2.SignatureDef:
@@ -135,10 +140,10 @@ class Servable:
     if kind == 'predict_log':
       request = log.predict_log.request
       inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-      self.predict(request.model_spec.signature_name, inputs)
+      self.predict(signature_of(request), inputs)
     elif kind == 'classify_log':
       request = log.classify_log.request
-      self.classify(request.model_spec.signature_name, request.input)
+      self.classify(signature_of(request), request.input)
 
 
 @dataclasses.dataclass
@@ -248,18 +253,9 @@ class Models:
       model.refresh()
 
 
-def _read_signatures(folder: pathlib.Path) -> dict:
-  proto = saved_model_pb2.SavedModel.FromString(
-    (folder / 'saved_model.pb').read_bytes()
-  )
-  for graph in proto.meta_graphs:
-    if _TAG in graph.meta_info_def.tags:
-      return {
-        name: definition
-        for name, definition in graph.signature_def.items()
-        if not name.startswith('__')  # The initialiser's.
-      }
-  raise ValueError(f'{folder} has no graph with the tag {_TAG!r}.')
+def signature_of(request) -> str:
+  """The signature that a request to predict or to classify asks for."""
+  return request.model_spec.signature_name or signatures.SERVE
 
 
 def _check_inputs(name, definition, inputs):

@@ -48,7 +48,8 @@ def _flags_of_programs() -> set[str]:
       before = set(flags.FLAGS)
       name = '.'.join(path.relative_to(_ROOT).with_suffix('').parts)
       sys.modules.pop(name, None)
-      importlib.import_module(name)
+      module = importlib.import_module(name)
+      getattr(module, 'define_flags', lambda: None)()  # Those of a library.
       added = set(flags.FLAGS) - before
       for flag in added:  # The next program may have one of the same name.
         delattr(flags.FLAGS, flag)

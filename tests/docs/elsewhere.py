@@ -56,18 +56,18 @@ ALL = (
   Elsewhere(
     '//tools:python .*saved_model_cli',
     'It is run there, and held against what the page shows.',
-    '//tests/export:exports_test',
+    '//tests:export_test',
   ),
-  Elsewhere('//export/try_it:serve', _NO_END, '//tests/export:serve_test'),
+  Elsewhere('//export/try_it:serve', _NO_END, '//tests:export_test'),
   Elsewhere(
-    '//tests/export:page_picture',
+    '//tests:page_picture',
     'It needs Chromium and a server; that page is driven there.',
-    '//tests/export:serve_test',
+    '//tests:export_test',
   ),
   Elsewhere(
     'curl -s localhost',
     'They are asked of a server there.',
-    '//tests/export:serve_test',
+    '//tests:export_test',
   ),
   Elsewhere(
     '//tests/faults:suite',
@@ -78,7 +78,7 @@ ALL = (
   Elsewhere(
     'tensorflow_model_server',
     'It is not installed.',
-    '//tests/export:real_server_test',
+    '//tests:real_server_test',
   ),
   Elsewhere(
     r'(//experiments:encode_dataset_beam|beam/bin/python -m)',

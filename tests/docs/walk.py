@@ -10,7 +10,7 @@ from unittest import mock
 
 from tests.docs import pages, shortening, stand_ins
 from tests.experiments import running
-from tests.export import running as exporters
+from tests.export import served
 from vim_tf.training import workdir as workdir_lib
 
 _MAKES = ('out', 'base', 'save_reference')
@@ -138,6 +138,6 @@ def _run(command: pages.Command, arguments) -> tuple[int, str]:
   """Runs a binary; returns its status and what it said of errors."""
   with contextlib.redirect_stdout(io.StringIO()):
     if command.folder == 'export':
-      return exporters.run(command.name, *arguments)
+      return served.run(command.name, *arguments)
     result = running.Binary(command.name).run(*arguments, folder=os.getcwd())
     return result.status, result.error

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from export import tokenizer as tokenizer_export
 from tests import testing
 from tests.experiments import running
-from tests.export import running as exporters
 from tests.interop import enhancing_reference as reference
 from vim_tf.config import DataConfig
 from vim_tf.jobs import evaluate_reconstructions, restore
@@ -95,12 +95,8 @@ class ImportCheckpointTest(absltest.TestCase):
     )
 
   def test_the_export_serves_its_codes(self):
-    base = self.root / 'exports'
-    status, error = exporters.run(
-      'tokenizer', f'--workdir={self.workdir}', f'--base={base}'
-    )
-    self.assertEqual(status, 0, error)
-    signatures = tf.saved_model.load(str(base / '1')).signatures
+    version = tokenizer_export.export(self.workdir, self.root / 'exports')
+    signatures = tf.saved_model.load(str(version)).signatures
     images = np.float32(self.held_out / 255)
     codes = signatures['encode_images'](images=tf.constant(images))['codes']
     expected = reference.encode(self.weights, images)

@@ -1,6 +1,6 @@
 """Takes the picture of the page that the docs show, of a server that runs.
 
-  ./bazelw run //tests/export:page_picture -- --image=image.png \
+  ./bazelw run //tests:page_picture -- --image=image.png \
     --out=docs/serving-page.png
 
 It needs Chromium (Debian: apt-get install chromium).

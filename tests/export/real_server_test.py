@@ -1,6 +1,6 @@
 """The protocol's tests against TensorFlow's own server, where it is installed.
 
-Tagged `manual`: `./bazelw test //tests/export:real_server_test`, with
+Tagged `manual`: `./bazelw test //tests:real_server_test`, with
 `tensorflow_model_server` on the PATH.
 """
 
@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
-from export import server_configs
+from export import saved_model
 from tests.export import protocol, served
 
 _SERVER = 'tensorflow_model_server'
@@ -41,7 +41,7 @@ class RealServerTest(protocol.ProtocolTests):
     shutil.rmtree(root, ignore_errors=True)
     cls.bases = served.export_all(root)
     config = root / 'models.config'
-    config.write_text(server_configs.model_config(cls.bases))
+    config.write_text(saved_model.model_config(cls.bases))
     cls.port, cls.rest_port = _free_port(), _free_port()
     cls.process = subprocess.Popen(
       [

@@ -8,7 +8,8 @@ from unittest import mock
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import saved_model, server_configs, signatures, warmup
+from export import saved_model, signatures
+from vim_tf.config import ConfigError
 
 
 class _Sum(signatures.SignatureModule):
@@ -26,15 +27,22 @@ class _Sum(signatures.SignatureModule):
 
 
 def _export(amount: float = 1.0) -> saved_model.Export:
-  inputs = {'x': [3.0]}
-  log = warmup.predict('sum', 'serving_default', inputs)
-  return saved_model.Export(_Sum(amount), ['one', 'two'], {'a': 1}, [log])
+  requests = [('serving_default', {'x': [3.0]})]
+  return saved_model.Export(_Sum(amount), ['one', 'two'], {'a': 1}, requests)
+
+
+def _number(version: int) -> saved_model.Settings:
+  return saved_model.Settings(version=version)
 
 
 class SavedModelTest(tf.test.TestCase):
   def setUp(self):
     super().setUp()
     self.base = pathlib.Path(self.create_tempdir()) / 'deep' / 'base'
+
+  def _entries(self):
+    """What lies in the folder besides the files of the server."""
+    return sorted(x for x in os.listdir(self.base) if '.config' not in x)
 
   def _sum(self, version):
     loaded = tf.saved_model.load(str(self.base / str(version)))
@@ -44,20 +52,24 @@ class SavedModelTest(tf.test.TestCase):
     for number in (1, 2):
       folder = saved_model.write(_export(float(number)), self.base)
       self.assertEqual(folder, self.base / str(number))
-    self.assertEqual(saved_model.write(_export(), self.base, 12).name, '12')
-    self.assertEqual(saved_model.write(_export(), self.base, 5).name, '5')
+    self.assertEqual(
+      saved_model.write(_export(), self.base, _number(12)).name, '12'
+    )
+    self.assertEqual(
+      saved_model.write(_export(), self.base, _number(5)).name, '5'
+    )
     self.assertEqual(saved_model.versions(self.base), [1, 2, 5, 12])
-    self.assertCountEqual(os.listdir(self.base), ['1', '2', '5', '12'])
+    self.assertEqual(self._entries(), ['1', '12', '2', '5'])
     self.assertAllClose([self._sum(i)[0] for i in (1, 2)], [4.0, 5.0])
 
   def test_a_version_is_never_written_over(self):
-    saved_model.write(_export(1.0), self.base, 3)
+    saved_model.write(_export(1.0), self.base, _number(3))
     with self.assertRaisesRegex(
       saved_model.ExportError, '3 exists already.*none for 4'
     ):
-      saved_model.write(_export(2.0), self.base, 3)
+      saved_model.write(_export(2.0), self.base, _number(3))
     self.assertAllClose(self._sum(3), [4.0])
-    self.assertEqual(os.listdir(self.base), ['3'])
+    self.assertEqual(self._entries(), ['3'])
 
   def test_of_two_exports_at_once_the_first_stays(self):
     other = saved_model.write(_export(7.0), self.base.parent / 'other')
@@ -79,8 +91,17 @@ class SavedModelTest(tf.test.TestCase):
     with self.assertRaisesRegex(saved_model.ExportError, 'Cannot write'):
       saved_model.write(_export(), self.base)
     self.assertEqual(os.listdir(self.base.parent), ['base'])
-    with self.assertRaisesRegex(saved_model.ExportError, '-1'):
-      saved_model.write(_export(), self.base, -1)
+
+  def test_settings_out_of_range_are_refused(self):
+    for name, value in (
+      ('version', -1),
+      ('precision', 'float64'),
+      ('max_side', 0),
+      ('max_pixels', 0),
+      ('max_batch_size', 0),
+    ):
+      with self.assertRaisesRegex(ConfigError, f'{name} is .*{value}'):
+        saved_model.Settings(**{name: value})
 
   def test_what_a_server_cannot_run_is_not_written(self):
     class Python(signatures.SignatureModule):
@@ -126,22 +147,26 @@ class SavedModelTest(tf.test.TestCase):
     self.assertLen(list(records), 1)
 
   def test_files_of_the_server_are_left_as_they_are(self):
+    batching = self.base / saved_model.BATCHING_CONFIG
     self.base.mkdir(parents=True)
-    (self.base / server_configs.BATCHING).write_text('mine')
-    server_configs.write(self.base, 'sum', 12)
-    self.assertEqual((self.base / server_configs.BATCHING).read_text(), 'mine')
-    os.remove(self.base / server_configs.BATCHING)
-    server_configs.write(self.base, 'sum', 12)
-    text = (self.base / server_configs.BATCHING).read_text()
+    batching.write_text('mine')
+    settings = saved_model.Settings(name='other', max_batch_size=12)
+    saved_model.write(_export(), self.base, settings)
+    self.assertEqual(batching.read_text(), 'mine')
+    os.remove(batching)
+    saved_model.write(_export(), self.base, settings)
+    text = batching.read_text()
     sizes = [line for line in text.splitlines() if 'allowed' in line]
     # TensorFlow Serving wants the last size to be the largest batch.
     self.assertEqual([int(x.split()[-1]) for x in sizes], [1, 2, 4, 8, 12])
     self.assertIn('max_batch_size { value: 12 }', text)
+    monitoring = (self.base / saved_model.MONITORING_CONFIG).read_text()
+    self.assertIn(saved_model.METRICS_PATH, monitoring)
     self.assertEqual(
-      server_configs.read_model_config(
-        (self.base / server_configs.MODEL).read_text()
+      saved_model.read_model_config(
+        (self.base / saved_model.MODEL_CONFIG).read_text()
       ),
-      {'sum': str(self.base)},
+      {'other': str(self.base)},
     )
 
 

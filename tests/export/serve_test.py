@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.request
 
 from absl.testing import absltest
 import grpc
@@ -16,8 +17,8 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from export import saved_model, server_configs, warmup
-from export.try_it import serve, server
+from export import saved_model, tokenizer, warmup
+from export.try_it import serve
 from tests.export import calls, chromium, protocol, served, tiny
 from vim_tf.jobs import restore
 
@@ -37,8 +38,8 @@ def setUpModule():  # noqa: N802
   ServeTest.bases = served.export_all(_root())
 
 
-def _start(bases) -> server.Server:
-  found = server.Server(bases, port=0, rest_port=0, poll_seconds=0.2)
+def _start(bases) -> serve.Server:
+  found = serve.Server(bases, port=0, rest_port=0, poll_seconds=0.2)
   found.start()
   return found
 
@@ -160,6 +161,16 @@ class ServeTest(protocol.ProtocolTests):
        ['model_spec', 'metadata']],
     )  # fmt: skip
 
+  def test_page_is_found(self):
+    url = f'http://127.0.0.1:{self.rest_port}/'
+    with urllib.request.urlopen(url) as page:
+      self.assertIn('text/html', page.headers['Content-Type'])
+      self.assertIn(b'id="drop"', page.read())
+    with urllib.request.urlopen(f'{url}page.json') as facts:
+      found = json.load(facts)
+    self.assertCountEqual(found, self.bases)
+    self.assertEqual(found['sampler']['class_names'], tiny.CLASSES)
+
   def test_page(self):
     if not chromium.find():
       self.skipTest(
@@ -273,7 +284,7 @@ class VersionsTest(absltest.TestCase):
   def test_a_new_version_is_taken_up_and_no_request_is_lost(self):
     other = tiny.tokenizer(self.base.parent / 'other', seed=9)
     made = self.base.parent / 'made'
-    served.export('tokenizer', other, made)
+    tokenizer.export(other, made)
     codes = np.arange(16, dtype=np.int32)[None]
     expected = [
       restore.tokenizer(run).model.decode(codes).numpy()
@@ -338,7 +349,7 @@ class FlagsTest(absltest.TestCase):
     flags = [f'{name}={base}' for name, base in bases.items()]
     self.assertEqual(serve.find_bases(flags, ''), bases)
     file = pathlib.Path(self.create_tempdir()) / 'models.config'
-    file.write_text(server_configs.model_config(bases))
+    file.write_text(saved_model.model_config(bases))
     self.assertEqual(serve.find_bases([], str(file)), bases)
 
   def test_bad_flags_are_refused(self):
@@ -349,15 +360,15 @@ class FlagsTest(absltest.TestCase):
       ([f'a={folder}'], '', 'no version'),
       ([], f'{folder}/none', 'Cannot read'),
     ):
-      with self.assertRaisesRegex(server.ServerError, text):
+      with self.assertRaisesRegex(serve.ServerError, text):
         serve.find_bases(models, config)
 
   def test_a_port_that_is_taken_is_told(self):
-    first = server.Server({}, port=0, rest_port=0)
+    first = serve.Server({}, port=0, rest_port=0)
     self.addCleanup(first.stop)
     first.start()
-    with self.assertRaisesRegex(server.ServerError, 'Cannot listen'):
-      server.Server({}, port=0, rest_port=first.rest_port)
+    with self.assertRaisesRegex(serve.ServerError, 'Cannot listen'):
+      serve.Server({}, port=0, rest_port=first.rest_port)
 
 
 if __name__ == '__main__':

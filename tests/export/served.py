@@ -1,10 +1,18 @@
-"""Exports of tiny models, laid out as a server wants them."""
+"""Exports of tiny models, by Python and by the binaries."""
 
+import contextlib
+import importlib
+import io
+import os
 import pathlib
+import sys
+from unittest import mock
 
-from tests.export import running, tiny
+from absl import flags
 
-NAMES = ('tokenizer', 'sampler', 'probe')
+from experiments import flags as flags_lib
+from export import probe, sampler, tokenizer
+from tests.export import tiny
 
 
 def export_all(root: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -16,18 +24,41 @@ def export_all(root: pathlib.Path) -> dict[str, pathlib.Path]:
   Returns:
     The folder of each model's versions, of which there is number 1.
   """
-  tokenizer = tiny.tokenizer(root / 'runs' / 'tokenizer')
-  vim = tiny.vim(root / 'runs' / 'sampler', tokenizer)
-  tiny.probe(root / 'runs' / 'probe', vim)
-  bases = {name: root / 'served' / name for name in NAMES}
-  for name, base in bases.items():
-    export(name, root / 'runs' / name, base)
+  runs = {x: root / 'runs' / x for x in ('tokenizer', 'sampler', 'probe')}
+  tiny.tokenizer(runs['tokenizer'])
+  tiny.vim(runs['sampler'], runs['tokenizer'])
+  tiny.probe(runs['probe'], runs['sampler'])
+  bases = {name: root / 'served' / name for name in runs}
+  for exporter in (tokenizer, sampler, probe):
+    name = exporter.__name__.rpartition('.')[2]
+    exporter.export(runs[name], bases[name])
   return bases
 
 
-def export(name: str, run: pathlib.Path, base: pathlib.Path, *flags: str):
-  """Runs an exporter, which must succeed."""
-  status, error = running.run(
-    name, f'--workdir={run}', f'--base={base}', *flags
-  )
-  assert status == 0, error
+def run(name: str, *arguments: str) -> tuple[int, str]:
+  """Runs a binary of `export`, whose flags are defined while it runs.
+
+  Args:
+    name: Name of its module.
+    *arguments: The command line.
+
+  Returns:
+    The exit status, and what was printed to stderr.
+  """
+  module = importlib.import_module(f'export.{name}')
+  before = set(flags.FLAGS)
+  error, status, here = io.StringIO(), 0, os.getcwd()
+  try:
+    module.define_flags()
+    with (
+      mock.patch.object(sys, 'argv', [name, *arguments]),
+      contextlib.redirect_stderr(error),
+    ):
+      flags_lib.run(module.main)
+  except SystemExit as end:
+    status = end.code or 0
+  finally:
+    os.chdir(here)
+    for flag in set(flags.FLAGS) - before:
+      delattr(flags.FLAGS, flag)
+  return status, error.getvalue()

@@ -8,14 +8,7 @@ import numpy as np
 from experiments.studies.speed import counts
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job
-from export import (
-  headers,
-  sampler_module,
-  saved_model,
-  signatures,
-  tokenizer_module,
-  warmup,
-)
+from export import headers, sampler, saved_model, tokenizer, warmup
 from export.try_it import servables
 from vim_tf.config import PRECISIONS
 from vim_tf.config_checks import check_choice, check_least
@@ -127,24 +120,17 @@ def _write_tokenizer(sizes, settings, folder) -> pathlib.Path:
     sizes.stage1.model, dtype=restore.policy(settings.precision)
   )
   model.build()
-  module = tokenizer_module.Tokenizer(model, headers.Limits())
-  return _write(module, folder)
+  module = tokenizer.Tokenizer(model, headers.Limits())
+  return saved_model.write(saved_model.Export(module), folder)
 
 
 def _write_sampler(sizes, settings, folder) -> pathlib.Path:
   dtype = restore.policy(settings.precision)
   vim = vim_model.VIM(sizes.stage2.model, dtype=dtype)
-  tokenizer = vit_vqgan_model.ViTVQGAN(sizes.joined_stage1.model, dtype=dtype)
-  for model in (vim, tokenizer):
+  decoder = vit_vqgan_model.ViTVQGAN(sizes.joined_stage1.model, dtype=dtype)
+  for model in (vim, decoder):
     model.build()
-  module = sampler_module.Sampler(
-    vim, tokenizer, headers.Limits(), settings.xla, settings.frozen
+  module = sampler.Sampler(
+    vim, decoder, headers.Limits(), settings.xla, settings.frozen
   )
-  return _write(module, folder)
-
-
-def _write(
-  module: signatures.SignatureModule, folder: pathlib.Path
-) -> pathlib.Path:
-  export = saved_model.Export(module, class_names=(), config={}, warmup=())
-  return saved_model.write(export, folder)
+  return saved_model.write(saved_model.Export(module), folder)
