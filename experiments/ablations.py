@@ -17,21 +17,24 @@ import re
 import time
 
 from absl import flags, logging
-from PIL import Image
-import tensorflow as tf
+from etils import epy
 
 from experiments import (
   ablation_budgets,
-  ablation_page,
   ablation_record,
   ablation_rows,
-  ablation_runs,
   cli,
 )
 from experiments.ablation_rows import Row
 from vim_tf.config import ConfigError
-from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+  import tensorflow as tf
+
+  from experiments import ablation_page, ablation_runs
+  from vim_tf.training import strategy as strategy_lib
 
 WORKDIR = flags.DEFINE_string(
   'workdir',

@@ -13,11 +13,15 @@ from collections.abc import Mapping, Sequence
 import pathlib
 
 from absl import flags
+from etils import epy
 import numpy as np
 
-from experiments import cli, probe_figures, probing
+from experiments import cli
 from vim_tf.config import UserError
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from experiments import probe_figures, probing
 
 PROBES = flags.DEFINE_list(
   'probes', None, '[input] Working directories of probes.', required=True

@@ -1,18 +1,26 @@
 """What all binaries share: flags to configs, and errors in one line."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import dataclasses
 import os
 import sys
 
 from absl import app, flags, logging
-import tensorflow as tf
+from etils import epy
 
+from experiments import flag_help
 from vim_tf import config as config_lib
 from vim_tf import config_faults
 from vim_tf.data import errors
-from vim_tf.training import preemption, workers
-from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import preemption
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from vim_tf.training import strategy as strategy_lib
+  from vim_tf.training import workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +207,7 @@ def define_strategy_flags():
   flags.DEFINE_enum(
     'strategy',
     'auto',
-    list(strategy_lib.NAMES),
+    list(config_lib.STRATEGIES),
     '[hardware] Where to run; auto: all GPUs of this machine, or its CPU; '
     'multi_worker: the cluster of TF_CONFIG.',
   )
@@ -284,11 +292,17 @@ def config_from_flags(
   return config_lib.replace(config, changes)
 
 
-def run(main: Callable[[], None]):
+def run(
+  main: Callable[[], None],
+  settings: Sequence[Setting] = (),
+  presets: flag_help.Presets | None = None,
+):
   """Runs a binary: in the caller's directory, bad input in one line.
 
   Args:
     main: What to do once the flags are parsed.
+    settings: The settings that its flags stand for, which its help tells of.
+    presets: Where those come from that no flag gives.
   """
 
   def wrapped(argv):
@@ -306,9 +320,9 @@ def run(main: Callable[[], None]):
           f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
         )
       main()
-    except workers.WorkerLost as error:
-      _leave(error)
     except preemption.Restart as error:
+      if isinstance(error, workers.WorkerLost):
+        _leave(error)
       print(error, file=sys.stderr)
       sys.exit(preemption.EXIT_STATUS)
     except config_lib.UserError as error:
@@ -322,7 +336,10 @@ def run(main: Callable[[], None]):
         raise
       _leave(found)
 
-  app.run(wrapped)
+  app.run(
+    wrapped,
+    flags_parser=lambda argv: flag_help.parse(argv, settings, presets),
+  )
 
 
 def _leave(error: workers.WorkerLost):

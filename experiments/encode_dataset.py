@@ -10,10 +10,14 @@ otherwise.
 """
 
 from absl import flags
+from etils import epy
 
-from experiments import cli, encoding, encoding_flags
-from vim_tf import restore
-from vim_tf.data import code_cache_writer
+from experiments import cli, encoding_flags
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from experiments import encoding
+  from vim_tf import restore
+  from vim_tf.data import code_cache_writer
 
 encoding_flags.define()
 
@@ -35,4 +39,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, encoding_flags.SETTINGS)

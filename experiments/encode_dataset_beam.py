@@ -10,11 +10,14 @@ requirements-beam.lock; all paths must mean the same on all machines.
 """
 
 from absl import flags
+from etils import epy
 
 from experiments import cli, encoding_flags
-from vim_tf import restore
 from vim_tf.config import UserError
-from vim_tf.data import code_cache_writer
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf import restore
+  from vim_tf.data import code_cache_writer
 
 encoding_flags.define()
 flags.DEFINE_multi_string(
@@ -53,4 +56,4 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, encoding_flags.SETTINGS)

@@ -22,21 +22,24 @@ import json
 import pathlib
 
 from absl import flags
+from etils import epy
 import numpy as np
-from PIL import Image
 
-from experiments import (
-  cli,
-  generation_job,
-  judging,
-  likelihood_job,
-  reconstruction_job,
-  sampling_flags,
-)
+from experiments import cli, sampling_flags
 from vim_tf import config as config_lib
-from vim_tf import restore
-from vim_tf.metrics import feature_networks
+from vim_tf import config_sampling
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+
+  from experiments import (
+    generation_job,
+    judging,
+    likelihood_job,
+    reconstruction_job,
+  )
+  from vim_tf import restore
 
 # --------------------------------------------------------- flags of every job
 
@@ -73,7 +76,7 @@ _COMMON = (
 
 NETWORK = flags.DEFINE_string(
   'network',
-  feature_networks.DEFAULT,
+  config_lib.FEATURE_NETWORK,
   '[reconstruction, generation] Feature network: efficientnet_lite0 (or 1, 2), '
   'inception, inception:PATH or file:PATH; empty, of a reconstruction: no '
   'distances.',
@@ -100,7 +103,7 @@ SEED = flags.DEFINE_integer(
 CLASS_MIX = flags.DEFINE_enum(
   'class_mix',
   'data',
-  list(generation_job.MIXES),
+  list(config_sampling.CLASS_MIXES),
   '[generation] data: classes as often as in the reference; equal: all alike.',
 )
 REFERENCE = flags.DEFINE_string(
@@ -290,4 +293,4 @@ def _print(values: dict, indent: int = 2):
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, DATA)

@@ -15,7 +15,6 @@ from vim_tf.vim import sampling as sampling_lib
 
 _SHOWN = 64  # Images of a class in its gallery.
 _COLUMNS = 8
-MIXES = ('data', 'equal')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,13 +10,17 @@ tables of `docs/tpu.md`. A model takes from half a minute to some minutes.
 import dataclasses
 
 from absl import flags
+from etils import epy
 
-from experiments import abstract, cli, hlo, replica_functions
+from experiments import cli
 from vim_tf import presets
 from vim_tf.config import replace
-from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import lpips
-from vim_tf.vit_vqgan import model as vit_vqgan_model
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from experiments import abstract, hlo, replica_functions
+  from vim_tf.vim import model as vim_model
+  from vim_tf.vit_vqgan import lpips
+  from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 MODELS = flags.DEFINE_list(
   'models',

@@ -11,9 +11,12 @@ and left out. The originals are left as they are.
 import pathlib
 
 from absl import flags, logging
+from etils import epy
 
 from experiments import cli
-from vim_tf.data import folders, preparation
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.data import folders, preparation
 
 SOURCE = flags.DEFINE_string(
   'source', None, 'Folder of pictures, with one subfolder a class or none.'

@@ -9,6 +9,8 @@ every class, probes VIM's blocks for the classes and writes `report.html` and
 run that was stopped goes on when it is started again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
@@ -17,27 +19,31 @@ import platform
 import time
 
 from absl import flags, logging
+from etils import epy
 import numpy as np
-import tensorflow as tf
 
-from experiments import (
-  cli,
-  judging,
-  pictures,
-  probe_figures,
-  probing,
-  quickstart_configs,
-  quickstart_samples,
-  report,
-  stage1,
-  stage2,
-)
-from vim_tf import presets, restore
+from experiments import cli, quickstart_configs
+from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.data import pipeline, sources
-from vim_tf.metrics import kmeans, ngram, reconstruction
-from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from experiments import (
+    judging,
+    pictures,
+    probe_figures,
+    probing,
+    quickstart_samples,
+    report,
+    stage1,
+    stage2,
+  )
+  from vim_tf import restore
+  from vim_tf.data import pipeline, sources
+  from vim_tf.metrics import kmeans, ngram, reconstruction
+  from vim_tf.training import strategy as strategy_lib
 
 BUDGET = flags.DEFINE_enum(
   'budget',

@@ -19,20 +19,18 @@ whose class a classifier finds likeliest.
 import pathlib
 
 from absl import flags, logging
+from etils import epy
 import numpy as np
-from PIL import Image
 
-from experiments import (
-  cli,
-  completion,
-  generation,
-  judging,
-  samples_file,
-  sampling_flags,
-)
+from experiments import cli, sampling_flags
 from vim_tf import config as config_lib
-from vim_tf import restore
 from vim_tf.config import ConfigError
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+
+  from experiments import completion, generation, judging, samples_file
+  from vim_tf import restore
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -207,4 +205,4 @@ def parse_classes(
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, [_DATA_DIR])

@@ -19,30 +19,29 @@ The points of the second sweep share their candidates: those of a rate are
 among those of any lower one, so that each is drawn and classified once.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import pathlib
 import time
 
 from absl import flags, logging
+from etils import epy
 import numpy as np
-import tensorflow as tf
 
-from experiments import (
-  cli,
-  generation,
-  generation_job,
-  judging,
-  sampling_flags,
-  study_figure,
-)
+from experiments import cli, sampling_flags
 from vim_tf import config as config_lib
-from vim_tf import restore
 from vim_tf.config import ConfigError
-from vim_tf.data import images as images_lib
-from vim_tf.metrics import feature_networks
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import rejection
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from experiments import generation, generation_job, judging, study_figure
+  from vim_tf import restore
+  from vim_tf.data import images as images_lib
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -70,7 +69,7 @@ SEED = flags.DEFINE_integer(
 )
 NETWORK = flags.DEFINE_string(
   'network',
-  feature_networks.DEFAULT,
+  config_lib.FEATURE_NETWORK,
   '[metrics] Feature network that scores; see evaluate.',
 )
 MAX_IMAGES = flags.DEFINE_integer(
@@ -285,4 +284,4 @@ def _log(name: str, value: float, point: dict):
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, DATA)

@@ -10,13 +10,19 @@ started again.
 """
 
 from absl import flags
-import tensorflow as tf
+from etils import epy
 
-from experiments import cli, probe_figures, probing
-from vim_tf import presets, restore
+from experiments import cli, flag_help
+from vim_tf import presets
 from vim_tf.config import ConfigError, Stage2Config
-from vim_tf.data import sources
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from experiments import probe_figures, probing
+  from vim_tf import restore
+  from vim_tf.data import sources
 
 _DATA = ('data', 'data_dir', 'train_split', 'eval_split', 'crop', 'max_shift')
 _RUN = ('seed', 'batch_size', 'log_every', 'checkpoint_every')
@@ -102,13 +108,13 @@ flags.mark_flag_as_required('vim')
 
 def main():
   """Probes, prints and writes."""
-  strategy = cli.strategy()
-  if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    raise ConfigError('A probe runs on one machine: give another --strategy.')
   run = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
   config = cli.config_from_flags(
     lambda name: presets.probe(name, run), SETTINGS
   )
+  strategy = cli.strategy()
+  if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    raise ConfigError('A probe runs on one machine: give another --strategy.')
   tokenizer, vim = restore.both(config.vim, config.tokenizer)
   path = flags.FLAGS.workdir
   outcomes = probing.sweep(
@@ -125,4 +131,17 @@ def main():
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(
+    main,
+    SETTINGS,
+    flag_help.Presets(
+      # What is of the VIM's run is not told.
+      lambda name: presets.probe(name, presets.stage2('tiny')),
+      presets.ABOUT_PROBE,
+      (
+        *('block', 'passes', 'baselines', 'smallest_l2', 'largest_l2'),
+        *('run.num_steps', 'run.batch_size', 'optimizer.learning_rate'),
+      ),
+      dict.fromkeys((*_DATA, 'flip'), "the VIM's"),
+    ),
+  )

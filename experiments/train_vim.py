@@ -12,12 +12,16 @@ otherwise. A run that was stopped goes on when it is started again.
 import dataclasses
 
 from absl import flags
+from etils import epy
 
-from experiments import cli, schedule_notes, stage2
+from experiments import cli, flag_help, schedule_notes
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.data import code_cache
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from experiments import stage2
+  from vim_tf.data import code_cache
 
 SETTINGS = (
   *cli.RUN,
@@ -48,7 +52,7 @@ SETTINGS = (
   cli.Setting(
     'num_classes',
     ('model.num_classes',),
-    '[model] Classes; 0: unconditional (4.1). By default those of the data.',
+    '[model] Classes; 0: unconditional (4.1).',
   ),
   cli.Setting(
     'dropout',
@@ -108,11 +112,34 @@ def preset(name: str) -> Stage2Config:
 
 def main():
   """Trains with the settings of the flags."""
-  strategy = cli.strategy()  # Workers must be joined before anything else.
   config = cli.config_from_flags(preset, SETTINGS)
+  strategy = cli.strategy()  # Before TensorFlow computes anything.
   schedule_notes.warn(config)
   stage2.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(
+    main,
+    SETTINGS,
+    flag_help.Presets(
+      presets.stage2,
+      presets.ABOUT_STAGE2,
+      (
+        *('model.grid_size', 'model.codebook_size', 'model.num_classes'),
+        *('model.transformer.num_blocks', 'model.transformer.width'),
+        *('model.transformer.num_heads', 'model.transformer.dropout'),
+        *('run.num_steps', 'run.batch_size'),
+      ),
+      {
+        **dict.fromkeys(
+          (
+            *('data', 'data_dir', 'train_split', 'eval_split', 'image_size'),
+            *('grid_size', 'codebook_size'),
+          ),
+          "the tokenizer's",
+        ),
+        'num_classes': 'those of the data',
+      },
+    ),
+  )

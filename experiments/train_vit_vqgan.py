@@ -20,11 +20,15 @@ import dataclasses
 import os
 
 from absl import flags
+from etils import epy
 
-from experiments import cli, schedule_notes, stage1
+from experiments import cli, flag_help, schedule_notes
 from vim_tf import config as config_lib
 from vim_tf import presets
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from experiments import stage1
 
 MODEL = (
   cli.Setting(
@@ -258,7 +262,6 @@ def finetuning(folder: str) -> config_lib.Stage1Config:
 
 def main():
   """Trains with the settings of the flags."""
-  strategy = cli.strategy()  # Workers must be joined before anything else.
   start = None
   if FINETUNE.value:
     start = finetuning(FINETUNE.value)
@@ -267,9 +270,24 @@ def main():
     config = dataclasses.replace(
       config, finetune_decoder_of=start.finetune_decoder_of
     )
+  strategy = cli.strategy()  # Before TensorFlow computes anything.
   schedule_notes.warn(config)
   stage1.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(
+    main,
+    SETTINGS,
+    flag_help.Presets(
+      presets.stage1,
+      presets.ABOUT_STAGE1,
+      (
+        'data.name',
+        *('model.image_size', 'model.patch_size', 'model.codebook_size'),
+        *('model.encoder.num_blocks', 'model.encoder.width'),
+        *('model.decoder.num_blocks', 'model.decoder.width'),
+        *('run.num_steps', 'run.batch_size'),
+      ),
+    ),
+  )

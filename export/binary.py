@@ -1,16 +1,23 @@
 """What the exporters' binaries share: flags, and errors in one line."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import os
 import sys
 
 from absl import app, flags, logging
+from etils import epy
 
-from export import headers, saved_model, server_configs
-from vim_tf import restore
+from experiments import flag_help
+from export.limits import Limits
 from vim_tf.config import UserError
 
-_LIMITS = headers.Limits()
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from export import saved_model, server_configs
+  from vim_tf import restore
+
+_LIMITS = Limits()
 
 
 def define_flags(name: str):
@@ -53,9 +60,9 @@ def define_flags(name: str):
   )
 
 
-def limits() -> headers.Limits:
+def limits() -> Limits:
   """The largest images that the flags let an export decode."""
-  return headers.Limits(flags.FLAGS.max_side, flags.FLAGS.max_pixels)
+  return Limits(flags.FLAGS.max_side, flags.FLAGS.max_pixels)
 
 
 def dtype() -> str:
@@ -102,4 +109,4 @@ def run(main: Callable[[], None]):
       print(f'error: {error}', file=sys.stderr)
       sys.exit(1)
 
-  app.run(wrapped)
+  app.run(wrapped, flags_parser=flag_help.parse)

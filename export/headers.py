@@ -4,22 +4,9 @@ A server decodes what strangers send: a file's size and kind are known before
 anything is decoded.
 """
 
-import dataclasses
-
 import tensorflow as tf
 
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-  """The largest images that are decoded.
-
-  Attributes:
-    side: Height or width, in pixels.
-    pixels: Height times width.
-  """
-
-  side: int = 8192
-  pixels: int = 4096**2
+from export.limits import Limits
 
 
 def problem(encoded: tf.Tensor, limits: Limits) -> tf.Tensor:

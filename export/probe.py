@@ -5,17 +5,17 @@
 The signatures are those of `probe_module.Probe`.
 """
 
-from absl import flags
-import tensorflow as tf
+from __future__ import annotations
 
-from export import (
-  binary,
-  probe_module,
-  probe_run,
-  saved_model,
-  signatures,
-  warmup,
-)
+from absl import flags
+from etils import epy
+
+from export import binary
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from export import probe_module, probe_run, saved_model, signatures, warmup
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a probe.', required=True

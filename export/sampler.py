@@ -5,11 +5,17 @@
 The signatures are those of `sampler_module.Sampler`.
 """
 
+from __future__ import annotations
+
 from absl import flags
+from etils import epy
 import numpy as np
 
-from export import binary, sampler_module, saved_model, signatures, warmup
-from vim_tf import restore
+from export import binary
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from export import sampler_module, saved_model, signatures, warmup
+  from vim_tf import restore
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True

@@ -11,8 +11,13 @@ into use, and shows a web page at its REST port.
 import pathlib
 
 from absl import flags
+from etils import epy
 
-from export import binary, saved_model, server, server_configs
+from export import binary
+from vim_tf.config import UserError
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from export import saved_model, server, server_configs
 
 MODELS = flags.DEFINE_multi_string(
   'model', [], '[models] A model as NAME=BASE; may be given many times.'
@@ -54,7 +59,7 @@ def find_bases(models: list[str], config: str) -> dict[str, str]:
     config: Path of a TF Serving model config file, or ''.
 
   Raises:
-    ServerError: If none are named, one is not NAME=BASE, or a folder holds no
+    UserError: If none are named, one is not NAME=BASE, or a folder holds no
       versions.
   """
   bases = {}
@@ -62,23 +67,21 @@ def find_bases(models: list[str], config: str) -> dict[str, str]:
     try:
       bases = server_configs.read_model_config(pathlib.Path(config).read_text())
     except (OSError, ValueError) as error:
-      raise server.ServerError(
+      raise UserError(
         f'Cannot read --model_config_file={config}: {error}.'
       ) from error
   for text in models:
     name, equals, base = text.partition('=')
     if not (name and equals and base):
-      raise server.ServerError(
+      raise UserError(
         f'--model={text} is not a model: write --model=NAME=BASE.'
       )
     bases[name] = base
   if not bases:
-    raise server.ServerError('No model was given: set --model=NAME=BASE.')
+    raise UserError('No model was given: set --model=NAME=BASE.')
   for name, base in bases.items():
     if not saved_model.versions(base):
-      raise server.ServerError(
-        f'{base} holds no version of {name}: export one first.'
-      )
+      raise UserError(f'{base} holds no version of {name}: export one first.')
   return bases
 
 

@@ -6,11 +6,17 @@
 The signatures are those of `tokenizer_module.Tokenizer`.
 """
 
+from __future__ import annotations
+
 from absl import flags
+from etils import epy
 import numpy as np
 
-from export import binary, saved_model, signatures, tokenizer_module, warmup
-from vim_tf import restore
+from export import binary
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from export import saved_model, signatures, tokenizer_module, warmup
+  from vim_tf import restore
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-1 run.', required=True

@@ -28,6 +28,7 @@ from vim_tf.config_training import (
   GAN_LOSSES,
   OPTIMIZERS,
   PRECISIONS,
+  STRATEGIES,
   AdversarialConfig,
   CodebookConfig,
   DataConfig,
@@ -48,6 +49,7 @@ __all__ = [
   'DECAYS',
   'DISCRIMINATORS',
   'DataConfig',
+  'FEATURE_NETWORK',
   'GAN_LOSSES',
   'MIN_PATCHGAN_SIZE',
   'MIN_PERCEPTUAL_SIZE',
@@ -58,6 +60,7 @@ __all__ = [
   'PRECISIONS',
   'PerceptualConfig',
   'RunConfig',
+  'STRATEGIES',
   'Stage1Config',
   'Stage2Config',
   'TransformerConfig',
@@ -74,6 +77,8 @@ __all__ = [
 ]
 
 
+FEATURE_NETWORK = 'efficientnet_lite0'
+"""Network whose features are measured where none is named."""
 MIN_PERCEPTUAL_SIZE = 16
 """Smallest images of LPIPS, in pixels: VGG16 halves them four times."""
 MIN_PATCHGAN_SIZE = 24

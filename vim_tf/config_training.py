@@ -10,6 +10,7 @@ DISCRIMINATORS = ('stylegan2', 'patchgan')
 GAN_LOSSES = ('non_saturating', 'hinge')
 OPTIMIZERS = ('adam', 'adafactor')
 DECAYS = ('constant', 'cosine', 'exponential')
+STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 
 
 @dataclasses.dataclass(frozen=True)

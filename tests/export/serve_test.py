@@ -19,6 +19,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from export import saved_model, serve, server, server_configs, warmup
 from tests.export import calls, chromium, protocol, served, tiny
 from vim_tf import restore
+from vim_tf.config import UserError
 
 _DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 _CLIENTS = 8
@@ -348,7 +349,7 @@ class FlagsTest(absltest.TestCase):
       ([f'a={folder}'], '', 'no version'),
       ([], f'{folder}/none', 'Cannot read'),
     ):
-      with self.assertRaisesRegex(server.ServerError, text):
+      with self.assertRaisesRegex(UserError, text):
         serve.find_bases(models, config)
 
   def test_a_port_that_is_taken_is_told(self):

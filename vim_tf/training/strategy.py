@@ -5,9 +5,7 @@ import os
 
 import tensorflow as tf
 
-from vim_tf.config import ConfigError
-
-NAMES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
+from vim_tf.config import STRATEGIES, ConfigError
 
 _TF_CONFIG_HELP = (
   'strategy=multi_worker needs the environment variable TF_CONFIG, such as '
@@ -20,9 +18,10 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
   """Makes a distribution strategy; call it before TensorFlow computes anything.
 
   Args:
-    name: One of `NAMES`. 'auto' takes every GPU of this machine, else its CPU.
-      'mirrored' takes every GPU, or every logical CPU device. 'multi_worker'
-      joins the cluster that the environment variable TF_CONFIG describes.
+    name: One of `config.STRATEGIES`. 'auto' takes every GPU of this machine,
+      else its CPU. 'mirrored' takes every GPU, or every logical CPU device.
+      'multi_worker' joins the cluster that the environment variable TF_CONFIG
+      describes.
     tpu: 'local' on a Cloud TPU VM, or a TPU's name.
 
   Returns:
@@ -32,9 +31,9 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
     ConfigError: If the name is unknown, no TPU answers or TF_CONFIG describes
       no cluster.
   """
-  if name not in NAMES:
+  if name not in STRATEGIES:
     raise ConfigError(
-      f'strategy is {name!r}, but must be one of {", ".join(NAMES)}.'
+      f'strategy is {name!r}, but must be one of {", ".join(STRATEGIES)}.'
     )
   if name == 'tpu':
     try:
