@@ -69,9 +69,9 @@ def parse(
     return flags.FLAGS(argv)
   except flags.Error as error:
     what = ' '.join(str(error).split())
-    if _MISSING in what:
-      names = [f'--{flag.name}' for flag in _own() if _is_missing(flag)]
-      what = f'{" and ".join(names)} must be given'
+    missing = re.findall(rf'Flag (--\w+) {_MISSING}', what)
+    if missing:
+      what = f'{" and ".join(missing)} must be given'
     print(f'error: {what.rstrip(" .?")}; see --help.', file=sys.stderr)
     sys.exit(1)
 
@@ -111,10 +111,6 @@ def _own() -> Iterator[flags.Flag]:
   for module, found in flags.FLAGS.flags_by_module_dict().items():
     if module.partition('.')[0] in _OWN or module == sys.argv[0]:
       yield from found
-
-
-def _is_missing(flag: flags.Flag) -> bool:
-  return _is_required(flag) and flag.value is None
 
 
 def _is_required(flag: flags.Flag) -> bool:
