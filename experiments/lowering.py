@@ -14,7 +14,7 @@ from etils import epy
 
 from experiments import cli
 from vim_tf import presets
-from vim_tf.config import replace
+from vim_tf.config import ConfigError, replace
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from experiments import abstract, hlo, replica_functions
@@ -104,17 +104,31 @@ class Row:
 
 def main():
   """Lowers and prints."""
+  batches = _batches()
   print(f'| {" | ".join(_HEADINGS)} |')
   print('|' + ' --- |' * len(_HEADINGS))
   perceptual = None
   for name in MODELS.value:
-    for batch in map(int, BATCHES.value):
+    for batch in batches:
       if name in presets.STAGE2:
         row = stage2_row(name, batch)
       else:
         perceptual = perceptual or lpips.LPIPS('', dtype='bfloat16')
         row = stage1_row(name, batch, perceptual)
       print(row.markdown(UTILISATION.value), flush=True)
+
+
+def _batches() -> list[int]:
+  """The batches of the flags, once all that they say is found right."""
+  for name in MODELS.value:
+    if name not in presets.STAGE2:
+      presets.stage1(name)  # Which tells of unknown ones.
+  if not all(text.isdecimal() and int(text) for text in BATCHES.value):
+    raise ConfigError(
+      f'--batches={",".join(BATCHES.value)} must be whole numbers from 1, with '
+      'commas.'
+    )
+  return [int(text) for text in BATCHES.value]
 
 
 def stage1_row(name: str, batch: int, perceptual) -> Row:

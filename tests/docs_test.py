@@ -298,6 +298,8 @@ class HelpTest(absltest.TestCase):
       ('experiments', 'evaluate', (new, '--out=y', '--seed=1'), '--job'),
       ('experiments', 'sample', (new, '--out=y', '--top_p=2'), 'top_p'),
       ('experiments', 'quickstart', ('--budget=huge',), 'short'),
+      ('experiments', 'lowering', ('--models=huge',), 'vit_vqgan_ss'),
+      ('experiments', 'lowering', ('--batches=2,x',), '2,x'),
       ('export', 'tokenizer', (new, '--version=x'), '--version'),
       ('export', 'serve', ('--model=x',), 'NAME=BASE'),
     ):
