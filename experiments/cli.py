@@ -188,7 +188,10 @@ def define_run_flags(presets: Sequence[str], default: str):
     'workdir', None, '[run] Working directory; a run goes on from it.'
   )
   flags.DEFINE_enum(
-    'preset', default, list(presets), '[run] Settings to start from.'
+    'preset',
+    default,
+    list(presets),
+    '[run] Settings to start from; help tells of each.',
   )
   flags.DEFINE_multi_string(
     'set',

@@ -48,7 +48,7 @@ def parse(
 
   Args:
     argv: The command line.
-    settings: What `cli.Setting` flags stand for settings of a config.
+    settings: Those that flags stand for, each a `cli.Setting`.
     presets: Where those come from otherwise; None: from the run that the
       binary reads.
 
@@ -185,7 +185,7 @@ def _shown(value) -> str:
   if isinstance(value, bool):
     return str(value).lower()
   if isinstance(value, list):
-    value = ','.join(value)
+    value = ','.join(map(str, value))
   return shlex.quote(str(value)) if value == '' else str(value)
 
 
