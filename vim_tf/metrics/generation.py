@@ -12,12 +12,15 @@ import dataclasses
 import json
 import zipfile
 
+from absl import logging
 import numpy as np
 
 from vim_tf import config as config_lib
 
 # Rows of a distance matrix made at once: bounds its memory.
 _CHUNK = 1024
+_NEIGHBORS = 3  # Whose farthest a ball of a manifold reaches to.
+_LEAST_DISTANCE = 2  # Images of a set that has a distance.
 _LEAST_LOGIT = -700.0
 
 
@@ -173,7 +176,7 @@ def classifier_score(logits) -> float:
 
 
 def precision_recall(
-  real_features, generated_features, *, neighbors: int = 3
+  real_features, generated_features, *, neighbors: int = _NEIGHBORS
 ) -> tuple[float, float]:
   """Improved precision and recall (Kynkaanniemi et al., 2019).
 
@@ -247,20 +250,39 @@ def compare(real_features, generated_features, name: str) -> dict[str, float]:
   Returns:
     'fd_<name>', 'kd_<name>', 'kd_error_<name>', 'precision_<name>' and
     'recall_<name>'. The last two are of as many real images as generated
-    ones: of the larger set, a part spread evenly over it.
+    ones: of the larger set, a part spread evenly over it. NaN, and a line in
+    the log, where there are too few images.
   """
-  kernel, error = kernel_distance(real_features, generated_features)
   count = min(len(real_features), len(generated_features))
-  precision, recall = precision_recall(
-    _thin(real_features, count), _thin(generated_features, count)
-  )
+  frechet = kernel = error = precision = recall = float('nan')
+  if count >= _LEAST_DISTANCE:
+    frechet = frechet_distance(real_features, generated_features)
+    kernel, error = kernel_distance(real_features, generated_features)
+  else:
+    _log_missing('distances', name, count, _LEAST_DISTANCE)
+  if count > _NEIGHBORS:
+    precision, recall = precision_recall(
+      _thin(real_features, count), _thin(generated_features, count)
+    )
+  else:
+    _log_missing('precision and recall', name, count, _NEIGHBORS + 1)
   return {
-    f'fd_{name}': frechet_distance(real_features, generated_features),
+    f'fd_{name}': frechet,
     f'kd_{name}': kernel,
     f'kd_error_{name}': error,
     f'precision_{name}': precision,
     f'recall_{name}': recall,
   }
+
+
+def _log_missing(what: str, name: str, count: int, least: int):
+  logging.warning(
+    'There are no %s over %s: a set has %d images, but at least %d are needed.',
+    what,
+    name,
+    count,
+    least,
+  )
 
 
 def _thin(features, count: int) -> np.ndarray:
@@ -377,9 +399,9 @@ def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
       f'Features have the shapes {list(a.shape)} and {list(b.shape)}, but must '
       'be [images, num_features] of one network.'
     )
-  if min(len(a), len(b)) < 2:
+  if min(len(a), len(b)) < _LEAST_DISTANCE:
     raise config_lib.UserError(
-      f'Distances of {len(a)} to {len(b)} images: at least 2 of each are '
-      'needed.'
+      f'Distances of {len(a)} to {len(b)} images: at least {_LEAST_DISTANCE} '
+      'of each are needed.'
     )
   return a, b
