@@ -11,9 +11,7 @@ run that was stopped goes on when it is started again.
 
 import contextlib
 import dataclasses
-import os
 import pathlib
-import platform
 import time
 
 from absl import flags, logging
@@ -32,6 +30,7 @@ from experiments import (
   stage1,
   stage2,
 )
+from experiments import machine as machine_lib
 from vim_tf import presets, restore
 from vim_tf.config import Stage1Config, Stage2Config
 from vim_tf.data import pipeline, sources
@@ -224,15 +223,9 @@ def measure_vim(
 
 def machine(precision: str) -> dict:
   """What the figures were measured on."""
-  cpu = platform.processor() or platform.machine()
-  with contextlib.suppress(OSError):
-    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
-      if line.startswith('model name'):
-        cpu = line.partition(':')[2].strip()
-        break
   return {
-    'cpu': cpu,
-    'cores': len(os.sched_getaffinity(0)),
+    'cpu': machine_lib.cpu(),
+    'cores': machine_lib.cores(),
     'tensorflow': tf.__version__,
     'precision': precision,
   }
