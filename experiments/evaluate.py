@@ -19,13 +19,12 @@ papers, and are not called so.
 from collections.abc import Callable
 import dataclasses
 import json
-import pathlib
 
 from absl import flags
 from etils import epy
 import numpy as np
 
-from experiments import cli, sampling_flags
+from experiments import cli, output, sampling_flags
 from vim_tf import config as config_lib
 from vim_tf import config_sampling
 from vim_tf.training import workdir as workdir_lib
@@ -44,7 +43,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
 # --------------------------------------------------------- flags of every job
 
 OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the results; must not exist.', required=True
+  'out', None, '[output] New or empty folder for the results.', required=True
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of the run.', required=True
@@ -173,6 +172,8 @@ def _generation():
       '--reference reads features that were made before: leave out '
       '--reference_split and --save_reference.'
     )
+  if SAVE_REFERENCE.value:
+    output.check_file('save_reference', SAVE_REFERENCE.value)
   sampling_config = sampling_flags.config()
   acceptance = sampling_flags.acceptance()
   tokenizer, vim = restore.both(
@@ -252,21 +253,16 @@ def main():
   """Measures, prints and writes."""
   job = JOBS[JOB.value]
   _refuse_flags_of_others(JOB.value)
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise config_lib.ConfigError(
-      f'--out={out} exists already; name a new folder.'
+  with output.new_folder(OUT.value) as out:
+    result, pictures = job.run()
+    for part in ('protocol', 'figures'):
+      print(f'\n{part}')
+      _print(result[part])
+    (out / 'figures.json').write_text(
+      json.dumps(workdir_lib.without_nan(result), allow_nan=False) + '\n'
     )
-  result, pictures = job.run()
-  for part in ('protocol', 'figures'):
-    print(f'\n{part}')
-    _print(result[part])
-  out.mkdir(parents=True)
-  (out / 'figures.json').write_text(
-    json.dumps(workdir_lib.without_nan(result), allow_nan=False) + '\n'
-  )
-  for name, picture in pictures.items():
-    Image.fromarray(picture).save(out / name)
+    for name, picture in pictures.items():
+      Image.fromarray(picture).save(out / name)
 
 
 def _refuse_flags_of_others(name: str):

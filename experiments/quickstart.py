@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import pathlib
-import platform
 import time
 
 from absl import flags, logging
@@ -23,6 +21,7 @@ from etils import epy
 import numpy as np
 
 from experiments import cli, quickstart_configs
+from experiments import machine as machine_lib
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
 from vim_tf.training import workdir as workdir_lib
@@ -230,15 +229,9 @@ def measure_vim(
 
 def machine(precision: str) -> dict:
   """What the figures were measured on."""
-  cpu = platform.processor() or platform.machine()
-  with contextlib.suppress(OSError):
-    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
-      if line.startswith('model name'):
-        cpu = line.partition(':')[2].strip()
-        break
   return {
-    'cpu': cpu,
-    'cores': len(os.sched_getaffinity(0)),
+    'cpu': machine_lib.cpu(),
+    'cores': machine_lib.cores(),
     'tensorflow': tf.__version__,
     'precision': precision,
   }

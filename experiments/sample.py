@@ -22,7 +22,7 @@ from absl import flags, logging
 from etils import epy
 import numpy as np
 
-from experiments import cli, sampling_flags
+from experiments import cli, output, sampling_flags
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
 
@@ -39,7 +39,7 @@ TOKENIZER = flags.DEFINE_string(
   'tokenizer', '', '[model] Its stage-1 run, if that was moved.'
 )
 OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the images; must not exist.', required=True
+  'out', None, '[output] New or empty folder for the images.', required=True
 )
 CLASSES = flags.DEFINE_list(
   'classes', [], '[what] Names or ids of classes; empty: all.'
@@ -81,13 +81,11 @@ _IN_JSON = (
 
 def main():
   """Draws everything, then writes it."""
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise ConfigError(f'--out={out} exists already; name a new folder.')
-  if FROM_JSON.value:
-    _draw_again(out)
-  else:
-    _draw(out)
+  with output.new_folder(OUT.value) as out:
+    if FROM_JSON.value:
+      _draw_again(out)
+    else:
+      _draw(out)
 
 
 def _draw(out: pathlib.Path):
@@ -122,10 +120,6 @@ def _draw(out: pathlib.Path):
       judging.heads_folder(WORKDIR.value),
     )
     selection['classifier'] = classifier.name
-  try:  # Now, rather than after hours of drawing.
-    out.mkdir(parents=True)
-  except OSError as error:
-    raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
   ids = np.repeat(classes, COUNT.value)
   kept = generation.Sampler(tokenizer.model, vim.model).keep_best(
     ids,
@@ -148,7 +142,7 @@ def _draw(out: pathlib.Path):
     kept.probabilities if classifier else None,
     selection,
   )
-  samples_file.write(out, samples, tokenizer, vim, WORKDIR.value)
+  samples_file.write(out, samples, kept.images, tokenizer, vim, WORKDIR.value)
   if image is not None:
     Image.fromarray(image).save(out / 'original.png')
   logging.info('%d images are in %s.', len(ids), out)
@@ -166,12 +160,10 @@ def _draw_again(out: pathlib.Path):
     WORKDIR.value, TOKENIZER.value, record.precision
   )
   samples_file.draw_again(record, tokenizer, vim)
-  try:
-    out.mkdir(parents=True)
-  except OSError as error:
-    raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
-  samples_file.write(out, record.samples, tokenizer, vim, WORKDIR.value)
-  logging.info('%d images are in %s.', len(record.samples.ids), out)
+  samples = record.samples
+  images = samples_file.decode(tokenizer, samples.codes, samples.batch_size)
+  samples_file.write(out, samples, images, tokenizer, vim, WORKDIR.value)
+  logging.info('%d images are in %s.', len(samples.ids), out)
 
 
 def parse_classes(

@@ -56,6 +56,7 @@ def models_facts(tokenizer: restore.Restored, vim: restore.Restored) -> dict:
 def write(
   out: pathlib.Path,
   samples: Samples,
+  images: np.ndarray,
   tokenizer: restore.Restored,
   vim: restore.Restored,
   workdir: str,
@@ -65,12 +66,11 @@ def write(
   Args:
     out: The folder, which is there.
     samples: What was drawn.
-    tokenizer: Turns the codes into images: here, and in one way, so that the
-      same codes give the same files.
+    images: What its codes became, uint8 `[count, height, width, 3]`.
+    tokenizer: What turned them into images.
     vim: What drew them.
     workdir: Its working directory.
   """
-  images = decode(tokenizer, samples.codes, samples.batch_size)
   names = vim.record['class_names']
   rows = []
   for i, image in enumerate(images):

@@ -23,14 +23,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pathlib
 import time
 
 from absl import flags, logging
 from etils import epy
 import numpy as np
 
-from experiments import cli, sampling_flags
+from experiments import cli, output, sampling_flags
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
 from vim_tf.training import workdir as workdir_lib
@@ -50,7 +49,7 @@ TOKENIZER = flags.DEFINE_string(
   'tokenizer', '', '[model] Its stage-1 run, if that was moved.'
 )
 OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the results; must not exist.', required=True
+  'out', None, '[output] New or empty folder for the results.', required=True
 )
 NUM_SAMPLES = flags.DEFINE_integer(
   'num_samples', 180, '[what] Samples of each set.', lower_bound=4
@@ -100,15 +99,21 @@ def main():
     raise ConfigError('--acceptance is swept: set --acceptance_rates.')
   base = sampling_flags.config()
   configs = [dataclasses.replace(base, guidance_scale=x) for x in scales]
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise ConfigError(f'--out={out} exists already; name a new folder.')
+  with output.new_folder(OUT.value) as out:
+    study = _measure(base, configs, rates)
+    workdir_lib.write_json(out / FILE, study)
+    study_figure.draw(study, out / 'study.png')
+    logging.info('The study is in %s.', out)
+
+
+def _measure(base, configs, rates) -> dict:
+  """Both sweeps, over `configs` and `rates`."""
   tokenizer, vim = restore.both(
     WORKDIR.value,
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
-  sampling_flags.warn(max(scales), vim.config)
+  sampling_flags.warn(max(x.guidance_scale for x in configs), vim.config)
   protocol = generation_job.Protocol(
     data=config_lib.replace(vim.config, cli.changes_from_flags(DATA)).data,
     max_images=MAX_IMAGES.value,
@@ -131,7 +136,7 @@ def main():
     dataclasses.replace(protocol, seed=protocol.seed + i * stride)
     for i in range(NUM_SETS.value)
   ]
-  study = {
+  return {
     'guidance': means([_sweep_guidance(bench, one, configs) for one in sets]),
     'acceptance': means([_sweep_acceptance(bench, one, rates) for one in sets]),
     'baselines': bench.baselines,
@@ -144,10 +149,6 @@ def main():
     },
     'seconds': round(time.monotonic() - started, 1),
   }
-  out.mkdir(parents=True)
-  workdir_lib.write_json(out / FILE, study)
-  study_figure.draw(study, out / 'study.png')
-  logging.info('The study is in %s.', out)
 
 
 def _sweep_guidance(bench, protocol, configs) -> list[dict]:

@@ -134,7 +134,8 @@ ADVERSARIAL = (
   cli.Setting(
     'r1_gamma',
     ('adversarial.r1_gamma',),
-    '[adversarial] Weight of the R1 penalty; 0: none.',
+    '[adversarial] Weight of the R1 penalty, whose gradient is by images in '
+    '[-1, 1] as in StyleGAN2; 0: none.',
   ),
   cli.Setting(
     'r1_interval',

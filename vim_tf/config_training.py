@@ -106,7 +106,8 @@ class AdversarialConfig:
     discriminator: 'stylegan2' (paper 3.3) or 'patchgan' (its ablation).
     channel_multiplier: Scales the discriminator's channels; 1 is StyleGAN2's.
     loss: 'non_saturating' or 'hinge'.
-    r1_gamma: Weight of the R1 penalty; 0 turns it off.
+    r1_gamma: Weight of the R1 penalty, whose gradient is by images in
+      [-1, 1] as in StyleGAN2; 0 turns it off.
     r1_interval: Steps between two R1 penalties (lazy regularisation).
     start_step: First step at which the autoencoder feels the discriminator.
     adaptive_weight: Whether to scale by VQGAN's ratio of gradient norms.

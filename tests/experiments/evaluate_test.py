@@ -263,11 +263,7 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
       },
     )
     self.assertNotIn('NaN', self.text)  # Which is not JSON.
-    figures = dict(self.figures)
-    # These are too few images for an estimate of the error.
-    self.assertIsNone(figures.pop('rkd_error_file_blocks'))
-    self.assertIsNone(figures.pop('floor_kd_error_file_blocks'))
-    self.assertTrue(np.all(np.isfinite(list(figures.values()))))
+    self.assertTrue(np.all(np.isfinite(list(self.figures.values()))))
 
   def test_another_split_and_fewer_images(self):
     out = self.root / 'train'
@@ -282,6 +278,29 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
       self.assertEqual(result.status, 0, result.error)
       protocol = json.loads((out / 'figures.json').read_text())['protocol']
       self.assertEqual((protocol['split'], protocol['images']), (split, count))
+
+  def test_few_images_have_the_figures_that_they_can_have(self):
+    for count, missing in (
+      (3, ['kd_error', 'precision', 'recall']),
+      (1, ['fd', 'kd', 'kd_error', 'precision', 'recall']),
+    ):
+      out = self.root / f'few-{count}'
+      result = self._evaluate(
+        f'--out={out}',
+        f'--max_images={count}',
+        f'--network=file:{self.network}',
+        '--perceptual=false',
+      )
+      self.assertEqual(result.status, 0, result.error)
+      figures = json.loads((out / 'figures.json').read_text())['figures']
+      self.assertGreater(figures['mean_psnr'], 0.0)
+      found = [
+        name.removesuffix('_file_blocks')[1:]
+        for name, value in figures.items()
+        if value is None and not name.startswith('floor')
+      ]
+      self.assertCountEqual(found, missing)
+      self.assertIn(f'a set has {count} images, but at least 4', result.error)
 
   def test_picture(self):
     """Best, median and worst, each above its reconstruction."""
@@ -313,12 +332,12 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
       ['--network=vgg'],
       ["no feature network 'vgg'", 'efficientnet_lite0'],
     ),
-    (
-      'too_few_images',
-      ['--max_images=4', '--network=file:{root}/blocks', '--perceptual=false'],
-      ['need'],
-    ),
     ('out_exists', ['--out={root}/out'], ['exists already']),
+    (
+      'out_cannot_be',  # Which is told before anything is read.
+      ['--out=/proc/new', '--workdir={root}/none'],
+      ['Cannot write to --out=/proc/new'],
+    ),
   )
   def test_refuses(self, arguments, texts):
     (self.root / 'empty').mkdir(exist_ok=True)

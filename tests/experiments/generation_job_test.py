@@ -305,7 +305,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       ['--reference={reference}', '--reference_split=train'],
       ['leave out'],
     ),
-    ('nowhere_to_save', ['--save_reference=/none/a.npz'], ['/none/a.npz']),
+    ('nowhere_to_save', ['--save_reference=/none/a.npz'], ['Cannot write']),
     ('no_network', ['--network=vgg'], ["no feature network 'vgg'"]),
     ('other_data', ['--data=folder:{root}/others'], ['not those of the model']),
     ('out_exists', ['--out={out}'], ['exists already']),
@@ -344,6 +344,8 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
         [self.network, f'--classifier=head:file:{self.root}/copy'],
         'choose another',
       ),
+      # Which is told before anything is read.
+      (['--out=/proc/new', '--workdir=/none'], 'Cannot write to --out=/proc'),
     ):
       new = self.root / 'new'
       result = self.study.run(

@@ -117,7 +117,7 @@ def train(
 
   # ----------------------------------------------------------------- chunks
   with (
-    progress.Bar(title, step, run.num_steps) as bar,
+    progress.Bar(title, step, run.num_steps, kind=trainer.step_kind) as bar,
     preemption.Watch() as watch,
     team.or_lost(title),
   ):
@@ -130,7 +130,9 @@ def train(
       while step + count < end and trainer.step_kind(step + count) == kind:
         count += 1
       rows = run_chunk(kind, iterator, step, count)
-      seconds += time.monotonic() - started
+      elapsed = time.monotonic() - started
+      seconds += elapsed
+      bar.timed(step, count, elapsed)
       wrong = _not_finite(rows, step)
       if wrong:
         if not goes_back:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from vim_tf.config_sampling import SCHEDULES as SCHEDULES
 from vim_tf.config_sampling import SamplingConfig as SamplingConfig
+from vim_tf.nn import randomness
 
 
 def guide(
@@ -39,7 +40,7 @@ def restrict(
     logits: float32 `[batch, codebook_size]`.
     top_k: int32 `[batch]`: how many codes stay; 0: no limit.
     top_p: float32 `[batch]`: of these, the fewest that hold this share of
-      their probability.
+      their probability, at least one; 1: no limit.
 
   Returns:
     The logits, minus infinity where a code is left out. Codes that tie with
@@ -50,11 +51,13 @@ def restrict(
   k = tf.where(top_k > 0, tf.minimum(top_k, size), size)[:, None]
   within_k = tf.range(size)[None] < k
   probabilities = tf.nn.softmax(tf.where(within_k, ordered, -np.inf))
-  # A code stays if those before it hold less than top_p.
+  # A code stays if those before it hold less than top_p. What they hold may
+  # round to 1, and the smallest top_p to 0.
   held_before = tf.cumsum(probabilities, axis=-1, exclusive=True)
-  stays = (held_before < top_p[:, None]) & within_k
+  top_p = top_p[:, None]
+  stays = ((held_before < top_p) | (top_p >= 1.0)) & within_k
   last = tf.reduce_sum(tf.cast(stays, tf.int32), axis=-1, keepdims=True) - 1
-  lowest = tf.gather(ordered, last, batch_dims=1)
+  lowest = tf.gather(ordered, tf.maximum(last, 0), batch_dims=1)
   return tf.where(logits >= lowest, logits, -np.inf)
 
 
@@ -87,7 +90,6 @@ def draw(
     lambda: restrict(logits, top_k, top_p),  # It sorts: not without need.
     lambda: logits,
   )
-  # Half a step of the uniform numbers keeps 0 away.
-  gumbel = -tf.math.log(-tf.math.log(uniforms + 2.0**-25))
-  noisy = logits + tf.where(temperature > 0, 1.0, 0.0)[:, None] * gumbel
+  share = tf.where(temperature > 0, 1.0, 0.0)[:, None]
+  noisy = logits + share * randomness.gumbel(uniforms)
   return tf.argmax(noisy, axis=-1, output_type=tf.int32)
