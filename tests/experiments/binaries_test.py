@@ -280,7 +280,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       (['--patch_size=5'], ('16', '5')),
       (['--steps=many'], ('num_steps', 'many')),
       (['--logit_laplace_weight=1'], ('logit_laplace',)),
-      (['--config=/none.json'], ('/none.json',)),
+      (['--config=/none.json'], ('--preset=tiny', '/none.json')),
       (['--strategy=mirrored', '--batch_size=0'], ('batch_size',)),
       (['stray'], ("'stray' is not a flag",)),
     ):
