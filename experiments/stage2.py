@@ -12,7 +12,7 @@ from vim_tf import restore
 from vim_tf.config import Stage2Config, check_stages_match
 from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import code_cache, pipeline, sources
-from vim_tf.training import loop, optimizers, workers
+from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import decoding, sampling
@@ -56,6 +56,7 @@ def train(
     strategy_lib.check_input(strategy, True, config.codes)
   else:
     examples = _online_examples(config, faults, strategy)
+  preamble.check_batch(config.run.batch_size, examples.splits[0])
   facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
   workdir = workdir_lib.Workdir(
     path, 'vim', config, facts, workers.is_chief(strategy)
@@ -65,6 +66,11 @@ def train(
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
     step, model = build(config, tokenizer.model.encode)
+  parameters = {'model': model.count_params()}
+  for line in preamble.describe(
+    title, config.run, *examples.splits, parameters, path
+  ):
+    logging.info(line)
   decoder = decoding.Decoder(model)
 
   figures = Figures(model, tokenizer.model)
@@ -129,11 +135,13 @@ class _Examples:
     training: From a step and an input pipeline to its share of the endless
       batches from that step on.
     held_out: One pass over held-out examples.
+    splits: What both are.
   """
 
   facts: dict
   training: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
   held_out: Callable[[], tf.data.Dataset]
+  splits: tuple[preamble.Split, preamble.Split]
 
 
 def _online_examples(
@@ -174,6 +182,7 @@ def _online_examples(
       batch_size=_EVAL_BATCH,
       max_examples=config.run.eval_examples,
     ),
+    (preamble.Split.of(source), preamble.Split.of(held_out)),
   )
 
 
@@ -200,6 +209,15 @@ def _cached_examples(
     ),
     lambda: code_cache.evaluation_batches(
       cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
+    ),
+    tuple(
+      preamble.Split(
+        f'{config.codes} ({part.split})',
+        part.num_examples,
+        cache.description.class_names,
+        crops=part.crops,
+      )
+      for part in (cache.train, cache.evaluation)
     ),
   )
 
