@@ -1,10 +1,10 @@
 """Classes as users write them: by name, by ImageNet's words, or by id."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from absl import logging
 
-from vim_tf.config import ConfigError
+from vim_tf.config import ConfigError, VIMConfig
 from vim_tf.data import imagenet
 
 _SHOWN = 20  # Names in a message.
@@ -68,6 +68,11 @@ def parse(
     f'--classes has names, such as {name!r}, and ids, such as {number!r}: give '
     'names alone or ids alone.'
   )
+
+
+def of(ids: Iterable[int], names: Sequence[str], model: VIMConfig) -> list[str]:
+  """Names to read of the classes of samples; none of a model without any."""
+  return [shown_name(names[i]) for i in ids] if model.num_classes else []
 
 
 def shown_name(name: str) -> str:

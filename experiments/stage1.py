@@ -95,7 +95,8 @@ def train(
     batches = pipeline.evaluation_batches(
       held_out, config.data, batch_size=_PICTURES
     )
-    images = next(iter(batches))['images']
+    batch = next(iter(batches))
+    images = tf.boolean_mask(batch['images'], batch['mask'] > 0)
     return {
       'reconstructions': pictures.pairs(
         images, model.decode(model.encode(images))

@@ -7,7 +7,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from experiments import pictures
+from experiments import class_names, pictures
 from vim_tf import restore
 from vim_tf.config import Stage2Config, check_stages_match
 from vim_tf.config_faults import STOP, Faults
@@ -79,10 +79,11 @@ def train(
     return figures(examples.held_out())
 
   def draw():
-    classes = np.arange(_PICTURES) % max(1, config.model.num_classes)
+    classes = np.sort(np.arange(_PICTURES) % max(1, config.model.num_classes))
     codes = decoder(classes, np.arange(_PICTURES), sampling.SamplingConfig())
     images = tokenizer.model.decode(tf.constant(codes))
-    return {'samples': pictures.grid(images, columns=6)}
+    names = class_names.of(classes, facts['class_names'], config.model)
+    return {'samples': pictures.grid(images, 6, names)}
 
   loop.train(
     step,
