@@ -91,20 +91,21 @@ def find(
 def hold_out(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
   """Chooses about a tenth of each class by a hash of the names.
 
-  A file is held out if its hash is among the lowest tenth of all hashes.
-  Where that leaves a class of two or more without held-out files, the one with
-  its lowest hash is held out; where it leaves a class without training files,
-  the one with its highest hash is trained on. If nothing at all was held out,
-  every class being of one file, the lowest hash is.
+  A file is held out if its hash, a number in [0, 1), is below 0.1. Where that
+  leaves a class of two or more without held-out files, the one with its lowest
+  hash is held out; where it leaves a class without training files, the one with
+  its highest hash is trained on. If nothing at all was held out, every class
+  being of one file, the lowest hash is.
 
-  What is guaranteed when files are added: no training file becomes a held-out
-  one, so that no model is ever measured on what it has learned, and the files
-  of one class do not touch those of another. (The exception is a class, or a
-  folder, that had no choice: of one file, or with all of its hashes in the
-  lowest tenth, as with one pair in a hundred.) A held-out file becomes a
-  training one in one case only: it was its class's only one, held out although
-  not in the lowest tenth, and a file with a lower hash came. No rule that sees
-  the files alone can avoid both. Removed or renamed files may move others.
+  What is guaranteed when files are added:
+  - The files of one class do not move those of another.
+  - No training file becomes a held-out one, so that no model is measured on
+    what it has learned. The exception is a class that had no choice: of one
+    file, or with all of its hashes below 0.1 (one pair in a hundred).
+  - A held-out file becomes a training one only if it was its class's only one,
+    its hash not below 0.1, and a file with a lower hash came.
+  No rule that sees the files alone can do without such exceptions. Files that
+  are removed or renamed may move others of their class.
 
   Args:
     names: Relative paths, the same on every system.
