@@ -74,14 +74,17 @@ class MissingGpuTest(parameterized.TestCase):
     root = pathlib.Path(self.create_tempdir().full_path)
     self.assertEqual(strategy.missing_gpu(root), '')
     (root / sign).mkdir(parents=True)
-    text = strategy.missing_gpu(root)
-    self.assertIn(f'NVIDIA GPU ({root / sign})', text)
-    self.assertNotIn('\n', text)
     build = tf.sysconfig.get_build_info()
-    if build['is_cuda_build']:
-      self.assertIn(f'CUDA {build["cuda_version"]} and cuDNN', text)
-    with mock.patch.dict(os.environ, {'CUDA_VISIBLE_DEVICES': ''}):
-      self.assertEqual(strategy.missing_gpu(root), '')  # Hidden on purpose.
+    for visible in ('0', '0,1'):  # As a cluster's scheduler sets it.
+      with mock.patch.dict(os.environ, {'CUDA_VISIBLE_DEVICES': visible}):
+        text = strategy.missing_gpu(root)
+      self.assertIn(f'NVIDIA GPU ({root / sign})', text)
+      self.assertNotIn('\n', text)
+      if build['is_cuda_build']:
+        self.assertIn(f'CUDA {build["cuda_version"]} and cuDNN', text)
+    for hidden in ('', '-1'):  # On purpose.
+      with mock.patch.dict(os.environ, {'CUDA_VISIBLE_DEVICES': hidden}):
+        self.assertEqual(strategy.missing_gpu(root), '')
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from vim_tf.config import ConfigError
 NAMES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 
 _GPU_SIGNS = ('proc/driver/nvidia', 'dev/nvidia0')
+_NO_GPUS = ('', '-1', 'NoDevFiles')  # Values of CUDA_VISIBLE_DEVICES.
 
 _TF_CONFIG_HELP = (
   'strategy=multi_worker needs the environment variable TF_CONFIG, such as '
@@ -92,7 +93,8 @@ def missing_gpu(root: str | os.PathLike = '/') -> str:
   """
   signs = [pathlib.Path(root) / path for path in _GPU_SIGNS]
   found = [str(path) for path in signs if path.exists()]
-  if not found or 'CUDA_VISIBLE_DEVICES' in os.environ:
+  hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in _NO_GPUS
+  if not found or hidden:
     return ''
   build = tf.sysconfig.get_build_info()
   text = (
