@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import time
+from unittest import mock
 
 from absl.testing import absltest
 
@@ -21,7 +23,7 @@ class ProgressTest(absltest.TestCase):
 
   def test_training_has_a_loss(self):
     lines = self._lines((4, 0.5), (10, 0.25))
-    self.assertLen(lines, 1)  # The first was too early to speak.
+    self.assertLen(lines, 1)  # The first has no pace yet.
     self.assertRegex(
       lines[0], r'^VIM: step 10 of 10, loss 0\.25, \S+ steps/s, 00:00 left$'
     )
@@ -29,6 +31,19 @@ class ProgressTest(absltest.TestCase):
   def test_other_work_counts_what_it_does(self):
     lines = self._lines((4,), (10,), unit='image')
     self.assertRegex(lines[-1], r'^VIM: image 10 of 10, \S+ images/s, 00:00 l')
+
+  def test_the_time_left_leaves_out_what_compiling_took(self):
+    times = iter([0.0, 100.0, 106.0, 108.0, 150.0])
+    with mock.patch.object(time, 'monotonic', lambda: next(times)):
+      lines = self._lines((4, 0.5), (7, 0.4), (8, 0.3), (9, 0.3))
+    self.assertEqual(
+      lines,
+      [
+        'VIM: step 4 of 10, loss 0.5',
+        'VIM: step 7 of 10, loss 0.4, 0.5 steps/s, 00:06 left',
+        'VIM: step 9 of 10, loss 0.3, 0.1 steps/s, 00:10 left',
+      ],
+    )
 
 
 if __name__ == '__main__':

@@ -104,7 +104,7 @@ def describe(
     f'{_when(run.eval_every)}',
     f'parameters: {", ".join(sizes)}',
     f'{run.num_steps:,} steps of {run.batch_size:,} are {epochs:,.3g} epochs; '
-    'the time left is told on the way',
+    'the time left is told after the first of them',
     written,
   )
   return [f'{title}: {line}.' for line in lines]

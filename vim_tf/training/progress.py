@@ -25,6 +25,7 @@ class Bar:
     self._start = self._step = step
     self._total = total
     self._started = self._spoke = time.monotonic()
+    self._timed = False  # Whether steps were timed without what came before.
     self._bar = None
     if sys.stderr.isatty():
       self._bar = tqdm.tqdm(
@@ -51,19 +52,27 @@ class Bar:
       self._bar.update(step - self._step)
     self._step = step
     now = time.monotonic()
+    first_time_left = self._timed and self._spoke == self._started
     if self._bar is None and (
-      now - self._spoke > _SECONDS_BETWEEN_LINES or step == self._total
+      first_time_left
+      or now - self._spoke > _SECONDS_BETWEEN_LINES
+      or step == self._total
     ):
       self._spoke = now
-      per_step = (now - self._started) / max(1, step - self._start)
       logging.info(
-        '%s: %s %d of %d%s, %.3g %ss/s, %s left',
+        '%s: %s %d of %d%s%s',
         self._title,
         self._unit,
         step,
         self._total,
         '' if loss is None else f', loss {loss:.4g}',
-        1.0 / per_step,
-        self._unit,
-        tqdm.tqdm.format_interval(per_step * (self._total - step)),
+        self._pace(now) if self._timed or step == self._total else '',
       )
+    if not self._timed:  # To compile took its time, which is not to come again.
+      self._timed = True
+      self._start, self._started, self._spoke = step, now, now
+
+  def _pace(self, now: float) -> str:
+    per_step = (now - self._started) / max(1, self._step - self._start)
+    left = tqdm.tqdm.format_interval(per_step * (self._total - self._step))
+    return f', {1.0 / per_step:.3g} {self._unit}s/s, {left} left'
