@@ -29,18 +29,22 @@ class Setting:
 
   Attributes:
     flag: The flag's name.
-    paths: The settings it sets, with dots.
+    paths: The settings it sets, with dots: its own, then those that follow it
+      unless they are given themselves.
     help: What it is, with its unit and the paper's section; the group comes
       first, in brackets.
+    boolean: Whether it is true or false, so that --flag and --noflag do.
   """
 
   flag: str
   paths: tuple[str, ...]
   help: str
+  boolean: bool = False
 
   def define(self):
     """Defines the flag; unset, it leaves the preset's value."""
-    flags.DEFINE_string(self.flag, None, self.help)
+    define = flags.DEFINE_boolean if self.boolean else flags.DEFINE_string
+    define(self.flag, None, self.help)
 
 
 RUN = (
@@ -56,11 +60,13 @@ RUN = (
     'recompute',
     ('run.recompute',),
     '[run] true: recompute activations in the backward pass, for memory.',
+    boolean=True,
   ),
   Setting(
     'deterministic',
     ('run.deterministic',),
     '[run] true: ask TensorFlow for deterministic kernels.',
+    boolean=True,
   ),
   Setting(
     'steps_per_loop', ('run.steps_per_loop',), '[run] Steps of one chunk.'
@@ -107,11 +113,17 @@ DATA = (
     ('data.min_scale',),
     '[data] Smallest share of the area kept by random_resized.',
   ),
-  Setting('flip', ('data.flip',), '[data] true: mirror images at random.'),
+  Setting(
+    'flip',
+    ('data.flip',),
+    '[data] true: mirror images at random.',
+    boolean=True,
+  ),
   Setting(
     'balance_classes',
     ('data.balance_classes',),
     '[data] true: draw every class equally often.',
+    boolean=True,
   ),
 )
 
@@ -249,14 +261,44 @@ def strategy() -> tf.distribute.Strategy:
   return strategy_lib.make(flags.FLAGS.strategy, flags.FLAGS.tpu)
 
 
-def changes_from_flags(settings: Sequence[Setting]) -> dict[str, str]:
-  """The settings that flags were given for, as `config.replace` takes them."""
-  changes = {}
-  for setting in settings:
-    value = flags.FLAGS[setting.flag].value
-    if value is not None:
-      changes.update(dict.fromkeys(setting.paths, value))
+def changes_from_flags(
+  settings: Sequence[Setting], assignments: Sequence[str] = ()
+) -> dict[str, str]:
+  """The settings that flags were given for, as `config.replace` takes them.
+
+  Args:
+    settings: The flags that the binary defined.
+    assignments: Further settings, as PATH=VALUE of --set.
+
+  Raises:
+    ConfigError: If two of them set the same, or one has no value.
+  """
+  given = [
+    (f'--{setting.flag}={_text(value)}', setting.paths, _text(value))
+    for setting in settings
+    if (value := flags.FLAGS[setting.flag].value) is not None
+  ]
+  for text in assignments:
+    path, equals, value = text.partition('=')
+    if not equals:
+      raise config_lib.ConfigError(
+        f'--set={text} has no value: write --set=PATH=VALUE.'
+      )
+    given.append((f'--set={text}', (path,), value))
+  changes = {path: value for _, paths, value in given for path in paths[1:]}
+  written: dict[str, str] = {}
+  for text, (path, *_), value in given:
+    if path in written:
+      raise config_lib.ConfigError(
+        f'{written[path]} and {text} both set {path}: give one of them.'
+      )
+    written[path] = text
+    changes[path] = value
   return changes
+
+
+def _text(value: str | bool) -> str:
+  return str(value).lower() if isinstance(value, bool) else value
 
 
 def config_from_flags(
@@ -266,13 +308,18 @@ def config_from_flags(
 
   Args:
     preset: From a preset's name to its config.
-    settings: The flags that the binary defined; of two that set the same, the
-      later one holds.
+    settings: The flags that the binary defined.
     start: The config to start from where neither flag is given.
 
   Raises:
-    ConfigError: If a setting is unknown or does not fit.
+    ConfigError: If a setting is unknown, does not fit or is given twice, or
+      both --preset and --config are given.
   """
+  if flags.FLAGS.config and not flags.FLAGS['preset'].using_default_value:
+    raise config_lib.ConfigError(
+      f'--preset={flags.FLAGS.preset} and --config={flags.FLAGS.config} both '
+      'say what to start from: give one of them.'
+    )
   config = preset(flags.FLAGS.preset)
   if start is not None and flags.FLAGS['preset'].using_default_value:
     config = start
@@ -284,14 +331,7 @@ def config_from_flags(
       raise config_lib.ConfigError(
         f'Cannot read --config={flags.FLAGS.config}: {error.strerror}.'
       ) from error
-  changes = changes_from_flags(settings)
-  for text in flags.FLAGS.set:
-    path, equals, value = text.partition('=')
-    if not equals:
-      raise config_lib.ConfigError(
-        f'--set={text} has no value: write --set=PATH=VALUE.'
-      )
-    changes[path] = value
+  changes = changes_from_flags(settings, flags.FLAGS.set)
   return config_lib.replace(config, changes)
 
 

@@ -1,12 +1,13 @@
 """How good a VIM's samples are, with the whole protocol."""
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 
 from absl import logging
 import numpy as np
 
-from experiments import generation, judging, pictures
+from experiments import class_names, generation, judging, pictures
 from vim_tf import restore
 from vim_tf.config import DataConfig, UserError
 from vim_tf.metrics import classifiers, feature_networks
@@ -191,7 +192,7 @@ def evaluate(
     'figures': {**figures, **bench.baselines},
     'protocol': protocol_row,
   }
-  return result, galleries(kept.images, labels)
+  return result, galleries(kept.images, labels, vim.record['class_names'])
 
 
 def selection_facts(bench: Bench) -> dict:
@@ -218,18 +219,18 @@ def draw(bench: Bench, protocol: Protocol):
 
 
 def galleries(
-  images: np.ndarray, labels: np.ndarray | None
+  images: np.ndarray, labels: np.ndarray | None, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
   """A grid of each class's first images, by file name."""
   images = images / np.float32(255)
   if labels is None:
     return {'samples.png': pictures.grid(images[:_SHOWN], _COLUMNS)}
-  return {
-    f'class-{label:04d}.png': pictures.grid(
-      images[labels == label][:_SHOWN], _COLUMNS
-    )
-    for label in np.unique(labels)
-  }
+  found = {}
+  for label in np.unique(labels):
+    own = images[labels == label][:_SHOWN]
+    shown = [class_names.shown_name(names[label])] * len(own)
+    found[f'class-{label:04d}.png'] = pictures.grid(own, _COLUMNS, shown)
+  return found
 
 
 def _check_names(protocol: Protocol):

@@ -22,6 +22,7 @@ from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
 from vim_tf.data import pipeline, sources
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
+from vim_tf.training import preamble
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -99,6 +100,16 @@ def sweep(
     'vim_fingerprint': restore.fingerprint(vim.model),
   }
   workdir = workdir_lib.Workdir(path, 'probe', config, facts)
+  for line in preamble.describe(
+    'probe',
+    config.run,
+    dataclasses.replace(preamble.Split.of(train), crops=1 + config.passes),
+    preamble.Split.of(held_out),
+    {'VIM, which is not trained': vim.model.count_params()},
+    path,
+    pictures=False,
+  ):
+    logging.info(line)
   probe_features.warn(tokenizer, vim)
 
   # ---------------------------------------------------------------- features

@@ -1,7 +1,7 @@
 """Draws images from a trained VIM.
 
   ./bazelw run //experiments:sample -- \
-    --workdir=runs/vim --out=samples --classes=Flags,3 --count=8
+    --workdir=runs/vim --out=samples --classes=Flags,Symbols --count=8
 
 It writes one PNG an image, a grid of all, and `samples.json` with the seeds,
 the parameters and the codes. Those make the same images again:
@@ -22,7 +22,7 @@ from absl import flags, logging
 from etils import epy
 import numpy as np
 
-from experiments import cli, output, sampling_flags
+from experiments import class_names, cli, output, sampling_flags
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
 
@@ -42,7 +42,9 @@ OUT = flags.DEFINE_string(
   'out', None, '[output] New or empty folder for the images.', required=True
 )
 CLASSES = flags.DEFINE_list(
-  'classes', [], '[what] Names or ids of classes; empty: all.'
+  'classes',
+  [],
+  '[what] Names of classes (of ImageNet, words too), or ids; empty: all.',
 )
 COUNT = flags.DEFINE_integer(
   'count', 8, '[what] Images of each class.', lower_bound=1
@@ -102,7 +104,9 @@ def _draw(out: pathlib.Path):
   )
   sampling_flags.warn(config.guidance_scale, vim.config)
   names = vim.record['class_names']
-  classes = parse_classes(CLASSES.value, names, vim.config.model.num_classes)
+  classes = class_names.parse(
+    CLASSES.value, names, vim.config.model.num_classes
+  )
   image, prefix, length, selection = None, None, 0, {'acceptance': acceptance}
   if COMPLETE.value:
     image, prefix, length = completion.read_prefix(
@@ -164,36 +168,6 @@ def _draw_again(out: pathlib.Path):
   images = samples_file.decode(tokenizer, samples.codes, samples.batch_size)
   samples_file.write(out, samples, images, tokenizer, vim, WORKDIR.value)
   logging.info('%d images are in %s.', len(samples.ids), out)
-
-
-def parse_classes(
-  wanted: list[str], names: list[str], num_classes: int
-) -> list[int]:
-  """Ids of classes given by name or id.
-
-  Raises:
-    ConfigError: If a class is unknown, or the model has none.
-  """
-  if not num_classes:
-    if wanted:
-      raise ConfigError('--classes was given, but the model has no classes.')
-    return [0]
-  if not wanted:
-    return list(range(num_classes))
-  lower = [name.lower() for name in names]
-  ids = []
-  for text in wanted:
-    if text.strip().lower() in lower:
-      ids.append(lower.index(text.strip().lower()))
-    elif text.strip().isdigit() and int(text) < num_classes:
-      ids.append(int(text))
-    else:
-      raise ConfigError(
-        f'There is no class {text.strip()!r}; there are the ids 0 to '
-        f'{num_classes - 1}: {", ".join(names[:20])}'
-        f'{", ..." if len(names) > 20 else ""}.'
-      )
-  return ids
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from absl import logging
 import numpy as np
 from PIL import Image
 
-from experiments import generation, pictures
+from experiments import class_names, generation, pictures
 from vim_tf import restore
 from vim_tf.config import ConfigError, UserError, from_dict
 from vim_tf.training import workdir as workdir_lib
@@ -87,7 +87,11 @@ def write(
     if samples.probabilities is not None:
       row['probability'] = float(samples.probabilities[i])
     rows.append(row)
-  grid = pictures.grid(images / np.float32(255), _columns(samples.ids))
+  grid = pictures.grid(
+    images / np.float32(255),
+    _columns(samples.ids),
+    class_names.of(samples.ids, names, vim.config.model),
+  )
   Image.fromarray(grid).save(out / 'grid.png')
   workdir_lib.write_json(
     out / FILE,

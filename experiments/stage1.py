@@ -10,7 +10,7 @@ from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import pipeline, sources
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
-from vim_tf.training import loop, optimizers, workers
+from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import lpips
@@ -54,6 +54,8 @@ def train(
     config.data, config.data.eval_split, faults.on_bad_example
   )
   strategy_lib.check_input(strategy, source.random_access, source.name)
+  splits = preamble.Split.of(source), preamble.Split.of(held_out)
+  preamble.check_batch(config.run.batch_size, splits[0])
   facts = {
     'class_names': list(source.class_names),
     'data_fingerprint': source.fingerprint,
@@ -69,6 +71,13 @@ def train(
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
     step, model = build(config, start, perceptual)
+  parameters = {
+    name: part.count_params()
+    for name, part in step.checkpoint_contents().items()
+    if name in ('model', 'discriminator')
+  }
+  for line in preamble.describe(title, config.run, *splits, parameters, path):
+    logging.info(line)
 
   figures = Figures(model)
 
@@ -86,7 +95,8 @@ def train(
     batches = pipeline.evaluation_batches(
       held_out, config.data, batch_size=_PICTURES
     )
-    images = next(iter(batches))['images']
+    batch = next(iter(batches))
+    images = tf.boolean_mask(batch['images'], batch['mask'] > 0)
     return {
       'reconstructions': pictures.pairs(
         images, model.decode(model.encode(images))

@@ -7,12 +7,12 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from experiments import pictures
+from experiments import class_names, pictures
 from vim_tf import restore
 from vim_tf.config import Stage2Config, check_stages_match
 from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import code_cache, pipeline, sources
-from vim_tf.training import loop, optimizers, workers
+from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import decoding, sampling
@@ -56,6 +56,7 @@ def train(
     strategy_lib.check_input(strategy, True, config.codes)
   else:
     examples = _online_examples(config, faults, strategy)
+  preamble.check_batch(config.run.batch_size, examples.splits[0])
   facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
   workdir = workdir_lib.Workdir(
     path, 'vim', config, facts, workers.is_chief(strategy)
@@ -65,6 +66,11 @@ def train(
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
     step, model = build(config, tokenizer.model.encode)
+  parameters = {'model': model.count_params()}
+  for line in preamble.describe(
+    title, config.run, *examples.splits, parameters, path
+  ):
+    logging.info(line)
   decoder = decoding.Decoder(model)
 
   figures = Figures(model, tokenizer.model)
@@ -73,10 +79,11 @@ def train(
     return figures(examples.held_out())
 
   def draw():
-    classes = np.arange(_PICTURES) % max(1, config.model.num_classes)
+    classes = np.sort(np.arange(_PICTURES) % max(1, config.model.num_classes))
     codes = decoder(classes, np.arange(_PICTURES), sampling.SamplingConfig())
     images = tokenizer.model.decode(tf.constant(codes))
-    return {'samples': pictures.grid(images, columns=6)}
+    names = class_names.of(classes, facts['class_names'], config.model)
+    return {'samples': pictures.grid(images, 6, names)}
 
   loop.train(
     step,
@@ -129,11 +136,13 @@ class _Examples:
     training: From a step and an input pipeline to its share of the endless
       batches from that step on.
     held_out: One pass over held-out examples.
+    splits: What both are.
   """
 
   facts: dict
   training: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
   held_out: Callable[[], tf.data.Dataset]
+  splits: tuple[preamble.Split, preamble.Split]
 
 
 def _online_examples(
@@ -174,6 +183,7 @@ def _online_examples(
       batch_size=_EVAL_BATCH,
       max_examples=config.run.eval_examples,
     ),
+    (preamble.Split.of(source), preamble.Split.of(held_out)),
   )
 
 
@@ -200,6 +210,15 @@ def _cached_examples(
     ),
     lambda: code_cache.evaluation_batches(
       cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
+    ),
+    tuple(
+      preamble.Split(
+        f'{config.codes} ({part.split})',
+        part.num_examples,
+        cache.description.class_names,
+        crops=part.crops,
+      )
+      for part in (cache.train, cache.evaluation)
     ),
   )
 

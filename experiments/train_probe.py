@@ -90,6 +90,7 @@ SETTINGS = (
     'baselines',
     ('baselines',),
     '[probe] true: also raw pixels, codes and an untrained VIM.',
+    boolean=True,
   ),
   cli.Setting(
     'network',

@@ -51,16 +51,19 @@ MODEL = (
     'l2_normalize',
     ('model.l2_normalize',),
     '[model] true: compare l2-normalised codes (3.2).',
+    boolean=True,
   ),
   cli.Setting(
     'logit_laplace',
     ('model.logit_laplace',),
     '[model] true: 6 output channels, of a logit-laplace distribution (3.3).',
+    boolean=True,
   ),
   cli.Setting(
     'output_mlp',
     ('model.output_mlp',),
     '[model] true: an MLP with tanh follows each Transformer (3.1).',
+    boolean=True,
   ),
   cli.Setting(
     'positions',
@@ -125,6 +128,7 @@ ADVERSARIAL = (
     'discriminator_augment',
     ('adversarial.augment',),
     "[adversarial] true: augment the discriminator's input (small data).",
+    boolean=True,
   ),
   cli.Setting(
     'gan_loss',
@@ -151,6 +155,7 @@ ADVERSARIAL = (
     'adaptive_weight',
     ('adversarial.adaptive_weight',),
     "[adversarial] true: weigh by VQGAN's ratio of gradient norms.",
+    boolean=True,
   ),
 )
 
@@ -159,6 +164,7 @@ CODEBOOK = (
     'init_from_data',
     ('codebook.init_from_data',),
     '[codebook] true: codes start as encoder outputs.',
+    boolean=True,
   ),
   cli.Setting(
     'init_step',
@@ -209,7 +215,6 @@ def _of_discriminator(setting: cli.Setting) -> cli.Setting:
   )
 
 
-# Of two flags that set the same, the later one holds.
 SETTINGS = (
   *cli.RUN,
   *cli.DATA,

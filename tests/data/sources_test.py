@@ -141,7 +141,11 @@ class TfdsTest(parameterized.TestCase):
   @parameterized.parameters(
     ('nothing_like_this', 'train', "There is no data set 'nothing_like_this'"),
     ('no_image_toy', 'train', 'has no images'),
-    ('named_toy', 'validation', "no split 'validation'; it has .*train"),
+    (
+      'named_toy',
+      'validation',
+      "no split 'validation'; it has train, test: .* 'train",
+    ),
     ('unreachable_toy', 'train', 'cannot be prepared .* No route to host'),
     ('a/b/c', 'train', "'a/b/c' cannot be opened"),
   )

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tests.experiments import running
 from vim_tf import presets, restore
 from vim_tf.config import Stage1Config, Stage2Config, replace
+from vim_tf.data import folders
 from vim_tf.training import workdir as workdir_lib
 
 _CLASSES = ('circles', 'stripes')
@@ -75,11 +76,12 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       *_SMALL,
     )
     cls.sample_flags = (f'--workdir={cls.vim}', f'--count={_SAMPLES}')
-    for result in (
+    cls.results = (
       cls._stage1(f'--workdir={cls.tokenizer}'),
       cls._stage2(f'--workdir={cls.vim}'),
       cls._sample(f'--out={cls.out}', '--top_p=0.9', '--guidance_scale=2'),
-    ):
+    )
+    for result in cls.results:
       assert result.status == 0, result.error
 
   @classmethod
@@ -145,6 +147,37 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual([r['step'] for r in rows if figure in r], [_STEPS])
     for row in rows:
       self.assertTrue(np.all(np.isfinite(list(row.values()))), row)
+
+  def test_what_is_to_come_is_told_first(self):
+    held_out = len(folders.list_images(str(self.images), 'validation')[0])
+    for result, parameters in zip(
+      self.results,
+      (
+        f'model {restore.tokenizer(self.tokenizer).model.count_params():,}.',
+        f'model {restore.vim(self.vim).model.count_params():,}.',
+      ),
+    ):
+      before, _, _ = result.error.partition('from step 0')
+      for text in (
+        '1 replica(s), here on CPU:0, batch 4 in all',
+        f'trains on {28 - held_out} images of folder:{self.images} (train), in '
+        '2 classes (circles ',
+        f'holds out {held_out} images of',
+        parameters,
+        '4 steps of 4 are ',
+      ):
+        self.assertIn(text, before)
+
+  def test_pictures_show_images_alone(self):
+    """Fewer are held out than a picture has places for."""
+    held_out = len(folders.list_images(str(self.images), 'validation')[0])
+    with Image.open(next((self.tokenizer / 'samples').iterdir())) as image:
+      pixels = np.asarray(image)
+    self.assertEqual(pixels.shape, (2 * 20, 8 * 18 + 2, 3))
+    for column in range(8):
+      tile = pixels[2:18, 2 + 18 * column : 18 + 18 * column]
+      self.assertEqual(tile.min() == 255, column >= held_out, column)
+      self.assertGreater(tile.max(), 0)
 
   def test_config_is_the_preset_with_the_flags(self):
     record = workdir_lib.read(self.tokenizer)
@@ -278,9 +311,11 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       (['--set=model.depth=3'], ("no setting 'depth'", 'patch_size')),
       (['--set=model.patch_size'], ('no value',)),
       (['--patch_size=5'], ('16', '5')),
+      (['--batch_size=64'], ('batch_size is 64', 'to train on')),
+      (['--set=run.seed=1', '--seed=2'], ('--seed=2', '--set=run.seed=1')),
       (['--steps=many'], ('num_steps', 'many')),
       (['--logit_laplace_weight=1'], ('logit_laplace',)),
-      (['--config=/none.json'], ('/none.json',)),
+      (['--config=/none.json'], ('--preset=tiny', '/none.json')),
       (['--strategy=mirrored', '--batch_size=0'], ('batch_size',)),
       (['stray'], ("'stray' is not a flag",)),
     ):
@@ -288,6 +323,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     for arguments, texts in (
       (['--num_classes=3'], ('num_classes is 3', 'has 2 classes')),
       (['--codebook_size=64'], ('codebook_size is 64', '24')),
+      (['--batch_size=64'], ('batch_size is 64', 'to train on')),
       ([f'--tokenizer={self.root}/none'], ('not a working directory',)),
       ([f'--tokenizer={self.vim}'], ("'vim', not 'vit_vqgan'",)),
       (['stray'], ("'stray' is not a flag",)),

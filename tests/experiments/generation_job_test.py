@@ -189,7 +189,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       ['class-0000.png', 'class-0001.png', 'figures.json'],
     )
     with Image.open(self.out / 'class-0001.png') as file:
-      self.assertEqual(file.size, (8 * 18 + 2, 18 + 2))
+      self.assertEqual(file.size, (8 * 18 + 2, 18 + 2 + 14))
 
   def test_batches_and_a_saved_reference_change_no_figure(self):
     again = self._again(f'--reference={self.reference}', '--batch_size=8')

@@ -1,8 +1,8 @@
 """Folders of images: which files, which classes, which split.
 
-Layouts: one subfolder a class, or images alone (one class). Where subfolders
-`train` and `validation` both exist, they are the splits, each with such a
-layout; otherwise about a tenth of the files is held out by a hash of its name.
+Layouts: one subfolder a class, or images alone (one class). Subfolders such as
+`train` and `val` are splits, each with such a layout; without them about a
+tenth of each class is held out (`folder_splits`).
 """
 
 from concurrent import futures
@@ -13,14 +13,15 @@ import pathlib
 import numpy as np
 import PIL.Image
 
+from vim_tf.data import folder_splits
 from vim_tf.data.errors import DataError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
-SPLITS = ('train', 'validation')
+SPLITS = (folder_splits.TRAIN, folder_splits.HELD_OUT)
+"""The splits that every folder has."""
 MAX_CHECKED_FILES = 20_000
 """Of larger folders, files are checked when they are read."""
 
-_HELD_OUT = 0.1
 _FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'GIF')  # MPO: some cameras' JPEG.
 _CLUTTER = ('thumbs.db', 'desktop.ini')
 
@@ -32,44 +33,48 @@ def list_images(
 
   Args:
     folder: The folder, with one of the layouts above.
-    split: 'train' or 'validation'.
+    split: 'train' or 'validation'; 'test' of a folder that has its own.
 
   Returns:
     Paths in sorted order; the class of each, int32 `[num_images]`; the names
     of the classes.
 
   Raises:
-    DataError: If the folder is missing, has no images or a file that is none.
+    DataError: If the folder is missing, has no images or a file that is none,
+      no such split, or folders that may be splits or classes.
   """
   root = pathlib.Path(folder)
-  if split not in SPLITS:
-    raise DataError(
-      f'Folder {folder} has no split {split!r}; it has train and validation.'
-    )
   if not root.is_dir():
     raise DataError(f'There is no folder {folder}.')
-  if all((root / name).is_dir() for name in SPLITS):
-    _, _, names = _list_classes(root / 'train')
-    paths, labels, own_names = _list_classes(root / split)
+  subfolders = sorted(p for p in _visible(root) if p.is_dir())
+  places = folder_splits.find(root, subfolders, _has_images)
+  known = places if len(places) > 1 else SPLITS
+  if split not in known:
+    raise DataError(
+      f'Folder {folder} has no split {split!r}; it has {" and ".join(known)}.'
+    )
+  train = places[folder_splits.TRAIN]
+  if train != root:
+    _refuse_loose(root, train.name)
+  if len(places) > 1:
+    _, _, names = _list_classes(train)
+    paths, labels, own_names = _list_classes(places[split])
     if not set(own_names) <= set(names):
       unknown = sorted(set(own_names) - set(names))
       raise DataError(
-        f'{root / split} has classes that {root / "train"} lacks: '
-        f'{", ".join(unknown)}.'
+        f'{places[split]} has classes that {train} lacks: {", ".join(unknown)}.'
       )
     numbers = np.array([names.index(name) for name in own_names], np.int32)
     return paths, numbers[labels], names
-  paths, labels, names = _list_classes(root)
-  hashes = np.array([_hash(pathlib.Path(p).relative_to(root)) for p in paths])
-  held_out = hashes < _HELD_OUT
-  if not held_out.any():
-    held_out[hashes.argmin()] = True
-  chosen = np.flatnonzero(held_out == (split == 'validation'))
-  if not chosen.size:
+  paths, labels, names = _list_classes(train)
+  if len(paths) < 2:
     raise DataError(
       f'Folder {folder} has a single image, but training and evaluation '
       'need at least one each.'
     )
+  relative = [pathlib.Path(p).relative_to(train).as_posix() for p in paths]
+  held_out = folder_splits.hold_out(relative, labels)
+  chosen = np.flatnonzero(held_out == (split == folder_splits.HELD_OUT))
   return [paths[i] for i in chosen], labels[chosen], names
 
 
@@ -128,14 +133,8 @@ def fingerprint(paths: list[str], folder: str) -> str:
 def _list_classes(root: pathlib.Path):
   """Paths, labels and class names of one folder with either layout."""
   subfolders = sorted(p for p in _visible(root) if p.is_dir())
-  loose = [
-    p for p in _visible(root) if p.is_file() and p.suffix.lower() in EXTENSIONS
-  ]
-  if subfolders and loose:
-    raise DataError(
-      f'Folder {root} has images both beside and inside its subfolders, '
-      f'such as {loose[0].name}: move them into a class.'
-    )
+  if subfolders:
+    _refuse_loose(root, 'a class')
   classes = subfolders or [root]
   paths, labels, strays = [], [], []
   for label, place in enumerate(classes):
@@ -149,6 +148,25 @@ def _list_classes(root: pathlib.Path):
   _refuse(strays)
   names = tuple(p.name for p in subfolders) or ('image',)
   return paths, np.array(labels, np.int32), names
+
+
+def _refuse_loose(root: pathlib.Path, place: str):
+  """Refuses images beside the subfolders that belong into `place`."""
+  loose = [
+    p for p in _visible(root) if p.is_file() and p.suffix.lower() in EXTENSIONS
+  ]
+  if loose:
+    raise DataError(
+      f'Folder {root} has images both beside and inside its subfolders, '
+      f'such as {loose[0].name}: move them into {place}.'
+    )
+
+
+def _has_images(folder: pathlib.Path) -> bool:
+  return any(
+    _has_images(path) if path.is_dir() else path.suffix.lower() in EXTENSIONS
+    for path in _visible(folder)
+  )
 
 
 def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -189,12 +207,6 @@ def _refuse(problems: list[str]):
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
   return [p for p in folder.iterdir() if not p.name.startswith('.')]
-
-
-def _hash(path: pathlib.PurePath) -> float:
-  """A number in [0, 1) from a relative path, the same on every system."""
-  digest = hashlib.sha256(path.as_posix().encode()).digest()
-  return int.from_bytes(digest[:6], 'big') / 2**48
 
 
 def _read(path: str) -> bytes:

@@ -17,7 +17,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf.config import DataConfig, first_line
-from vim_tf.data import bad_examples, folders, tfds_examples
+from vim_tf.data import (
+  bad_examples,
+  folders,
+  tfds_examples,
+  tfds_preparation,
+)
 from vim_tf.data.errors import DataError
 
 MAX_MEMORY = 512 * 2**20
@@ -247,22 +252,16 @@ def _from_builder(
   image_key, label_key = tfds_examples.find_features(
     builder.info.features, name
   )
-  try:
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-  except Exception as error:
-    raise DataError(
-      f'Data set {name!r} cannot be prepared in {builder.data_dir} (is the '
-      f'network down?): {first_line(error)}'
-    ) from error
+  tfds_preparation.prepare(builder, name)
   try:
     info = builder.info.splits[split]
     num_examples = info.num_examples
   except (KeyError, ValueError) as error:
     raise DataError(
-      f'Data set {name!r} has no split {split!r}; it has '
-      f'{", ".join(builder.info.splits)}.'
+      f'Data set {name!r} in {builder.data_dir} has no split {split!r}; it has '
+      f'{", ".join(builder.info.splits)}: name one of these, or a part such as '
+      f"'{next(iter(builder.info.splits), 'train')}[90%:]', by --train_split "
+      'and --eval_split.'
     ) from error
   if not num_examples:
     raise DataError(f'Split {split!r} of data set {name!r} is empty.')

@@ -39,6 +39,7 @@ class Bar:
     self._title = title
     self._unit = unit
     self._start = self._step = step
+    self._updates = 0
     self._total = total
     self._times = _Times(kind, total)
     self._started = self._spoke = time.monotonic()
@@ -68,13 +69,16 @@ class Bar:
   def update(self, step: int, loss: float | None = None):
     """Moves to `step`; `loss` is the newest one, if this is training."""
     moved, self._step = step - self._step, step
+    self._updates += 1
     now = time.monotonic()
+    # The second one is the first that knows the pace: most want to know soon.
+    due = self._updates == 2 or now - self._spoke > _SECONDS_BETWEEN_LINES
     if self._bar is not None:
       if loss is not None:
         self._bar.set_postfix(loss=f'{loss:.4g}', refresh=False)
       self._bar.left = self._left(now)
       self._bar.update(moved)
-    elif now - self._spoke > _SECONDS_BETWEEN_LINES or step == self._total:
+    elif due or step == self._total:
       self._spoke = now
       logging.info(
         '%s: %s %d of %d%s, %.3g %ss/s, %s left',
