@@ -8,6 +8,7 @@ PRECISIONS = ('float32', 'bfloat16')
 CROPS = ('center', 'random_resized', 'shift')
 DISCRIMINATORS = ('stylegan2', 'patchgan')
 GAN_LOSSES = ('non_saturating', 'hinge')
+LOGIT_LAPLACE_FORMS = ('binned', 'density')
 OPTIMIZERS = ('adam', 'adafactor')
 DECAYS = ('constant', 'cosine', 'exponential')
 
@@ -59,6 +60,10 @@ class LossConfig:
 
   `l1` is not in the paper. The perceptual weight is 0 for tokenizers that
   feed a linear probe, because VGG was trained with labels.
+
+  `logit_laplace_form` says what its likelihood is of: 'binned', the 8-bit value
+  (nats, at least 0), or 'density', the point (the paper's units); see
+  `losses.logit_laplace_nll`.
   """
 
   codebook: float = 1.0
@@ -68,9 +73,14 @@ class LossConfig:
   logit_laplace: float = 0.1
   perceptual: float = 0.1
   adversarial: float = 0.1
+  logit_laplace_form: str = 'binned'
 
   def __post_init__(self):
-    check_least(self, 0.0, *(f.name for f in dataclasses.fields(self)))
+    weights = [f.name for f in dataclasses.fields(self) if f.type is float]
+    check_least(self, 0.0, *weights)
+    check_choice(
+      'losses.logit_laplace_form', self.logit_laplace_form, LOGIT_LAPLACE_FORMS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
