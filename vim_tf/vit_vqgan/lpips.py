@@ -35,8 +35,18 @@ _STAGES = (2, 2, 3, 3, 3)
 # Mean and standard deviation of RGB in [-1, 1], as LPIPS rounds them.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
+# What makes an array of a pickle, up to protocol 4 and from 5 on. NumPy 2 calls
+# their package `_core`.
+_MAKERS = {
+  'multiarray': np.zeros([1]).__reduce_ex__(4)[0],
+  'numeric': np.zeros([1]).__reduce_ex__(5)[0],
+}
 _ARRAY_PARTS = {
-  ('numpy.core.multiarray', '_reconstruct'): (np.core.multiarray._reconstruct),
+  **{
+    (f'numpy.{package}.{module}', maker.__name__): maker
+    for package in ('core', '_core')
+    for module, maker in _MAKERS.items()
+  },
   ('numpy', 'ndarray'): np.ndarray,
   ('numpy', 'dtype'): np.dtype,
 }
