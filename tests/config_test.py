@@ -217,7 +217,7 @@ class ValuesTest(ConfigTestCase):
     self.assert_refused(lambda: config_lib.CodebookConfig(**change), *names)
 
   @parameterized.named_parameters(
-    ('name', {'name': 'sgd'}, ['optimizer.name', 'sgd', 'adafactor']),
+    ('name', {'name': 'sgd'}, ['optimizer.name', 'sgd', 'adafactor', 'lamb']),
     ('decay', {'decay': 'step'}, ['optimizer.decay', 'cosine']),
     ('learning_rate', {'learning_rate': 0.0}, ['learning_rate is 0.0']),
     ('beta_1', {'beta_1': 1.0}, ['beta_1 is 1.0', '[0, 1)']),

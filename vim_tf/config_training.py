@@ -9,7 +9,7 @@ CROPS = ('center', 'random_resized', 'shift')
 DISCRIMINATORS = ('stylegan2', 'patchgan')
 GAN_LOSSES = ('non_saturating', 'hinge')
 LOGIT_LAPLACE_FORMS = ('binned', 'density')
-OPTIMIZERS = ('adam', 'adafactor')
+OPTIMIZERS = ('adam', 'adafactor', 'lamb')
 DECAYS = ('constant', 'cosine', 'exponential')
 
 
@@ -181,7 +181,8 @@ class OptimizerConfig:
   """Adam with its schedule: warm-up, plateau, decay (paper 5.1, 5.2).
 
   Attributes:
-    name: 'adam' or 'adafactor' (Adam with a factored second moment).
+    name: 'adam', 'adafactor' (Adam with a factored second moment) or 'lamb'
+      (not the paper's: for large batches, needs tensorflow-addons).
     learning_rate: Highest learning rate.
     beta_1: Decay of the first moment.
     beta_2: Decay of the second moment.
