@@ -42,7 +42,7 @@ _OPENMOJI_CLASSES = 9
 _HEAD_WIDTH = 32
 # Of either discriminator: 16 channels throughout, and 4 to 32.
 _STYLEGAN_CHANNELS, _PATCHGAN_CHANNELS = 1 / 32, 1 / 16
-# The paper's 0.1 lets the white of drawings outweigh the rest.
+# The paper's 0.1, as a density, lets the white of drawings outweigh the rest.
 _LOGIT_LAPLACE = 0.01
 
 

@@ -18,7 +18,7 @@ def lamb(
   variables: Sequence[tf.Variable],
   no_decay: Sequence[str],
   no_adaptation: Sequence[str],
-) -> tf.keras.optimizers.legacy.Optimizer:
+) -> 'tf.keras.optimizers.legacy.Optimizer':
   """LAMB, for large batches (You et al., 2020): AdamW's update times a ratio.
 
   The ratio, that of a variable's norm to its update's, makes every layer's
