@@ -131,7 +131,8 @@ OPTIMIZER = (
   Setting(
     'optimizer',
     ('optimizer.name',),
-    '[optimizer] adam (5.1) or adafactor (5.2).',
+    '[optimizer] adam (5.1), adafactor (5.2) or lamb (large batches; needs '
+    'tensorflow-addons).',
   ),
   Setting(
     'learning_rate',

@@ -76,7 +76,8 @@ def evaluate(
       max_examples=protocol.max_images,
     )
 
-  measure = _measure(tokenizer.model, protocol)
+  form = tokenizer.config.losses.logit_laplace_form
+  measure = _measure(tokenizer.model, protocol, form)
   network = None
   if protocol.network:
     network = feature_networks.load(protocol.network)
@@ -123,7 +124,7 @@ def evaluate(
   }, _picture(tokenizer.model, batches(), psnr)
 
 
-def _measure(model, protocol: Protocol):
+def _measure(model, protocol: Protocol, form: str):
   perceptual = lpips.LPIPS() if protocol.perceptual else None
 
   @tf.function(autograph=False)
@@ -134,9 +135,13 @@ def _measure(model, protocol: Protocol):
     if perceptual is not None:
       values['lpips_vgg'] = perceptual(images, rebuilt)
     if model.config.logit_laplace:
-      values['logit_laplace_nll'] = losses.logit_laplace_nll(
-        images, out['mu'], out['log_scale']
+      nll = losses.logit_laplace_nll(
+        images, out['mu'], out['log_scale'], form=form
       )
+      # In the paper's units, whatever was trained on.
+      if form == 'binned':
+        nll = losses.binned_to_density(nll)
+      values['logit_laplace_nll'] = nll
     return out['codes'], rebuilt, values
 
   return measure

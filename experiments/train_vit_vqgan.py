@@ -93,6 +93,13 @@ LOSSES = tuple(
     ('perceptual', 'Weight of LPIPS; 0 for linear probes (3.3).'),
     ('adversarial', 'Weight of the discriminator (3.3).'),
   )
+) + (
+  cli.Setting(
+    'logit_laplace_form',
+    ('losses.logit_laplace_form',),
+    '[loss] What the logit-laplace likelihood is of: binned, the 8-bit value '
+    "(nats, at least 0), or density, the point (the paper's units).",
+  ),
 )
 
 PERCEPTUAL = (

@@ -8,7 +8,8 @@ PRECISIONS = ('float32', 'bfloat16')
 CROPS = ('center', 'random_resized', 'shift')
 DISCRIMINATORS = ('stylegan2', 'patchgan')
 GAN_LOSSES = ('non_saturating', 'hinge')
-OPTIMIZERS = ('adam', 'adafactor')
+LOGIT_LAPLACE_FORMS = ('binned', 'density')
+OPTIMIZERS = ('adam', 'adafactor', 'lamb')
 DECAYS = ('constant', 'cosine', 'exponential')
 STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 
@@ -60,6 +61,10 @@ class LossConfig:
 
   `l1` is not in the paper. The perceptual weight is 0 for tokenizers that
   feed a linear probe, because VGG was trained with labels.
+
+  `logit_laplace_form` says what its likelihood is of: 'binned', the 8-bit value
+  (nats, at least 0), or 'density', the point (the paper's units); see
+  `losses.logit_laplace_nll`.
   """
 
   codebook: float = 1.0
@@ -69,9 +74,14 @@ class LossConfig:
   logit_laplace: float = 0.1
   perceptual: float = 0.1
   adversarial: float = 0.1
+  logit_laplace_form: str = 'binned'
 
   def __post_init__(self):
-    check_least(self, 0.0, *(f.name for f in dataclasses.fields(self)))
+    weights = [f.name for f in dataclasses.fields(self) if f.type is float]
+    check_least(self, 0.0, *weights)
+    check_choice(
+      'losses.logit_laplace_form', self.logit_laplace_form, LOGIT_LAPLACE_FORMS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +183,8 @@ class OptimizerConfig:
   """Adam with its schedule: warm-up, plateau, decay (paper 5.1, 5.2).
 
   Attributes:
-    name: 'adam' or 'adafactor' (Adam with a factored second moment).
+    name: 'adam', 'adafactor' (Adam with a factored second moment) or 'lamb'
+      (not the paper's: for large batches, needs tensorflow-addons).
     learning_rate: Highest learning rate.
     beta_1: Decay of the first moment.
     beta_2: Decay of the second moment.

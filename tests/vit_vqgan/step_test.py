@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests import testing
 from tests.vit_vqgan import tiny_step
 from vim_tf.config import CodebookConfig, OptimizerConfig
-from vim_tf.vit_vqgan import augment, gan_losses
+from vim_tf.vit_vqgan import augment, gan_losses, losses
 
 
 class StepKindTest(tf.test.TestCase):
@@ -80,12 +80,22 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
         'losses.l2': 1.1,
         'losses.l1': 0.9,
         'losses.logit_laplace': 0.2,
+        'losses.logit_laplace_form': 'density',
         'losses.perceptual': 0.6,
       }
     )
     parts = tiny_step.Parts(config, descent=True)
-    metrics = parts.run(tiny_step.batch(16), kind='perceptual+adversarial')
+    batch = tiny_step.batch(16)
+    out = parts.model(batch['images'])
+    density = losses.logit_laplace_nll(
+      batch['images'], out['mu'], out['log_scale'], form='density'
+    )
+    metrics = parts.run(batch, kind='perceptual+adversarial')
+    self.assertAllClose(
+      metrics['logit_laplace'], tf.reduce_mean(density), rtol=1e-4
+    )
     weights = dataclasses.asdict(config.losses)
+    del weights['logit_laplace_form']
     for name in weights:
       self.assertNotAlmostEqual(metrics[name], 0.0, msg=name)
     self.assertAllClose(
