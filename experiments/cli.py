@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import json
 import os
+import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -11,8 +13,9 @@ import tensorflow as tf
 from vim_tf import config as config_lib
 from vim_tf import config_faults
 from vim_tf.data import errors
-from vim_tf.training import preemption, workers
+from vim_tf.training import preemption, run_record, workers
 from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +180,10 @@ OPTIMIZER = (
 def define_run_flags(presets: Sequence[str], default: str):
   """Defines the flags that say what a training run is."""
   flags.DEFINE_string(
-    'workdir', None, '[run] Working directory; a run goes on from it.'
+    'workdir',
+    None,
+    '[run] Working directory; a run goes on from it, with its settings but for '
+    'those that flags give.',
   )
   flags.DEFINE_enum(
     'preset', default, list(presets), '[run] Settings to start from.'
@@ -189,7 +195,10 @@ def define_run_flags(presets: Sequence[str], default: str):
     'given many times.',
   )
   flags.DEFINE_string(
-    'config', None, '[run] JSON file with a whole config, instead of --preset.'
+    'config',
+    None,
+    '[run] JSON file with a whole config, or the config.json of a run, instead '
+    'of --preset.',
   )
   define_strategy_flags()
 
@@ -205,6 +214,15 @@ def define_strategy_flags():
   )
   flags.DEFINE_string(
     'tpu', 'local', "[hardware] local on a Cloud TPU VM, or a TPU's name."
+  )
+
+
+def define_new_data_flag():
+  """Defines the flag that lets a run go on with other data."""
+  flags.DEFINE_bool(
+    'accept_new_data',
+    False,
+    '[data] Go on with the images of now, though the run began with others.',
   )
 
 
@@ -249,30 +267,41 @@ def changes_from_flags(settings: Sequence[Setting]) -> dict[str, str]:
 
 
 def config_from_flags(
-  preset: Callable, settings: Sequence[Setting], start=None
+  preset: Callable,
+  settings: Sequence[Setting],
+  kind: str,
+  cls,
+  start=None,
 ):
-  """The config of a run: its preset, or --config, with the flags on top.
+  """The config of a run, with the flags on top.
+
+  It is that of --config, of --preset, of `start` or of the run that --workdir
+  holds already, in this order, or that of the default preset.
 
   Args:
     preset: From a preset's name to its config.
     settings: The flags that the binary defined; of two that set the same, the
       later one holds.
+    kind: What the run trains; see `workdir.Workdir`.
+    cls: Class of the config.
     start: The config to start from where neither flag is given.
 
   Raises:
-    ConfigError: If a setting is unknown or does not fit.
+    UserError: If a setting is unknown or does not fit, or a file cannot be
+      read.
   """
-  config = preset(flags.FLAGS.preset)
-  if start is not None and flags.FLAGS['preset'].using_default_value:
+  given = flags.FLAGS
+  if given.config:
+    config = _read_config(given.config, kind, cls)
+  elif not given['preset'].using_default_value:
+    config = preset(given.preset)
+  elif start is not None:
     config = start
-  if flags.FLAGS.config:
-    try:
-      with open(flags.FLAGS.config) as file:
-        config = config_lib.from_json(type(config), file.read())
-    except OSError as error:
-      raise config_lib.ConfigError(
-        f'Cannot read --config={flags.FLAGS.config}: {error.strerror}.'
-      ) from error
+  elif workdir_lib.is_run(given.workdir):
+    config = workdir_lib.read_config(given.workdir, kind, cls)
+    logging.info('The settings are those of the run in %s.', given.workdir)
+  else:
+    config = preset(given.preset)
   changes = changes_from_flags(settings)
   for text in flags.FLAGS.set:
     path, equals, value = text.partition('=')
@@ -282,6 +311,27 @@ def config_from_flags(
       )
     changes[path] = value
   return config_lib.replace(config, changes)
+
+
+def _read_config(file: str, kind: str, cls):
+  """A config out of JSON, or out of a run's `config.json`."""
+  try:
+    text = pathlib.Path(file).read_text()
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'it is not text'
+    raise config_lib.ConfigError(
+      f'Cannot read --config={file}: {reason}.'
+    ) from error
+  try:
+    record = json.loads(text)
+  except json.JSONDecodeError:
+    record = None  # Told of below.
+  if isinstance(record, dict) and 'kind' in record and 'config' in record:
+    try:
+      return run_record.config(record, kind, cls)
+    except config_lib.UserError as error:
+      raise config_lib.ConfigError(f'--config={file} {error}') from error
+  return config_lib.from_json(cls, text)
 
 
 def run(main: Callable[[], None]):

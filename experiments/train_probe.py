@@ -6,7 +6,7 @@
 It prints a table and writes `figures.json` (one line, with the whole protocol)
 and, where there are several blocks, `accuracy_by_block.png`. Images and their
 size are those of the VIM's run. A run that was stopped goes on when it is
-started again.
+started again; --workdir is enough then.
 """
 
 from absl import flags
@@ -15,6 +15,7 @@ import tensorflow as tf
 from experiments import cli, probe_figures, probing
 from vim_tf import presets, restore
 from vim_tf.config import ConfigError, Stage2Config
+from vim_tf.config_probe import ProbeConfig
 from vim_tf.data import sources
 from vim_tf.training import workdir as workdir_lib
 
@@ -97,7 +98,19 @@ cli.define_run_flags(presets.PROBE, 'small')
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
-flags.mark_flag_as_required('vim')
+
+
+_NO_VIM = (
+  'No VIM was given: set --vim to the working directory of a stage-2 run.'
+)
+
+
+def preset(name: str) -> ProbeConfig:
+  """A preset, made to fit the VIM."""
+  if not flags.FLAGS.vim:
+    raise ConfigError(_NO_VIM)
+  vim = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
+  return presets.probe(name, vim)
 
 
 def main():
@@ -105,10 +118,9 @@ def main():
   strategy = cli.strategy()
   if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     raise ConfigError('A probe runs on one machine: give another --strategy.')
-  run = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
-  config = cli.config_from_flags(
-    lambda name: presets.probe(name, run), SETTINGS
-  )
+  config = cli.config_from_flags(preset, SETTINGS, 'probe', ProbeConfig)
+  if not config.vim:
+    raise ConfigError(_NO_VIM)
   tokenizer, vim = restore.both(config.vim, config.tokenizer)
   path = flags.FLAGS.workdir
   outcomes = probing.sweep(

@@ -6,7 +6,8 @@
 Codes are made online from augmented images, as in the paper, or read from a
 folder that `encode_dataset` made (--codes). Which data, how many classes and
 the sizes of images and codes come from the tokenizer's run, unless flags say
-otherwise. A run that was stopped goes on when it is started again.
+otherwise. A run that was stopped goes on when it is started again; --workdir is
+enough then, and --steps or another schedule may be given to train longer.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from absl import flags
 
 from experiments import cli, schedule_notes, stage2
 from vim_tf import presets
-from vim_tf.config import Stage1Config, Stage2Config
+from vim_tf.config import ConfigError, Stage1Config, Stage2Config
 from vim_tf.data import code_cache
 from vim_tf.training import workdir as workdir_lib
 
@@ -64,17 +65,23 @@ SETTINGS = (
 
 cli.define_run_flags(presets.STAGE2, 'vim_base')
 cli.define_fault_flags()
+cli.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
-flags.mark_flag_as_required('tokenizer')
 
+_NO_TOKENIZER = (
+  'No tokenizer was given: set --tokenizer to the working directory of a '
+  'stage-1 run.'
+)
 _WHICH_DATA = ('name', 'data_dir', 'train_split', 'eval_split', 'image_size')
 
 
 def preset(name: str) -> Stage2Config:
   """A preset, made to fit the tokenizer, and --codes if that is given."""
   config = presets.stage2(name)
+  if not flags.FLAGS.tokenizer:
+    raise ConfigError(_NO_TOKENIZER)
   first = workdir_lib.read_config(
     flags.FLAGS.tokenizer, 'vit_vqgan', Stage1Config
   )
@@ -109,9 +116,17 @@ def preset(name: str) -> Stage2Config:
 def main():
   """Trains with the settings of the flags."""
   strategy = cli.strategy()  # Workers must be joined before anything else.
-  config = cli.config_from_flags(preset, SETTINGS)
+  config = cli.config_from_flags(preset, SETTINGS, 'vim', Stage2Config)
+  if not config.tokenizer:
+    raise ConfigError(_NO_TOKENIZER)
   schedule_notes.warn(config)
-  stage2.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
+  stage2.train(
+    config,
+    flags.FLAGS.workdir,
+    strategy,
+    faults=cli.faults(),
+    accept_new_data=flags.FLAGS.accept_new_data,
+  )
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import dataclasses
 
 from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.config_fields import setting
 from vim_tf.config_training import DataConfig, OptimizerConfig, RunConfig
 
 NORMALIZATIONS = ('standardize', 'none')
@@ -46,10 +47,11 @@ class ProbeConfig:
   """
 
   data: DataConfig
-  optimizer: OptimizerConfig
-  run: RunConfig
-  vim: str = ''
-  tokenizer: str = ''
+  # Block and penalty were chosen with them.
+  optimizer: OptimizerConfig = setting(fixed=True)
+  run: RunConfig = setting(fixed=True)
+  vim: str = setting('', known_by='vim_fingerprint')
+  tokenizer: str = setting('', known_by='tokenizer_fingerprint')
   block: str = BEST_BLOCK
   passes: int = 0
   views: str = 'center'

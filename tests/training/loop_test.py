@@ -249,6 +249,23 @@ class LoopTest(tf.test.TestCase):
     for name, value in whole.state().items():
       self.assertAllEqual(resumed.state()[name], value, name)
 
+  def test_more_steps_and_other_intervals_go_on_as_if_always_so(self):
+    """A finished run, and one whose intervals change in the middle."""
+    whole, toy, path = _Toy(), _Toy(), self._path()
+    self._train(whole, self._path())
+    first = dataclasses.replace(
+      _RUN, num_steps=4, steps_per_loop=1, log_every=3, checkpoint_every=3
+    )
+    before, _ = self._train(toy, path, first)
+    resumed = _Toy()
+    rows, _ = self._train(resumed, path)
+    self.assertEqual(rows[: len(before)], before)
+    self.assertEqual(
+      [row['step'] for row in rows if 'loss' in row], [3, 4, 6, 8, 10]
+    )
+    for name, value in whole.state().items():
+      self.assertAllEqual(resumed.state()[name], value, name)
+
   def test_a_damaged_checkpoint_costs_its_steps_alone(self):
     whole = _Toy()
     self._train(whole, self._path())
