@@ -350,27 +350,33 @@ def run(main: Callable[[], None]):
     logging.get_absl_handler().addFilter(
       lambda record: 'tensorflow_datasets' not in record.pathname
     )
-    try:
-      if len(argv) > 1:
-        raise config_lib.UserError(
-          f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
-        )
-      main()
-    except workers.WorkerLost as error:
-      _leave(error)
-    except preemption.Restart as error:
-      print(error, file=sys.stderr)
-      sys.exit(preemption.EXIT_STATUS)
-    except config_lib.UserError as error:
-      _fail(error)
-    except Exception as error:
-      found = errors.find_data_error(error)
-      if found is not None:
-        _fail(found)
-      found = workers.lost('The run', error)  # Before it came to its loop.
-      if found is None:
-        raise
-      _leave(found)
+    with preemption.Interrupts() as interrupts:
+      try:
+        if len(argv) > 1:
+          raise config_lib.UserError(
+            f'{argv[1]!r} is not a flag; every setting is given as '
+            '--name=value.'
+          )
+        main()
+      except KeyboardInterrupt:
+        interrupts.leave()
+      except workers.WorkerLost as error:
+        _leave(error)
+      except preemption.Restart as error:
+        print(error, file=sys.stderr)
+        sys.exit(preemption.EXIT_STATUS)
+      except config_lib.UserError as error:
+        _fail(error)
+      except Exception as error:
+        if interrupts.came:  # And was wrapped on its way.
+          interrupts.leave()
+        found = errors.find_data_error(error)
+        if found is not None:
+          _fail(found)
+        found = workers.lost('The run', error)  # Before it came to its loop.
+        if found is None:
+          raise
+        _leave(found)
 
   app.run(wrapped)
 

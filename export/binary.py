@@ -9,6 +9,7 @@ from absl import app, flags, logging
 from export import headers, saved_model, server_configs
 from vim_tf import restore
 from vim_tf.config import UserError
+from vim_tf.training import preemption
 
 _LIMITS = headers.Limits()
 
@@ -92,14 +93,18 @@ def run(main: Callable[[], None]):
     logging.get_absl_handler().addFilter(
       lambda record: record.module != 'signature_serialization'
     )
-    try:
-      if len(argv) > 1:
-        raise UserError(
-          f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
-        )
-      main()
-    except UserError as error:
-      print(f'error: {error}', file=sys.stderr)
-      sys.exit(1)
+    with preemption.Interrupts() as interrupts:
+      try:
+        if len(argv) > 1:
+          raise UserError(
+            f'{argv[1]!r} is not a flag; every setting is given as '
+            '--name=value.'
+          )
+        main()
+      except KeyboardInterrupt:
+        interrupts.leave()
+      except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
 
   app.run(wrapped)

@@ -229,19 +229,26 @@ class LoopTest(tf.test.TestCase):
 
     self.assertEqual(timeless(rows), timeless(expected))
 
-  def test_sigterm_saves_at_the_end_of_the_chunk(self):
+  def test_asked_to_stop_it_saves_at_the_end_of_the_chunk(self):
     path, toy = self._path(), _Toy()
     run = dataclasses.replace(_RUN, checkpoint_every=10)
     before = signal.getsignal(signal.SIGTERM)
 
-    def stop():  # Called at step 5, which no checkpoint was due at.
-      os.kill(os.getpid(), signal.SIGTERM)
+    def stop():  # Called at steps 5, which no checkpoint was due at, and 10.
+      os.kill(
+        os.getpid(), signal.SIGTERM if toy.updates() == 5 else signal.SIGINT
+      )
       return {}
 
-    with self.assertRaisesRegex(preemption.Preempted, 'step 5 of 10: .*same'):
-      self._train(toy, path, run, evaluate=stop)
+    for step, name in ((5, 'SIGTERM'), (10, 'Ctrl-C')):
+      with self.assertRaisesRegex(
+        preemption.Preempted, f'{name}.* step {step} of 10: .*same'
+      ):
+        self._train(toy, path, run, evaluate=stop)
+      self.assertEqual(
+        checkpoints.steps(pathlib.Path(path) / 'checkpoints')[-1], step
+      )
     self.assertIs(signal.getsignal(signal.SIGTERM), before)
-    self.assertEqual(checkpoints.steps(pathlib.Path(path) / 'checkpoints'), [5])
     resumed, whole = _Toy(), _Toy()
     self._train(resumed, path, run)
     self._train(whole, self._path(), run)
