@@ -11,7 +11,7 @@ from absl import app, flags, logging
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf import config_faults
+from vim_tf import config_faults, places
 from vim_tf.data import errors
 from vim_tf.training import preemption, run_record, workers
 from vim_tf.training import strategy as strategy_lib
@@ -175,6 +175,20 @@ OPTIMIZER = (
     '[optimizer] Micro-batches of one update.',
   ),
 )
+
+_PLACES = {
+  **dict.fromkeys(
+    (
+      *('checkpoint', 'classifier', 'codes', 'complete', 'config'),
+      *('finetune_decoder_of', 'from_json', 'lpips_file', 'network', 'out'),
+      *('probes', 'reference', 'save_reference', 'source', 'tokenizer'),
+      *('vim', 'workdir'),
+    ),
+    places.local,
+  ),
+  **dict.fromkeys(('data_dir', 'logdir'), places.anywhere),
+}
+"""The flags that name paths, of all binaries, and where those may be."""
 
 
 def define_run_flags(presets: Sequence[str], default: str):
@@ -357,6 +371,7 @@ def run(main: Callable[[], None]):
             f'{argv[1]!r} is not a flag; every setting is given as '
             '--name=value.'
           )
+        _find_places()
         main()
       except KeyboardInterrupt:
         interrupts.leave()
@@ -379,6 +394,17 @@ def run(main: Callable[[], None]):
         _leave(found)
 
   app.run(wrapped)
+
+
+def _find_places():
+  """Makes of all paths that flags give what is meant by them."""
+  for name, of in _PLACES.items():
+    if name in flags.FLAGS and flags.FLAGS[name].value:
+      flag = flags.FLAGS[name]
+      if isinstance(flag.value, list):
+        flag.value = [of(path, f'--{name}') for path in flag.value]
+      else:
+        flag.value = of(flag.value, f'--{name}')
 
 
 def _leave(error: workers.WorkerLost):

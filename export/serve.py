@@ -13,6 +13,7 @@ import pathlib
 from absl import flags
 
 from export import binary, saved_model, server, server_configs
+from vim_tf import places
 
 MODELS = flags.DEFINE_multi_string(
   'model', [], '[models] A model as NAME=BASE; may be given many times.'
@@ -71,7 +72,7 @@ def find_bases(models: list[str], config: str) -> dict[str, str]:
       raise server.ServerError(
         f'--model={text} is not a model: write --model=NAME=BASE.'
       )
-    bases[name] = base
+    bases[name] = places.local(base, f'--model={name}')
   if not bases:
     raise server.ServerError('No model was given: set --model=NAME=BASE.')
   for name, base in bases.items():

@@ -4,8 +4,11 @@ Every field of a config is fixed once a run has begun, because another value
 would change what has been learned; `setting` declares the exceptions.
 """
 
+from collections.abc import Callable
 import dataclasses
 import typing
+
+from vim_tf import places
 
 
 def setting(
@@ -13,6 +16,7 @@ def setting(
   *,
   may_change: bool = False,
   known_by: str = '',
+  place: Callable[[str, str], str] | None = None,
   fixed: bool = False,
   before=dataclasses.MISSING,
 ):
@@ -23,6 +27,8 @@ def setting(
     may_change: Whether a run may have another value when it is started again.
     known_by: Of a place: the fact in a run's `config.json` by which what is
       there is recognised. The place may change while that fact is the same.
+    place: Of a path: makes of it, and of the setting's name, the one to use; by
+      default `places.local` where `known_by` is given.
     fixed: Of a group: that nothing below it may change after all.
     before: What held before the setting existed, for working directories from
       then; by default `default`.
@@ -32,6 +38,7 @@ def setting(
     metadata={
       'may_change': may_change,
       'known_by': known_by,
+      'place': place or (places.local if known_by else None),
       'fixed': fixed,
       'before': before,
     },

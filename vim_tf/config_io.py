@@ -71,7 +71,7 @@ def from_dict(cls, values: dict, where: str = '', recorded: bool = False):
   hints = typing.get_type_hints(cls)
   return cls(
     **{
-      name: _convert(hints[name], value, f'{where}.{name}', recorded)
+      name: _convert(fields[name], hints[name], value, where, recorded)
       for name, value in values.items()
     }
   )
@@ -116,8 +116,9 @@ def replace(config, changes: dict[str, str]):
   return from_dict(type(config), values)
 
 
-def _convert(hint, value, where: str, recorded: bool):
+def _convert(field, hint, value, where: str, recorded: bool):
   """Checks a JSON value against a field's type."""
+  where = f'{where}.{field.name}'
   if isinstance(hint, types.GenericAlias):  # The configs hold no lists.
     raise TypeError(f'{where} has an unsupported type {hint}.')
   if dataclasses.is_dataclass(hint):
@@ -128,4 +129,5 @@ def _convert(hint, value, where: str, recorded: bool):
     isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
     f'{where} is {value!r}, but must be of type {hint.__name__}.',
   )
-  return value
+  place = field.metadata.get('place')
+  return place(value, where) if place else value

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from vim_tf import places
 from vim_tf.config_checks import check, check_choice, check_least
 from vim_tf.config_fields import setting
 from vim_tf.config_training import DataConfig, OptimizerConfig, RunConfig
@@ -63,7 +64,7 @@ class ProbeConfig:
   largest_l2: float = 1e-2
   num_l2: int = 5
   baselines: bool = True
-  network: str = ''
+  network: str = setting('', place=places.local)
 
   def __post_init__(self):
     check(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from vim_tf import places
 from vim_tf.config_checks import check, check_choice, check_least
 from vim_tf.config_fields import setting
 
@@ -34,7 +35,7 @@ class DataConfig:
 
   name: str = setting('openmoji', known_by='data_fingerprint')
   image_size: int = 256
-  data_dir: str = setting('', may_change=True)
+  data_dir: str = setting('', may_change=True, place=places.anywhere)
   train_split: str = 'train'
   eval_split: str = 'validation'
   crop: str = 'random_resized'
@@ -86,7 +87,7 @@ class PerceptualConfig:
   """
 
   start_step: int = 0
-  weights_file: str = setting('', may_change=True)
+  weights_file: str = setting('', may_change=True, place=places.local)
   weights_sha256: str = ''
 
   def __post_init__(self):

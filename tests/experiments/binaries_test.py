@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -391,6 +392,30 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     ):
       self._assert_refused(result, 'Cannot', file)
     self.assertEqual(pathlib.Path(file).read_text(), 'a file')
+
+  def test_what_is_no_local_disk(self):
+    there = os.listdir()
+    for result, name in (
+      (self._stage1('--workdir=gs://bucket/run'), '--workdir'),
+      (self._stage2(f'--workdir={self._new}', '--codes=s3://b'), '--codes'),
+      (self._stage2(f'--workdir={self._new}', '--tokenizer=gs://b'), '--tok'),
+      (self._sample('--out=gs://bucket/out'), '--out'),
+      (
+        self._stage1(f'--workdir={self._new}', '--data=folder:gs://b'),
+        'data.name',
+      ),
+    ):
+      self._assert_refused(result, name, 'gcloud storage rsync')
+    self.assertEqual(os.listdir(), there)
+
+  def test_home(self):
+    """`~` is the user's home folder, not one of that name."""
+    home = str(self.root)
+    with mock.patch.dict(os.environ, {'HOME': home}):
+      with self.assertLogs('absl', 'INFO') as logs:
+        result = self._stage2('--workdir=~/vim', '--tokenizer=~/tokenizer')
+    self.assertEqual(result.status, 0, result.error)
+    self.assertIn('steps are done', logs.output[-1])
 
   # ----------------------------------------------------------------- samples
 

@@ -16,6 +16,7 @@ import tempfile
 
 from absl import logging
 
+from vim_tf import places
 from vim_tf.config import UserError, to_dict
 from vim_tf.training import checkpoints, run_record
 
@@ -158,10 +159,11 @@ def make_folder(path: str | os.PathLike) -> pathlib.Path:
 
   Raises:
     WorkdirError: If the folder cannot be made or written to.
+    ConfigError: If it is not local.
   """
   if not str(path):
     raise WorkdirError('No working directory was given: set --workdir.')
-  folder = pathlib.Path(path)
+  folder = pathlib.Path(places.local(path, 'The working directory'))
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -185,6 +187,7 @@ def read(path: str | os.PathLike) -> dict:
   Raises:
     WorkdirError: If there is none or it is damaged.
   """
+  path = places.local(path, 'The working directory')
   file = pathlib.Path(path) / 'config.json'
   try:
     record = json.loads(file.read_text())
