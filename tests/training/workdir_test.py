@@ -228,6 +228,23 @@ class WorkdirTest(absltest.TestCase):
       [('data_fingerprint', '12ab'), ('data_images', old)],
     )
 
+  def test_other_codes_are_new_data_only_if_the_images_are(self):
+    config = config_lib.replace(
+      presets.stage2('tiny'), {'tokenizer': 'there', 'codes': 'codes'}
+    )
+    self._open(config, 'vim', codes_fingerprint='c1').close()
+    self._save(10)
+    other = config_lib.replace(config, {'codes': 'new'})
+    self._assert_refused(
+      lambda: self._open(
+        other, 'vim', accept_new_data=True, codes_fingerprint='c2'
+      ),
+      "codes_fingerprint='c1', not 'c2'",
+    )
+    facts = {'data_fingerprint': 'ff', 'codes_fingerprint': 'c2'}
+    self._open(other, 'vim', accept_new_data=True, **facts).close()
+    self.assertEqual(workdir_lib.read(self._path)['config']['codes'], 'new')
+
   def test_other_classes_are_refused_where_they_are_learned(self):
     config = dataclasses.replace(presets.stage2('tiny'), tokenizer='there')
     self._open(config, 'vim').close()

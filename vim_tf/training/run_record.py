@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 
 _VERSIONS_OF = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
 
-_DATA = ('data_fingerprint', 'data_images', 'data_licence', 'codes_fingerprint')
+_DATA = ('data_fingerprint', 'data_images', 'data_licence')
 """The facts that new pictures change."""
 
 
@@ -132,11 +132,11 @@ def compare(
     UserError: If others are there; it names them all and goes on from the
       name of the working directory.
   """
-  # A tokenizer learns without classes.
-  of_data = (
-    *_DATA,
-    *(['class_names'] if record['kind'] == 'vit_vqgan' else []),
-  )
+  of_data = list(_DATA)
+  if record['kind'] == 'vit_vqgan':  # It learns without classes.
+    of_data.append('class_names')
+  if not _same(record, facts, 'data_fingerprint'):
+    of_data.append('codes_fingerprint')
   theirs, ours = flat(to_dict(old)), flat(to_dict(config))
   noted = flat(record['config'])
   allowed, refused, data = [], [], []
