@@ -233,6 +233,9 @@ class LoopTest(tf.test.TestCase):
     path, toy = self._path(), _Toy()
     run = dataclasses.replace(_RUN, checkpoint_every=10)
     before = signal.getsignal(signal.SIGTERM)
+    # Tests may be run where it is ignored.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    self.addCleanup(signal.signal, signal.SIGINT, ctrl_c)
 
     def stop():  # Called at steps 5, which no checkpoint was due at, and 10.
       os.kill(

@@ -13,11 +13,15 @@ from vim_tf.training import preemption
 _BUSY = """
 import ctypes
 from vim_tf.training import preemption
+mutex = ctypes.create_string_buffer(256)
+lock = ctypes.CDLL(None).pthread_mutex_lock
+lock(mutex)
 with preemption.{name}():
-  print('ready', flush=True)
-  mutex = ctypes.create_string_buffer(256)
-  for _ in range(2):
-    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+  try:
+    print('ready', flush=True)
+    lock(mutex)
+  except KeyboardInterrupt:
+    lock(mutex)
 """
 _WRAPPED = """
 import signal
@@ -81,6 +85,13 @@ class PreemptionTest(parameterized.TestCase):
       _, error = process.communicate()
     self.assertEqual(process.returncode, -signal.SIGINT)  # 130 in a shell.
     self.assertEqual(error, 'Ctrl-C: stopping.\n')
+
+  def test_what_is_ignored_stays_so(self):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    self.addCleanup(signal.signal, signal.SIGINT, before)
+    with preemption.Interrupts() as interrupts, preemption.Watch() as watch:
+      signal.raise_signal(signal.SIGINT)
+    self.assertFalse(interrupts.came or watch.asked)
 
   def test_what_was_there_before_is_there_again(self):
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]

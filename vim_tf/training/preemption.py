@@ -48,6 +48,7 @@ class _Signals:
     self._handlers = handlers
     self._acknowledgement = acknowledgement
     self._before = {}
+    self._thread = None
     self._heard = False
 
   def __enter__(self):
@@ -62,11 +63,13 @@ class _Signals:
       )
       self._thread.start()
       for number, handler in self._handlers.items():
-        self._before[number] = signal.signal(number, handler)
+        # Shells have jobs in the background ignore Ctrl-C.
+        if signal.getsignal(number) != signal.SIG_IGN:
+          self._before[number] = signal.signal(number, handler)
     return self
 
   def __exit__(self, *unused):
-    if self._before:
+    if self._thread is not None:
       for number, handler in self._before.items():
         signal.signal(number, handler)
       signal.set_wakeup_fd(self._fd_before)
