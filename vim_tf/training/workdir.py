@@ -138,7 +138,7 @@ def check(path: str | os.PathLike, kind: str, config):
 
 def is_run(path: str | os.PathLike) -> bool:
   """Whether a folder holds a run, begun or done."""
-  return (pathlib.Path(path) / 'config.json').exists()
+  return bool(path) and (pathlib.Path(path) / 'config.json').exists()
 
 
 def may_be_replaced(path: str | os.PathLike) -> bool:
