@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import json
 import os
+import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -12,9 +14,10 @@ from etils import epy
 
 from experiments import flag_help
 from vim_tf import config as config_lib
-from vim_tf import config_faults
+from vim_tf import config_faults, places
 from vim_tf.data import errors
-from vim_tf.training import preemption
+from vim_tf.training import preemption, run_record
+from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   import tensorflow as tf
@@ -194,11 +197,28 @@ OPTIMIZER = (
   ),
 )
 
+_PLACES = {
+  **dict.fromkeys(
+    (
+      *('checkpoint', 'classifier', 'codes', 'complete', 'config'),
+      *('finetune_decoder_of', 'from_json', 'lpips_file', 'network', 'out'),
+      *('probes', 'reference', 'save_reference', 'source', 'tokenizer'),
+      *('vim', 'workdir'),
+    ),
+    places.local,
+  ),
+  **dict.fromkeys(('data_dir', 'logdir'), places.anywhere),
+}
+"""The flags that name paths, of all binaries, and where those may be."""
+
 
 def define_run_flags(presets: Sequence[str], default: str):
   """Defines the flags that say what a training run is."""
   flags.DEFINE_string(
-    'workdir', None, '[run] Working directory; a run goes on from it.'
+    'workdir',
+    None,
+    '[run] Working directory; a run goes on from it, with its settings but for '
+    'those that flags give.',
   )
   flags.DEFINE_enum(
     'preset',
@@ -213,7 +233,10 @@ def define_run_flags(presets: Sequence[str], default: str):
     'given many times.',
   )
   flags.DEFINE_string(
-    'config', None, '[run] JSON file with a whole config, instead of --preset.'
+    'config',
+    None,
+    '[run] JSON file with a whole config, or the config.json of a run, instead '
+    'of --preset.',
   )
   define_strategy_flags()
 
@@ -229,6 +252,15 @@ def define_strategy_flags():
   )
   flags.DEFINE_string(
     'tpu', 'local', "[hardware] local on a Cloud TPU VM, or a TPU's name."
+  )
+
+
+def define_new_data_flag():
+  """Defines the flag that lets a run go on with other data."""
+  flags.DEFINE_bool(
+    'accept_new_data',
+    False,
+    '[data] Go on with the images of now, though the run began with others.',
   )
 
 
@@ -303,37 +335,68 @@ def _text(value: str | bool) -> str:
 
 
 def config_from_flags(
-  preset: Callable, settings: Sequence[Setting], start=None
+  preset: Callable,
+  settings: Sequence[Setting],
+  kind: str,
+  cls,
+  start=None,
 ):
-  """The config of a run: its preset, or --config, with the flags on top.
+  """The config of a run, with the flags on top.
+
+  It is that of --config, of --preset, of `start` or of the run that --workdir
+  holds already, in this order, or that of the default preset.
 
   Args:
     preset: From a preset's name to its config.
     settings: The flags that the binary defined.
+    kind: What the run trains; see `workdir.Workdir`.
+    cls: Class of the config.
     start: The config to start from where neither flag is given.
 
   Raises:
-    ConfigError: If a setting is unknown, does not fit or is given twice, or
-      both --preset and --config are given.
+    UserError: If a setting is unknown, does not fit or is given twice, both
+      --preset and --config are given, or a file cannot be read.
   """
-  if flags.FLAGS.config and not flags.FLAGS['preset'].using_default_value:
+  given = flags.FLAGS
+  if given.config and not given['preset'].using_default_value:
     raise config_lib.ConfigError(
-      f'--preset={flags.FLAGS.preset} and --config={flags.FLAGS.config} both '
-      'say what to start from: give one of them.'
+      f'--preset={given.preset} and --config={given.config} both say what to '
+      'start from: give one of them.'
     )
-  config = preset(flags.FLAGS.preset)
-  if start is not None and flags.FLAGS['preset'].using_default_value:
+  if given.config:
+    config = _read_config(given.config, kind, cls)
+  elif not given['preset'].using_default_value:
+    config = preset(given.preset)
+  elif start is not None:
     config = start
-  if flags.FLAGS.config:
-    try:
-      with open(flags.FLAGS.config) as file:
-        config = config_lib.from_json(type(config), file.read())
-    except OSError as error:
-      raise config_lib.ConfigError(
-        f'Cannot read --config={flags.FLAGS.config}: {error.strerror}.'
-      ) from error
-  changes = changes_from_flags(settings, flags.FLAGS.set)
+  elif workdir_lib.is_run(given.workdir):
+    config = workdir_lib.read_config(given.workdir, kind, cls)
+    logging.info('The settings are those of the run in %s.', given.workdir)
+  else:
+    config = preset(given.preset)
+  changes = changes_from_flags(settings, given.set)
   return config_lib.replace(config, changes)
+
+
+def _read_config(file: str, kind: str, cls):
+  """A config out of JSON, or out of a run's `config.json`."""
+  try:
+    text = pathlib.Path(file).read_text()
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'it is not text'
+    raise config_lib.ConfigError(
+      f'Cannot read --config={file}: {reason}.'
+    ) from error
+  try:
+    record = json.loads(text)
+  except json.JSONDecodeError:
+    record = None  # Told of below.
+  if isinstance(record, dict) and 'kind' in record and 'config' in record:
+    try:
+      return run_record.config(record, kind, cls)
+    except config_lib.UserError as error:
+      raise config_lib.ConfigError(f'--config={file} {error}') from error
+  return config_lib.from_json(cls, text)
 
 
 def run(
@@ -358,32 +421,50 @@ def run(
     logging.get_absl_handler().addFilter(
       lambda record: 'tensorflow_datasets' not in record.pathname
     )
-    try:
-      if len(argv) > 1:
-        raise config_lib.UserError(
-          f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
-        )
-      main()
-    except preemption.Restart as error:
-      if isinstance(error, workers.WorkerLost):
-        _leave(error)
-      print(error, file=sys.stderr)
-      sys.exit(preemption.EXIT_STATUS)
-    except config_lib.UserError as error:
-      _fail(error)
-    except Exception as error:
-      found = errors.find_data_error(error)
-      if found is not None:
-        _fail(found)
-      found = workers.lost('The run', error)  # Before it came to its loop.
-      if found is None:
-        raise
-      _leave(found)
+    with preemption.Interrupts() as interrupts:
+      try:
+        if len(argv) > 1:
+          raise config_lib.UserError(
+            f'{argv[1]!r} is not a flag; every setting is given as '
+            '--name=value.'
+          )
+        _find_places()
+        main()
+      except KeyboardInterrupt:
+        interrupts.leave()
+      except preemption.Restart as error:
+        if isinstance(error, workers.WorkerLost):
+          _leave(error)
+        print(error, file=sys.stderr)
+        sys.exit(preemption.EXIT_STATUS)
+      except config_lib.UserError as error:
+        _fail(error)
+      except Exception as error:
+        if interrupts.came:  # And was wrapped on its way.
+          interrupts.leave()
+        found = errors.find_data_error(error)
+        if found is not None:
+          _fail(found)
+        found = workers.lost('The run', error)  # Before it came to its loop.
+        if found is None:
+          raise
+        _leave(found)
 
   app.run(
     wrapped,
     flags_parser=lambda argv: flag_help.parse(argv, settings, presets),
   )
+
+
+def _find_places():
+  """Makes of all paths that flags give what is meant by them."""
+  for name, of in _PLACES.items():
+    if name in flags.FLAGS and flags.FLAGS[name].value:
+      flag = flags.FLAGS[name]
+      if isinstance(flag.value, list):
+        flag.value = [of(path, f'--{name}') for path in flag.value]
+      else:
+        flag.value = of(flag.value, f'--{name}')
 
 
 def _leave(error: workers.WorkerLost):

@@ -79,7 +79,8 @@ def sweep(
     UserError: If there is no such block, the labels cannot be used, or the
       directory is that of another run.
   """
-  path = workdir_lib.make_folder(path)  # Told before anything is computed.
+  path = workdir_lib.make_folder(path)
+  workdir_lib.check(path, 'probe', config)  # Told before anything is computed.
   probe_features.check_block(vim.model, config.fixed_block)
   for source, what in (
     (train, 'training images'),

@@ -27,6 +27,7 @@ def train(
   strategy: tf.distribute.Strategy,
   title: str = 'ViT-VQGAN',
   faults: Faults = STOP,
+  accept_new_data: bool = False,
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
@@ -36,12 +37,13 @@ def train(
     strategy: Where replicas run.
     title: What the progress bar says.
     faults: What to do about bad examples and a loss that is not finite.
+    accept_new_data: Whether a run may go on with other data than it began with.
 
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
   # Whatever can be refused is, before data are read or anything is written.
-  workdir_lib.make_folder(path)
+  workdir_lib.check(path, 'vit_vqgan', config)
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
@@ -59,12 +61,21 @@ def train(
   facts = {
     'class_names': list(source.class_names),
     'data_fingerprint': source.fingerprint,
+    'data_images': {
+      'train': source.num_examples,
+      'held_out': held_out.num_examples,
+    },
     'data_licence': source.licence,
   }
   if start is not None:
     facts['start_fingerprint'] = restore.fingerprint(start)
   workdir = workdir_lib.Workdir(
-    path, 'vit_vqgan', config, facts, workers.is_chief(strategy)
+    path,
+    'vit_vqgan',
+    config,
+    facts,
+    workers.is_chief(strategy),
+    accept_new_data,
   )
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:

@@ -31,6 +31,7 @@ def train(
   strategy: tf.distribute.Strategy,
   title: str = 'VIM',
   faults: Faults = STOP,
+  accept_new_data: bool = False,
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
@@ -40,12 +41,13 @@ def train(
     strategy: Where replicas run.
     title: What the progress bar says.
     faults: What to do about bad examples and a loss that is not finite.
+    accept_new_data: Whether a run may go on with other data than it began with.
 
   Raises:
     UserError: Bad data, a tokenizer of other sizes, a directory of another
       run, a non-finite loss.
   """
-  workdir_lib.make_folder(path)  # Told before any data are read.
+  workdir_lib.check(path, 'vim', config)  # Told before any data are read.
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   with strategy.scope():
     tokenizer = restore.tokenizer(config.tokenizer)
@@ -59,7 +61,12 @@ def train(
   preamble.check_batch(config.run.batch_size, examples.splits[0])
   facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
   workdir = workdir_lib.Workdir(
-    path, 'vim', config, facts, workers.is_chief(strategy)
+    path,
+    'vim',
+    config,
+    facts,
+    workers.is_chief(strategy),
+    accept_new_data,
   )
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
@@ -167,6 +174,10 @@ def _online_examples(
     {
       'class_names': list(source.class_names),
       'data_fingerprint': source.fingerprint,
+      'data_images': {
+        'train': source.num_examples,
+        'held_out': held_out.num_examples,
+      },
       'data_licence': source.licence,
     },
     lambda first, context: pipeline.training_batches(
@@ -197,6 +208,10 @@ def _cached_examples(
     {
       'class_names': list(cache.description.class_names),
       'data_fingerprint': cache.train.fingerprint,
+      'data_images': {
+        'train': cache.train.num_examples,
+        'held_out': cache.evaluation.num_examples,
+      },
       'data_licence': cache.description.licence,
       'codes_fingerprint': cache.fingerprint,
     },

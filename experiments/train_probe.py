@@ -6,7 +6,7 @@
 It prints a table and writes `figures.json` (one line, with the whole protocol)
 and, where there are several blocks, `accuracy_by_block.png`. Images and their
 size are those of the VIM's run. A run that was stopped goes on when it is
-started again.
+started again; --workdir is enough then.
 """
 
 from absl import flags
@@ -15,6 +15,7 @@ from etils import epy
 from experiments import cli, flag_help
 from vim_tf import presets
 from vim_tf.config import ConfigError, Stage2Config
+from vim_tf.config_probe import ProbeConfig
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -104,15 +105,26 @@ cli.define_run_flags(presets.PROBE, 'small')
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
-flags.mark_flag_as_required('vim')
+
+
+_NO_VIM = (
+  'No VIM was given: set --vim to the working directory of a stage-2 run.'
+)
+
+
+def preset(name: str) -> ProbeConfig:
+  """A preset, made to fit the VIM."""
+  if not flags.FLAGS.vim:
+    raise ConfigError(_NO_VIM)
+  vim = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
+  return presets.probe(name, vim)
 
 
 def main():
   """Probes, prints and writes."""
-  run = workdir_lib.read_config(flags.FLAGS.vim, 'vim', Stage2Config)
-  config = cli.config_from_flags(
-    lambda name: presets.probe(name, run), SETTINGS
-  )
+  config = cli.config_from_flags(preset, SETTINGS, 'probe', ProbeConfig)
+  if not config.vim:
+    raise ConfigError(_NO_VIM)
   strategy = cli.strategy()
   if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     raise ConfigError('A probe runs on one machine: give another --strategy.')

@@ -6,7 +6,8 @@
 Codes are made online from augmented images, as in the paper, or read from a
 folder that `encode_dataset` made (--codes). Which data, how many classes and
 the sizes of images and codes come from the tokenizer's run, unless flags say
-otherwise. A run that was stopped goes on when it is started again.
+otherwise. A run that was stopped goes on when it is started again; --workdir is
+enough then, and --steps or another schedule may be given to train longer.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from etils import epy
 
 from experiments import cli, flag_help, schedule_notes
 from vim_tf import presets
-from vim_tf.config import Stage1Config, Stage2Config
+from vim_tf.config import ConfigError, Stage1Config, Stage2Config
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -68,17 +69,23 @@ SETTINGS = (
 
 cli.define_run_flags(presets.STAGE2, 'vim_base')
 cli.define_fault_flags()
+cli.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
-flags.mark_flag_as_required('tokenizer')
 
+_NO_TOKENIZER = (
+  'No tokenizer was given: set --tokenizer to the working directory of a '
+  'stage-1 run.'
+)
 _WHICH_DATA = ('name', 'data_dir', 'train_split', 'eval_split', 'image_size')
 
 
 def preset(name: str) -> Stage2Config:
   """A preset, made to fit the tokenizer, and --codes if that is given."""
   config = presets.stage2(name)
+  if not flags.FLAGS.tokenizer:
+    raise ConfigError(_NO_TOKENIZER)
   first = workdir_lib.read_config(
     flags.FLAGS.tokenizer, 'vit_vqgan', Stage1Config
   )
@@ -112,10 +119,18 @@ def preset(name: str) -> Stage2Config:
 
 def main():
   """Trains with the settings of the flags."""
-  config = cli.config_from_flags(preset, SETTINGS)
+  config = cli.config_from_flags(preset, SETTINGS, 'vim', Stage2Config)
+  if not config.tokenizer:
+    raise ConfigError(_NO_TOKENIZER)
   strategy = cli.strategy()  # Before TensorFlow computes anything.
   schedule_notes.warn(config)
-  stage2.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
+  stage2.train(
+    config,
+    flags.FLAGS.workdir,
+    strategy,
+    faults=cli.faults(),
+    accept_new_data=flags.FLAGS.accept_new_data,
+  )
 
 
 if __name__ == '__main__':

@@ -3,8 +3,9 @@
   ./bazelw run //experiments:train_vit_vqgan -- \
     --workdir=runs/tokenizer --preset=vit_vqgan_ss --data=imagenet2012
 
-A run that was stopped goes on when it is started again. The sizes of the
-Transformers come with a preset or by --set=model.encoder.width=384 and the
+A run that was stopped goes on when it is started again; --workdir is enough
+then, and --steps or another schedule may be given to train longer. The sizes of
+the Transformers come with a preset or by --set=model.encoder.width=384 and the
 like; every other setting has a flag.
 
 The decoder alone is fine-tuned, so that all codes stay as they are, by
@@ -240,6 +241,7 @@ SETTINGS = (
 
 cli.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
 cli.define_fault_flags()
+cli.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
 FINETUNE = flags.DEFINE_string(
@@ -278,14 +280,22 @@ def main():
   start = None
   if FINETUNE.value:
     start = finetuning(FINETUNE.value)
-  config = cli.config_from_flags(presets.stage1, SETTINGS, start)
+  config = cli.config_from_flags(
+    presets.stage1, SETTINGS, 'vit_vqgan', config_lib.Stage1Config, start
+  )
   if start is not None:
     config = dataclasses.replace(
       config, finetune_decoder_of=start.finetune_decoder_of
     )
   strategy = cli.strategy()  # Before TensorFlow computes anything.
   schedule_notes.warn(config)
-  stage1.train(config, flags.FLAGS.workdir, strategy, faults=cli.faults())
+  stage1.train(
+    config,
+    flags.FLAGS.workdir,
+    strategy,
+    faults=cli.faults(),
+    accept_new_data=flags.FLAGS.accept_new_data,
+  )
 
 
 if __name__ == '__main__':

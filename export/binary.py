@@ -11,13 +11,22 @@ from etils import epy
 
 from experiments import flag_help
 from export.limits import Limits
+from vim_tf import places
 from vim_tf.config import UserError
+from vim_tf.training import preemption
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from export import saved_model, server_configs
   from vim_tf import restore
 
 _LIMITS = Limits()
+_PLACES = {
+  'base': places.anywhere,
+  **dict.fromkeys(
+    ('workdir', 'tokenizer', 'vim', 'model_config_file'), places.local
+  ),
+}
+"""The flags that name paths, of all exporters, and where those may be."""
 
 
 def define_flags(name: str):
@@ -27,7 +36,9 @@ def define_flags(name: str):
     name: The name to serve the model under, if no flag says another.
   """
   flags.DEFINE_string(
-    'base', None, '[output] Folder of the versions, BASE/<version>/.'
+    'base',
+    None,
+    '[output] Folder of the versions, BASE/<version>/; may be gs://BUCKET/PATH.',
   )
   flags.mark_flag_as_required('base')
   flags.DEFINE_integer(
@@ -77,9 +88,9 @@ def write(make: Callable[[], saved_model.Export]):
     make: Called once the output is known to be free.
   """
   values = flags.FLAGS
-  base = saved_model.new_version(values.base, values.version).parent
-  folder = saved_model.write(make(), base, values.version)
-  server_configs.write(base, values.name, values.max_batch_size)
+  saved_model.new_version(values.base, values.version)
+  folder = saved_model.write(make(), values.base, values.version)
+  server_configs.write(values.base, values.name, values.max_batch_size)
   logging.info('The export is in %s.', folder)
 
 
@@ -99,14 +110,22 @@ def run(main: Callable[[], None]):
     logging.get_absl_handler().addFilter(
       lambda record: record.module != 'signature_serialization'
     )
-    try:
-      if len(argv) > 1:
-        raise UserError(
-          f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
-        )
-      main()
-    except UserError as error:
-      print(f'error: {error}', file=sys.stderr)
-      sys.exit(1)
+    values = flags.FLAGS
+    with preemption.Interrupts() as interrupts:
+      try:
+        if len(argv) > 1:
+          raise UserError(
+            f'{argv[1]!r} is not a flag; every setting is given as '
+            '--name=value.'
+          )
+        for name, of in _PLACES.items():
+          if name in values and values[name].value:
+            values[name].value = of(values[name].value, f'--{name}')
+        main()
+      except KeyboardInterrupt:
+        interrupts.leave()
+      except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
 
   app.run(wrapped, flags_parser=flag_help.parse)

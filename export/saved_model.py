@@ -1,17 +1,20 @@
 """Writes a module as one numbered version of a served model.
 
 A version is complete or it is not there: it is written under another name and
-then renamed, because servers watch the folder. Beside the graph it holds
-`assets/` (class names, configs) and the warm-up requests that a server replays
-before it answers.
+then renamed, because servers watch the folder. (To an object store, gs://...,
+it is copied file by file, the graph last.) Beside the graph it holds `assets/`
+(class names, configs) and the warm-up requests that a server replays before it
+answers.
 """
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 
 from absl import logging
 import tensorflow as tf
@@ -19,7 +22,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export import signatures
-from vim_tf.config import UserError
+from vim_tf import places
+from vim_tf.config import UserError, first_line
 
 WARMUP_FILE = 'assets.extra/tf_serving_warmup_requests'
 """Where TF Serving looks for requests to replay, within a version."""
@@ -55,14 +59,13 @@ class Export:
   classify: Sequence[str] = ()
 
 
-def write(
-  export: Export, base: str | os.PathLike, version: int = 0
-) -> pathlib.Path:
+def write(export: Export, base: str | os.PathLike, version: int = 0) -> str:
   """Writes a version.
 
   Args:
     export: What goes into it.
-    base: Folder of the model's versions; made if it is not there.
+    base: Folder of the model's versions, local or of `tf.io.gfile`; made if it
+      is not there.
     version: Its number, from 1 on; 0: the one after the newest.
 
   Returns:
@@ -72,47 +75,60 @@ def write(
     ExportError: If the version exists, cannot be written, or a server could
       not run it.
   """
-  base = pathlib.Path(base)
+  base = os.fspath(base)
   final = new_version(base, version)
-  temporary = base / f'.writing-{final.name}-{os.getpid()}'
   try:
-    base.mkdir(parents=True, exist_ok=True)
-    _write_all(export, temporary)
-    # Fails if another export has been faster: a folder of files stays.
-    os.rename(temporary, final)
+    if places.is_remote(base):
+      with tempfile.TemporaryDirectory() as folder:
+        size = _write_all(export, pathlib.Path(folder))
+        _copy(pathlib.Path(folder), final)
+    else:
+      size = _write_and_rename(export, pathlib.Path(final))
   except (OSError, tf.errors.OpError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     raise ExportError(f'Cannot write {final}: {reason}.') from error
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-  size = sum(f.stat().st_size for f in final.rglob('*') if f.is_file())
   logging.info('%s holds %.1f MB.', final, size / 1e6)
   return final
 
 
 def versions(base: str | os.PathLike) -> list[int]:
-  """Numbers of the versions in a folder, oldest first."""
-  base = pathlib.Path(base)
-  names = os.listdir(base) if base.is_dir() else []
-  return sorted(
-    int(name)
-    for name in names
-    if name.isascii() and name.isdigit() and (base / name).is_dir()
-  )
+  """Numbers of the versions in a folder, oldest first.
+
+  Raises:
+    ExportError: If the folder is remote and cannot be listed.
+  """
+  base = os.fspath(base)
+  try:
+    names = tf.io.gfile.listdir(base) if tf.io.gfile.isdir(base) else []
+    names = [name.rstrip('/') for name in names]  # As object stores give them.
+    return sorted(
+      int(name)
+      for name in names
+      if name.isascii()
+      and name.isdigit()
+      and tf.io.gfile.isdir(os.path.join(base, name))
+    )
+  except tf.errors.OpError as error:
+    raise ExportError(f'Cannot list {base}: {first_line(error)}') from error
 
 
-def new_version(base: str | os.PathLike, version: int = 0) -> pathlib.Path:
+def new_version(base: str | os.PathLike, version: int = 0) -> str:
   """The folder that a new version would get.
 
   Raises:
-    ExportError: If it exists, or the number is negative.
+    ExportError: If it exists, the number is negative, or TensorFlow knows no
+      such file system.
   """
-  base, found = pathlib.Path(base), versions(base)
+  base, found = os.fspath(base), versions(base)
   version = version or (found[-1] + 1 if found else 1)
   if version < 0:
     raise ExportError(f'--version is {version}, but must be 1 or more.')
-  final = base / str(version)
-  if final.exists():
+  final = os.path.join(base, str(version))
+  try:
+    taken = tf.io.gfile.exists(final)
+  except tf.errors.OpError as error:
+    raise ExportError(f'Cannot write {final}: {first_line(error)}') from error
+  if taken:
     raise ExportError(
       f'{final} exists already, and versions are never written over: give '
       f'another --version, or none for {found[-1] + 1 if found else 1}.'
@@ -144,7 +160,41 @@ def foreign_ops(folder: str | os.PathLike) -> set[str]:
   }
 
 
-def _write_all(export: Export, folder: pathlib.Path):
+def _write_and_rename(export: Export, final: pathlib.Path) -> int:
+  """Writes under another name, then renames; returns the bytes."""
+  temporary = final.parent / f'.writing-{final.name}-{os.getpid()}'
+  try:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    size = _write_all(export, temporary)
+    # Fails if another export has been faster: a folder of files stays.
+    os.rename(temporary, final)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  return size
+
+
+def _copy(folder: pathlib.Path, final: str):
+  """Copies a version to where folders cannot be renamed at once.
+
+  Without the graph, which comes last, no server takes it for a version.
+  """
+  files = sorted(
+    (file for file in folder.rglob('*') if file.is_file()),
+    key=lambda file: file.name == GRAPH_FILE,
+  )
+  try:
+    for file in files:
+      to = os.path.join(final, file.relative_to(folder).as_posix())
+      tf.io.gfile.makedirs(os.path.dirname(to))
+      tf.io.gfile.copy(str(file), to)
+  except BaseException:
+    with contextlib.suppress(tf.errors.OpError):
+      tf.io.gfile.rmtree(final)
+    raise
+
+
+def _write_all(export: Export, folder: pathlib.Path) -> int:
+  """Writes all files of a version; returns the bytes."""
   verbosity = logging.get_verbosity()
   # The quieter one of the two: TensorFlow tells every variable's internal name.
   logging.set_verbosity(min(logging.WARNING, verbosity))
@@ -179,3 +229,4 @@ def _write_all(export: Export, folder: pathlib.Path):
   with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
     for log in export.warmup:
       writer.write(log.SerializeToString())
+  return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())

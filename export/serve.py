@@ -14,6 +14,7 @@ from absl import flags
 from etils import epy
 
 from export import binary
+from vim_tf import places
 from vim_tf.config import UserError
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -76,7 +77,7 @@ def find_bases(models: list[str], config: str) -> dict[str, str]:
       raise UserError(
         f'--model={text} is not a model: write --model=NAME=BASE.'
       )
-    bases[name] = base
+    bases[name] = places.local(base, f'--model={name}')
   if not bases:
     raise UserError('No model was given: set --model=NAME=BASE.')
   for name, base in bases.items():

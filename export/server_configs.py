@@ -1,10 +1,12 @@
 """The files that tell TensorFlow Serving how to serve an export."""
 
 import os
-import pathlib
 
 from google.protobuf import text_format
+import tensorflow as tf
 from tensorflow_serving.config import model_server_config_pb2
+
+from vim_tf import places
 
 MODEL = 'model.config'
 BATCHING = 'batching.config'
@@ -16,27 +18,29 @@ def write(base: str | os.PathLike, name: str, max_batch_size: int):
   """Writes the three files where there are none: they are meant to be edited.
 
   Args:
-    base: Folder of the model's versions.
+    base: Folder of the model's versions, local or of `tf.io.gfile`.
     name: The name to serve it under.
     max_batch_size: Most examples that the server shall run together.
   """
-  base = pathlib.Path(base)
   for file, text in (
     (MODEL, model_config({name: base})),
     (BATCHING, _batching(max_batch_size)),
     (MONITORING, _monitoring()),
   ):
-    if not (base / file).exists():
-      (base / file).write_text(text)
+    path = os.path.join(base, file)
+    if not tf.io.gfile.exists(path):
+      with tf.io.gfile.GFile(path, 'w') as out:
+        out.write(text)
 
 
 def model_config(bases: dict[str, os.PathLike]) -> str:
   """The text of a `--model_config_file`: which models lie where, by name."""
   config = model_server_config_pb2.ModelServerConfig()
   for name, base in bases.items():
+    base = os.fspath(base)
     config.model_config_list.config.add(
       name=name,
-      base_path=str(pathlib.Path(base).absolute()),
+      base_path=base if places.is_remote(base) else os.path.abspath(base),
       model_platform='tensorflow',
     )
   return text_format.MessageToString(config)

@@ -23,6 +23,9 @@ from tests.docs import elsewhere, pages
 _TRAINING = {'train_vit_vqgan': 'stage1', 'train_vim': 'stage2'}
 """Binaries whose flags make a config, by the name of their presets."""
 
+_GOES_ON = {'--workdir', '--steps', '--decay_end'}
+"""What is given where a run on the same page is trained longer."""
+
 _INLINE_FLAG = re.compile(r'--([a-z][a-z0-9_]*)')
 _LINK = re.compile(r'\]\(([^)\s]+)\)')
 _FENCED = re.compile(r'^( *)```.*?^\1```', re.DOTALL | re.MULTILINE)
@@ -58,10 +61,18 @@ def _defined(folder: str, name: str):
 
 def _parse(module, name: str, arguments):
   """Parses a command line, and makes the config of a training."""
+  given = {word.partition('=')[0] for word in arguments}
+  if name in _TRAINING and given <= _GOES_ON:
+    arguments = [*arguments, '--preset=small']  # As the run that is there.
   flags.FLAGS([name, *arguments])
   if name in _TRAINING:
     cli = importlib.import_module('experiments.cli')
-    cli.config_from_flags(_presets(_TRAINING[name]), module.SETTINGS)
+    config = importlib.import_module('vim_tf.config')
+    kind, cls = {
+      'stage1': ('vit_vqgan', config.Stage1Config),
+      'stage2': ('vim', config.Stage2Config),
+    }[_TRAINING[name]]
+    cli.config_from_flags(_presets(_TRAINING[name]), module.SETTINGS, kind, cls)
 
 
 def _presets(stage: str):

@@ -11,6 +11,7 @@ names from here.
 import dataclasses
 
 from vim_tf.config_checks import ConfigError, UserError, check, first_line
+from vim_tf.config_fields import setting
 from vim_tf.config_io import from_dict, from_json, replace, to_dict, to_json
 from vim_tf.config_models import (
   ACTIVATIONS,
@@ -113,7 +114,7 @@ class Stage1Config:
   optimizer: OptimizerConfig
   discriminator_optimizer: OptimizerConfig
   run: RunConfig
-  finetune_decoder_of: str = ''
+  finetune_decoder_of: str = setting('', known_by='start_fingerprint')
 
   def __post_init__(self):
     check(
@@ -189,9 +190,9 @@ class Stage2Config:
   data: DataConfig
   optimizer: OptimizerConfig
   run: RunConfig
-  tokenizer: str = ''
+  tokenizer: str = setting('', known_by='tokenizer_fingerprint')
   label_drop: float = 0.0
-  codes: str = ''
+  codes: str = setting('', known_by='codes_fingerprint')
 
   def __post_init__(self):
     check(

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+from vim_tf import places
 from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.config_fields import setting
 
 PRECISIONS = ('float32', 'bfloat16')
 CROPS = ('center', 'random_resized', 'shift')
@@ -33,9 +35,9 @@ class DataConfig:
     balance_classes: Whether every class is drawn equally often.
   """
 
-  name: str = 'openmoji'
+  name: str = setting('openmoji', known_by='data_fingerprint')
   image_size: int = 256
-  data_dir: str = ''
+  data_dir: str = setting('', may_change=True, place=places.anywhere)
   train_split: str = 'train'
   eval_split: str = 'validation'
   crop: str = 'random_resized'
@@ -74,7 +76,7 @@ class LossConfig:
   logit_laplace: float = 0.1
   perceptual: float = 0.1
   adversarial: float = 0.1
-  logit_laplace_form: str = 'binned'
+  logit_laplace_form: str = setting('binned', before='density')
 
   def __post_init__(self):
     weights = [f.name for f in dataclasses.fields(self) if f.type is float]
@@ -96,7 +98,7 @@ class PerceptualConfig:
   """
 
   start_step: int = 0
-  weights_file: str = ''
+  weights_file: str = setting('', may_change=True, place=places.local)
   weights_sha256: str = ''
 
   def __post_init__(self):
@@ -204,18 +206,18 @@ class OptimizerConfig:
   """
 
   name: str = 'adam'
-  learning_rate: float = 1e-4
+  learning_rate: float = setting(1e-4, may_change=True)
   beta_1: float = 0.9
   beta_2: float = 0.99
   weight_decay: float = 1e-4
   warmup_steps: int = 0
-  decay: str = 'constant'
-  decay_start: int = 0
-  decay_end: int = 0
-  final_learning_rate: float = 0.0
+  decay: str = setting('constant', may_change=True)
+  decay_start: int = setting(0, may_change=True)
+  decay_end: int = setting(0, may_change=True)
+  final_learning_rate: float = setting(0.0, may_change=True)
   clip_norm: float = 0.0
   ema_decay: float = 0.0
-  accumulate: int = 1
+  accumulate: int = setting(1, may_change=True)
 
   def __post_init__(self):
     check_choice('optimizer.name', self.name, OPTIMIZERS)
@@ -272,19 +274,19 @@ class RunConfig:
     eval_examples: Most held-out images of one evaluation.
   """
 
-  num_steps: int = 500_000
+  num_steps: int = setting(500_000, may_change=True)
   batch_size: int = 256
   seed: int = 0
   precision: str = 'float32'
-  recompute: bool = False
+  recompute: bool = setting(False, may_change=True)
   deterministic: bool = False
-  steps_per_loop: int = 100
-  log_every: int = 100
-  eval_every: int = 5_000
-  picture_every: int = 5_000
-  checkpoint_every: int = 5_000
-  keep_checkpoints: int = 3
-  eval_examples: int = 10_000
+  steps_per_loop: int = setting(100, may_change=True)
+  log_every: int = setting(100, may_change=True)
+  eval_every: int = setting(5_000, may_change=True)
+  picture_every: int = setting(5_000, may_change=True)
+  checkpoint_every: int = setting(5_000, may_change=True)
+  keep_checkpoints: int = setting(3, may_change=True)
+  eval_examples: int = setting(10_000, may_change=True)
 
   def __post_init__(self):
     check_choice('precision', self.precision, PRECISIONS)

@@ -147,4 +147,4 @@ def _write(
   module: signatures.SignatureModule, folder: pathlib.Path
 ) -> pathlib.Path:
   export = saved_model.Export(module, class_names=(), config={}, warmup=())
-  return saved_model.write(export, folder)
+  return pathlib.Path(saved_model.write(export, folder))

@@ -271,7 +271,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
     result = self._train(f'--workdir={moved}', f'--codes={self._new / "codes"}')
     self.assertEqual(result.status, 1)
     self.assertLen(result.error_lines, 1, result.error)
-    self.assertIn('belongs to a run with', result.error_lines[0])
+    self.assertIn('belongs to another run', result.error_lines[0])
 
 
 if __name__ == '__main__':

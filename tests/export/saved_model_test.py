@@ -31,6 +31,10 @@ def _export(amount: float = 1.0) -> saved_model.Export:
   return saved_model.Export(_Sum(amount), ['one', 'two'], {'a': 1}, [log])
 
 
+def _write(*args) -> pathlib.Path:
+  return pathlib.Path(saved_model.write(*args))
+
+
 class SavedModelTest(tf.test.TestCase):
   def setUp(self):
     super().setUp()
@@ -42,10 +46,10 @@ class SavedModelTest(tf.test.TestCase):
 
   def test_versions_count_up(self):
     for number in (1, 2):
-      folder = saved_model.write(_export(float(number)), self.base)
+      folder = _write(_export(float(number)), self.base)
       self.assertEqual(folder, self.base / str(number))
-    self.assertEqual(saved_model.write(_export(), self.base, 12).name, '12')
-    self.assertEqual(saved_model.write(_export(), self.base, 5).name, '5')
+    self.assertEqual(_write(_export(), self.base, 12).name, '12')
+    self.assertEqual(_write(_export(), self.base, 5).name, '5')
     self.assertEqual(saved_model.versions(self.base), [1, 2, 5, 12])
     self.assertCountEqual(os.listdir(self.base), ['1', '2', '5', '12'])
     self.assertAllClose([self._sum(i)[0] for i in (1, 2)], [4.0, 5.0])
@@ -60,7 +64,7 @@ class SavedModelTest(tf.test.TestCase):
     self.assertEqual(os.listdir(self.base), ['3'])
 
   def test_of_two_exports_at_once_the_first_stays(self):
-    other = saved_model.write(_export(7.0), self.base.parent / 'other')
+    other = _write(_export(7.0), self.base.parent / 'other')
     real_rename = os.rename
 
     def be_late(source, target):
@@ -98,8 +102,41 @@ class SavedModelTest(tf.test.TestCase):
       saved_model.write(export, self.base)
     self.assertEmpty(os.listdir(self.base))
 
+  def test_on_another_file_system(self):
+    """As gs:// is; ram:// is the one that is everywhere."""
+    base = f'ram://{self.base}'
+    copied = []
+    real_copy = tf.io.gfile.copy
+
+    def copy(source, target):
+      copied.append(target)
+      real_copy(source, target)
+
+    with mock.patch.object(tf.io.gfile, 'copy', copy):
+      for number in (1, 2):
+        folder = saved_model.write(_export(float(number)), base)
+        self.assertEqual(folder, f'{base}/{number}')
+        self.assertEqual(copied[-1], f'{folder}/{saved_model.GRAPH_FILE}')
+    self.assertEqual(saved_model.versions(base), [1, 2])
+    with self.assertRaisesRegex(saved_model.ExportError, '2 exists already'):
+      saved_model.write(_export(), base, 2)
+    here = _write(_export(2.0), self.base, 2)
+    for file in here.rglob('*'):
+      there = f'{base}/2/{file.relative_to(here)}'
+      self.assertEqual(tf.io.gfile.isdir(there), file.is_dir(), there)
+    loaded = tf.saved_model.load(f'{base}/2')
+    found = loaded.signatures['again'](x=tf.constant([3.0]))
+    self.assertAllClose(found['sum'], [5.0])
+    server_configs.write(base, 'sum', 4)
+    with tf.io.gfile.GFile(f'{base}/{server_configs.MODEL}') as file:
+      self.assertEqual(
+        server_configs.read_model_config(file.read()), {'sum': base}
+      )
+    with self.assertRaisesRegex(saved_model.ExportError, 'none://base'):
+      saved_model.write(_export(), 'none://base')
+
   def test_ops_that_do_not_come_with_tensorflow_are_found(self):
-    folder = saved_model.write(_export(), self.base)
+    folder = _write(_export(), self.base)
     self.assertEmpty(saved_model.foreign_ops(folder))
     file = folder / saved_model.GRAPH_FILE
     proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -109,7 +146,7 @@ class SavedModelTest(tf.test.TestCase):
     self.assertEqual(saved_model.foreign_ops(folder), {'Addons>Rotate'})
 
   def test_only_weights_that_are_used_are_stored_and_once(self):
-    folder = saved_model.write(_export(), self.base)
+    folder = _write(_export(), self.base)
     shapes = tf.train.load_checkpoint(
       str(folder / 'variables' / 'variables')
     ).get_variable_to_shape_map()
@@ -117,7 +154,7 @@ class SavedModelTest(tf.test.TestCase):
     self.assertEqual(stored, ['weights/0/.ATTRIBUTES/VARIABLE_VALUE'])
 
   def test_files_beside_the_graph(self):
-    folder = saved_model.write(_export(), self.base)
+    folder = _write(_export(), self.base)
     self.assertEqual(
       (folder / saved_model.CLASS_NAMES_FILE).read_text(), 'one\ntwo\n'
     )

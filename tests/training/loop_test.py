@@ -236,23 +236,50 @@ class LoopTest(tf.test.TestCase):
 
     self.assertEqual(timeless(rows), timeless(expected))
 
-  def test_sigterm_saves_at_the_end_of_the_chunk(self):
+  def test_asked_to_stop_it_saves_at_the_end_of_the_chunk(self):
     path, toy = self._path(), _Toy()
     run = dataclasses.replace(_RUN, checkpoint_every=10)
     before = signal.getsignal(signal.SIGTERM)
+    # Tests may be run where it is ignored.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    self.addCleanup(signal.signal, signal.SIGINT, ctrl_c)
 
-    def stop():  # Called at step 5, which no checkpoint was due at.
-      os.kill(os.getpid(), signal.SIGTERM)
+    def stop():  # Called at steps 5, which no checkpoint was due at, and 10.
+      os.kill(
+        os.getpid(), signal.SIGTERM if toy.updates() == 5 else signal.SIGINT
+      )
       return {}
 
-    with self.assertRaisesRegex(preemption.Preempted, 'step 5 of 10: .*same'):
-      self._train(toy, path, run, evaluate=stop)
+    for step, name in ((5, 'SIGTERM'), (10, 'Ctrl-C')):
+      with self.assertRaisesRegex(
+        preemption.Preempted, f'{name}.* step {step} of 10: .*same'
+      ):
+        self._train(toy, path, run, evaluate=stop)
+      self.assertEqual(
+        checkpoints.steps(pathlib.Path(path) / 'checkpoints')[-1], step
+      )
     self.assertIs(signal.getsignal(signal.SIGTERM), before)
-    self.assertEqual(checkpoints.steps(pathlib.Path(path) / 'checkpoints'), [5])
     resumed, whole = _Toy(), _Toy()
     self._train(resumed, path, run)
     self._train(whole, self._path(), run)
     self.assertEqual(resumed.state().keys(), whole.state().keys())
+    for name, value in whole.state().items():
+      self.assertAllEqual(resumed.state()[name], value, name)
+
+  def test_more_steps_and_other_intervals_go_on_as_if_always_so(self):
+    """A finished run, and one whose intervals change in the middle."""
+    whole, toy, path = _Toy(), _Toy(), self._path()
+    self._train(whole, self._path())
+    first = dataclasses.replace(
+      _RUN, num_steps=4, steps_per_loop=1, log_every=3, checkpoint_every=3
+    )
+    before, _ = self._train(toy, path, first)
+    resumed = _Toy()
+    rows, _ = self._train(resumed, path)
+    self.assertEqual(rows[: len(before)], before)
+    self.assertEqual(
+      [row['step'] for row in rows if 'loss' in row], [3, 4, 6, 8, 10]
+    )
     for name, value in whole.state().items():
       self.assertAllEqual(resumed.state()[name], value, name)
 
