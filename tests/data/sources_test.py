@@ -298,7 +298,7 @@ class FolderTest(parameterized.TestCase):
 
   def test_images_alone_are_one_class(self):
     for number in range(5):
-      self.write(f'{number}.bmp')
+      self.write(f'{number}.png')
     self.assertEqual(self.load().class_names, ('image',))
     self.assertEqual(
       self.load().num_examples + self.load('validation').num_examples, 5
@@ -308,7 +308,7 @@ class FolderTest(parameterized.TestCase):
   def test_own_splits(self):
     for number in range(4):
       self.write(f'train/a/{number}.jpg')
-      self.write(f'train/b/{number}.gif')
+      self.write(f'train/b/{number}.jpeg')
     self.write('validation/b/x.png')
     self.assertEqual(self.load().num_examples, 8)
     held_out = self.load('validation')
@@ -353,7 +353,7 @@ class FolderTest(parameterized.TestCase):
     self.write('0.png')
     self.assert_refused('a single image')
 
-  @parameterized.parameters('png', 'jpg', 'gif', 'bmp')
+  @parameterized.parameters('png', 'jpg')
   def test_truncated_image(self, extension):
     for number in range(20):
       noise = np.random.default_rng(0).integers(0, 256, [40, 40, 3], np.uint8)
@@ -381,14 +381,14 @@ class FolderTest(parameterized.TestCase):
   def test_stray_file_in_a_class(self):
     self.write('a/0.png')
     (self.root / 'a' / 'labels.csv').write_text('1,2')
-    self.assert_refused('labels.csv is not an image')
+    self.assert_refused('labels.csv is no JPEG or PNG image')
 
   def test_bad_files_are_counted_at_once(self):
     self.write('a/0.png')
-    for name in ('b.heic', 'c.txt', 'd.webp'):
+    for name in ('b.heic', 'c.txt', 'd.gif'):
       (self.root / 'a' / name).write_text('?')
-    self.assert_refused('b.heic is not an image.* 2 more.*prepare_images')
-    for name in ('b.heic', 'c.txt', 'd.webp'):
+    self.assert_refused('b.heic is no JPEG or PNG.* 2 more.*prepare_images')
+    for name in ('b.heic', 'c.txt', 'd.gif'):
       (self.root / 'a' / name).unlink()
     for number in range(20):
       self.write(f'a/{number}.png')
