@@ -59,6 +59,7 @@ DATA = tuple(
 )
 for _setting in DATA:
   _setting.define()
+cli.define_bad_example_flag()
 
 _COMMON = (
   'job',
@@ -66,6 +67,7 @@ _COMMON = (
   'workdir',
   'batch_size',
   'max_images',
+  'on_bad_example',
   *(setting.flag for setting in DATA if setting.flag != 'train_split'),
 )
 
@@ -158,6 +160,7 @@ def _reconstruction():
       network=NETWORK.value,
       perceptual=PERCEPTUAL.value,
       precisions=PRECISIONS.value,
+      on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
   return result, {'reconstructions.png': picture}
@@ -193,6 +196,7 @@ def _generation():
     save_reference=SAVE_REFERENCE.value,
     reference_split=REFERENCE_SPLIT.value,
     batch_size=BATCH.value,
+    on_bad_example=flags.FLAGS.on_bad_example,
   )
   return generation_job.evaluate(
     tokenizer, vim, protocol, judging.heads_folder(WORKDIR.value)
@@ -212,6 +216,7 @@ def _likelihood():
       batch_size=BATCH.value,
       codes=CODES.value,
       passes=PASSES.value,
+      on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
   return result, {}

@@ -21,7 +21,7 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png')
 SPLITS = (folder_splits.TRAIN, folder_splits.HELD_OUT)
 """The splits that every folder has."""
 MAX_CHECKED_FILES = 20_000
-"""Of larger folders, files are checked when they are read."""
+"""Files of larger folders are first looked at when they are decoded."""
 
 _FORMATS = ('JPEG', 'MPO', 'PNG')  # MPO: some cameras' JPEG.
 _CLUTTER = (
@@ -99,6 +99,12 @@ def check_files(paths: list[str]):
 
   with futures.ThreadPoolExecutor(4) as pool:
     _refuse([problem for problem in pool.map(find_problem, paths) if problem])
+
+
+def refuse(path: str):
+  """Raises a `DataError` that says why a file cannot be decoded."""
+  check_files([path])
+  raise DataError(f'{readable(path)} is a broken image.')
 
 
 def check_image(encoded: bytes, path: str):
