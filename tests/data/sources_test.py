@@ -396,6 +396,27 @@ class FolderTest(parameterized.TestCase):
       pathlib.Path(path).write_text('?')
     self.assert_refused('is not an image, or a broken one.* 3 more')
 
+  def test_a_name_that_is_not_utf_8(self):
+    for number in range(3):
+      self.write(f'caf\udce9/{number}\udcff.png', 10 * number)
+    source = self.load()
+    self.assertRegex(source.fingerprint, '^[0-9a-f]{16}$')
+    self.assertContainsSubset(_numbers(source.examples()), [0, 10, 20])
+    pathlib.Path(source.records[0]).write_text('?')
+    self.assert_refused(r'caf\\xe9/.\\xff.png is not an image')
+
+  def test_what_systems_put_among_pictures_is_passed_over(self):
+    for number in range(4):
+      self.write(f'a/{number}.png')
+      self.write(f'a/@eaDir/{number}.png/SYNOPHOTO_THUMB_M.jpg', size=(2, 2))
+    self.write('__MACOSX/a/._1.png')
+    self.write('@eaDir/a.png')
+    for name in ('.DS_Store', 'a/Thumbs.db', 'a/desktop.ini', 'a/.picasa.ini'):
+      (self.root / name).write_text('?')
+    self.assertEqual(self.load().class_names, ('a',))
+    count = sum(self.load(s).num_examples for s in ('train', 'validation'))
+    self.assertEqual(count, 4)
+
   def test_large_folders_are_checked_when_read(self):
     for number in range(20):
       self.write(f'{number}.png')
