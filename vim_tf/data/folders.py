@@ -131,7 +131,7 @@ def check_image(encoded: bytes, path: str):
   except Exception as error:  # Pillow raises many kinds, SyntaxError included.
     raise DataError(f'{path} is not an image, or a broken one.') from error
   if kind not in _FORMATS:
-    raise DataError(f'{path} is a {kind} image.')
+    raise DataError(f'{path} is a {kind} image, not JPEG or PNG.')
   if kind != 'PNG' and not _ends(encoded):
     raise DataError(f'{path} is a broken image: the JPEG data end too early.')
 

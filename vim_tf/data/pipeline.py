@@ -339,6 +339,7 @@ def _one_pass(
 ) -> tf.data.Dataset:
   """Batches of a part of a pass, the last one filled up with zeros."""
   part = range(source.num_examples) if part is None else part
+  fill_gaps &= source.on_bad_example == bad_examples.SKIP
 
   def following(number):
     rest = data.skip(part.start + (number + 1) * batch_size)
