@@ -8,6 +8,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import numpy as np
 import PIL.Image
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf import config
@@ -218,6 +219,18 @@ class BadExamplesTest(parameterized.TestCase):
     (again,) = _batches(source, settings, 1, steps[1], size=1)
     for name in again:
       np.testing.assert_array_equal(again[name], ones[steps[1]][name])
+
+  def test_no_example_at_all(self):
+    examples = tf.data.Dataset.range(3).map(lambda i: dict(x=i, sound=i > 5))
+    data = bad_examples.fill_gaps(examples.batch(1), lambda _: examples, 'toy')
+    with self.assertLogs('absl', 'WARNING') as logs:
+      with self.assertRaises(tf.errors.OpError) as raised:
+        list(data)
+    self.assertIn('left out 1 of the 1 examples', logs.output[0])
+    self.assertEqual(
+      str(errors.find_data_error(raised.exception)),
+      'No example of toy can be read.',
+    )
 
   def test_stand_ins(self):
     places = bad_examples.stand_ins(np.array([0, 0, 1, 0, 1, 1, 0], bool))

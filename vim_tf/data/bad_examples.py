@@ -72,15 +72,11 @@ def fill_gaps(
   """
   spec = batches.element_spec
 
-  def find(sound):
-    tell(sound, name)
-    return stand_ins(sound)
-
   def fill(number, batch):
     sound = batch['sound']
 
     def from_within():
-      rows = tf.numpy_function(find, [sound], tf.int64)
+      rows = tf.numpy_function(stand_ins, [sound], tf.int64)
       return {key: tf.gather(x, rows) for key, x in batch.items()}
 
     def from_next():
@@ -97,11 +93,11 @@ def fill_gaps(
         for key, x in found.items()
       }
 
-    filled = tf.cond(
-      tf.reduce_all(sound),
-      lambda: batch,
-      lambda: tf.cond(tf.reduce_any(sound), from_within, from_next),
-    )
+    def from_others():
+      told = tf.numpy_function(lambda x: tell(x, name), [sound], tf.bool)
+      return tf.cond(tf.reduce_any(told), from_within, from_next)
+
+    filled = tf.cond(tf.reduce_all(sound), lambda: batch, from_others)
     filled = {
       key: tf.ensure_shape(x, spec[key].shape) for key, x in filled.items()
     }
@@ -125,11 +121,12 @@ def stand_ins(sound: np.ndarray) -> np.ndarray:
   return places[before].astype(np.int64)  # -1 is the last one.
 
 
-def tell(sound: np.ndarray, name: str):
-  """Logs how many examples of a batch are left out."""
+def tell(sound: np.ndarray, name: str) -> np.ndarray:
+  """Logs how many examples of a batch are left out; gives back `sound`."""
   logging.warning(
     '%s: left out %d of the %d examples of a batch, which cannot be read.',
     name,
     np.sum(~sound),
     len(sound),
   )
+  return sound
