@@ -40,6 +40,7 @@ class Job:
   seed: int
   batch_size: int
   shard_bytes: int
+  on_bad_example: str = 'stop'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +83,8 @@ class Encode(beam.DoFn):
   def setup(self):
     model = restore.tokenizer(self._job.workdir).model
     self._to_codes = tf.function(model.encode, autograph=False)
-    self._sources = {
-      code_cache.TRAIN: sources.load(
-        self._job.data, self._job.data.train_split
-      ),
-      code_cache.EVALUATION: sources.load(
-        self._job.data, self._job.data.eval_split
-      ),
-    }
+    train, held_out = _load(self._job)
+    self._sources = {code_cache.TRAIN: train, code_cache.EVALUATION: held_out}
 
   def process(self, element: Run) -> Iterator:
     payloads = []
@@ -118,7 +113,11 @@ class Encode(beam.DoFn):
     source = self._sources[element.split]
     if element.split == code_cache.EVALUATION:
       return pipeline.evaluation_batches(
-        source, job.data, batch_size=job.batch_size, part=part
+        source,
+        job.data,
+        batch_size=job.batch_size,
+        part=part,
+        fill_gaps=True,
       )
     return pipeline.epoch_batches(
       source,
@@ -127,7 +126,16 @@ class Encode(beam.DoFn):
       seed=job.seed,
       epoch=element.crop,
       part=part,
+      fill_gaps=True,
     )
+
+
+def _load(job: Job) -> list[sources.Source]:
+  """The training and the held-out images."""
+  return [
+    sources.load(job.data, split, job.on_bad_example)
+    for split in (job.data.train_split, job.data.eval_split)
+  ]
 
 
 def write_file(keyed, folder: str, plans: dict):
@@ -160,8 +168,7 @@ def encode(job: Job, options=None):
   """
   code_cache_writer.check_new(job.out)
   tokenizer = restore.tokenizer(job.workdir)
-  train = sources.load(job.data, job.data.train_split)
-  held_out = sources.load(job.data, job.data.eval_split)
+  train, held_out = _load(job)
   description = code_cache.Description(
     data=job.data,
     class_names=train.class_names,

@@ -264,15 +264,20 @@ def define_new_data_flag():
   )
 
 
-def define_fault_flags():
-  """Defines the flags that say what a run does about faults."""
+def define_bad_example_flag():
+  """Defines the flag of all that reads images."""
   flags.DEFINE_enum(
     'on_bad_example',
     'stop',
     list(config_faults.ON_BAD_EXAMPLE),
-    '[run] At an image or record that cannot be read: stop, or skip and count '
-    'it, so that another example of the batch stands in for it.',
+    '[data] At an image or record that cannot be read: stop and name it, or '
+    'skip it. In training and in a cache of codes another example stands in.',
   )
+
+
+def define_fault_flags():
+  """Defines the flags that say what a run does about faults."""
+  define_bad_example_flag()
   flags.DEFINE_enum(
     'on_non_finite',
     'stop',

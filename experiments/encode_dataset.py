@@ -35,6 +35,7 @@ def main():
     seed=given.seed,
     batch_size=given.batch_size,
     shard_bytes=given.shard_megabytes * 2**20,
+    on_bad_example=given.on_bad_example,
   )
 
 

@@ -50,6 +50,7 @@ def main():
       given.seed,
       given.batch_size,
       given.shard_megabytes * 2**20,
+      given.on_bad_example,
     ),
     pipeline_options.PipelineOptions(given.beam_option),
   )

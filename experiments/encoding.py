@@ -22,6 +22,7 @@ def encode(
   seed: int = 0,
   batch_size: int = 64,
   shard_bytes: int = 2**27,
+  on_bad_example: str = 'stop',
 ):
   """Writes a cache of codes.
 
@@ -33,12 +34,14 @@ def encode(
     seed: Seed of the augmentation.
     batch_size: Images at once.
     shard_bytes: Size of a file at most.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it, so
+      that the codes of another one stand in for its own.
 
   Raises:
     DataError: If the data cannot be used or the folder not be written.
   """
-  train = sources.load(data, data.train_split)
-  held_out = sources.load(data, data.eval_split)
+  train = sources.load(data, data.train_split, on_bad_example)
+  held_out = sources.load(data, data.eval_split, on_bad_example)
   total = crops * train.num_examples + held_out.num_examples
   to_codes = tf.function(tokenizer.model.encode, autograph=False)
   done = 0
@@ -82,14 +85,23 @@ def encode(
         train,
         [
           pipeline.epoch_batches(
-            train, data, batch_size=batch_size, seed=seed, epoch=crop
+            train,
+            data,
+            batch_size=batch_size,
+            seed=seed,
+            epoch=crop,
+            fill_gaps=True,
           )
           for crop in range(crops)
         ],
       ),
       content(
         held_out,
-        [pipeline.evaluation_batches(held_out, data, batch_size=batch_size)],
+        [
+          pipeline.evaluation_batches(
+            held_out, data, batch_size=batch_size, fill_gaps=True
+          )
+        ],
       ),
       shard_bytes,
     )

@@ -61,6 +61,7 @@ DATA = tuple(
 )
 for _setting in DATA:
   _setting.define()
+cli.define_bad_example_flag()
 
 _COMMON = (
   'job',
@@ -68,6 +69,7 @@ _COMMON = (
   'workdir',
   'batch_size',
   'max_images',
+  'on_bad_example',
   *(setting.flag for setting in DATA if setting.flag != 'train_split'),
 )
 
@@ -160,6 +162,7 @@ def _reconstruction():
       network=NETWORK.value,
       perceptual=PERCEPTUAL.value,
       precisions=PRECISIONS.value,
+      on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
   return result, {'reconstructions.png': picture}
@@ -197,6 +200,7 @@ def _generation():
     save_reference=SAVE_REFERENCE.value,
     reference_split=REFERENCE_SPLIT.value,
     batch_size=BATCH.value,
+    on_bad_example=flags.FLAGS.on_bad_example,
   )
   return generation_job.evaluate(
     tokenizer, vim, protocol, judging.heads_folder(WORKDIR.value)
@@ -216,6 +220,7 @@ def _likelihood():
       batch_size=BATCH.value,
       codes=CODES.value,
       passes=PASSES.value,
+      on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
   return result, {}

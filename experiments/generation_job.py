@@ -39,6 +39,7 @@ class Protocol:
     reference_split: Split that the distances are from; '': training, as is
       usual for samples (and is not for reconstructions).
     batch_size: Images at once; in float32 it changes no figure.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
   data: DataConfig
@@ -54,6 +55,7 @@ class Protocol:
   save_reference: str = ''
   reference_split: str = ''
   batch_size: int = 32
+  on_bad_example: str = 'stop'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,12 @@ def prepare(
     UserError: If something of the protocol does not fit the model, or the
       network that selects is the one that scores.
   """
-  data = judging.Data(protocol.data, protocol.max_images, protocol.batch_size)
+  data = judging.Data(
+    protocol.data,
+    protocol.max_images,
+    protocol.batch_size,
+    protocol.on_bad_example,
+  )
   selecting = protocol.acceptance < 1
   if selecting:  # Told before anything is measured.
     judging.check_conditional(vim)

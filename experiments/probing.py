@@ -19,7 +19,7 @@ import tensorflow as tf
 from experiments import probe_features, probe_fit
 from vim_tf import restore
 from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
-from vim_tf.data import pipeline, sources
+from vim_tf.data import bad_examples, pipeline, sources
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
 from vim_tf.training import preamble
@@ -175,7 +175,11 @@ def _tables(
   held_out_passes = config.passes if config.views == 'augmented' else 0
   return tuple(
     features_lib.tabulate(
-      extract, passes(source, count), source.num_examples, folder / name
+      extract,
+      passes(source, count),
+      source.num_examples,
+      folder / name,
+      source.on_bad_example == bad_examples.SKIP,
     )
     for source, count, name in (
       (train, config.passes, 'train'),

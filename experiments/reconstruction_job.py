@@ -33,6 +33,7 @@ class Protocol:
     network: Name of the feature network; '' leaves the distances out.
     perceptual: Whether to measure LPIPS (VGG16).
     precisions: Whether to compare the codes of bfloat16 with those of float32.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
   data: DataConfig
@@ -41,6 +42,7 @@ class Protocol:
   network: str = feature_networks.DEFAULT
   perceptual: bool = True
   precisions: bool = False
+  on_bad_example: str = 'stop'
 
 
 def evaluate(
@@ -66,7 +68,7 @@ def evaluate(
       f'The images are of {data.image_size} pixels, but the tokenizer takes '
       f'{tokenizer.config.model.image_size}.'
     )
-  source = sources.load(data, data.eval_split)
+  source = sources.load(data, data.eval_split, protocol.on_bad_example)
 
   def batches():
     return pipeline.evaluation_batches(

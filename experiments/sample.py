@@ -68,6 +68,7 @@ sampling_flags.define()
 
 _DATA_DIR = next(s for s in cli.DATA if s.flag == 'data_dir')
 _DATA_DIR.define()
+cli.define_bad_example_flag()
 
 _MAX_IMAGES = 50_000  # That a head is trained on, at most.
 _IN_JSON = (
@@ -120,7 +121,7 @@ def _draw(out: pathlib.Path):
     classifier = judging.load_classifier(
       flags.FLAGS.classifier,
       vim,
-      judging.Data(data, _MAX_IMAGES, BATCH.value),
+      judging.Data(data, _MAX_IMAGES, BATCH.value, flags.FLAGS.on_bad_example),
       judging.heads_folder(WORKDIR.value),
     )
     selection['classifier'] = classifier.name

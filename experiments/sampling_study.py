@@ -85,6 +85,7 @@ DATA = tuple(
 )
 for _setting in DATA:
   _setting.define()
+cli.define_bad_example_flag()
 
 FILE = 'study.json'
 
@@ -124,6 +125,7 @@ def _measure(base, configs, rates) -> dict:
     classifier=flags.FLAGS.classifier,
     network=NETWORK.value,
     batch_size=min(BATCH.value, NUM_SAMPLES.value),
+    on_bad_example=flags.FLAGS.on_bad_example,
   )
   judging.check_conditional(vim)
   started = time.monotonic()

@@ -104,6 +104,7 @@ SETTINGS = (
 cli.define_run_flags(presets.PROBE, 'small')
 for setting in SETTINGS:
   setting.define()
+cli.define_bad_example_flag()
 flags.mark_flag_as_required('workdir')
 
 
@@ -133,8 +134,10 @@ def main():
   outcomes = probing.sweep(
     tokenizer,
     vim,
-    sources.load(config.data, config.data.train_split),
-    sources.load(config.data, config.data.eval_split),
+    *(
+      sources.load(config.data, split, flags.FLAGS.on_bad_example)
+      for split in (config.data.train_split, config.data.eval_split)
+    ),
     config,
     path,
     strategy,

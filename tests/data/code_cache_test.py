@@ -480,6 +480,17 @@ class CodeCacheTest(parameterized.TestCase, tf.test.TestCase):
       self.assertAllEqual(found[name][~broken], value[~broken])
       if name != 'seeds':  # Those are the example's that was drawn.
         self.assertNotAllEqual(found[name][broken], value[broken])
+    # One by one, the next sound record stands in.
+    count = cache.train.num_examples * cache.train.crops
+    single = [cache.train.read(tf.constant([i])) for i in range(count)]
+    marks = [float(one['broken'][0]) for one in single]
+    self.assertIn(1.0, marks)
+    for i in np.flatnonzero(marks):
+      (after, *_) = [
+        k % count for k in range(i, 2 * count) if not marks[k % count]
+      ]
+      self.assertAllEqual(single[i]['codes'], single[after]['codes'])
+      self.assertAllEqual(single[i]['indices'], single[after]['indices'])
 
   def test_another_run(self):
     self.cache.check_fits(_stage2(), _TOKENIZER)

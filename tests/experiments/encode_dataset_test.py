@@ -134,6 +134,26 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(self._encode(f'--out={self._new}').status, 0)
     self.assertEqual(running.snapshot(self._new), running.snapshot(self.codes))
 
+  def test_others_stand_in_for_bad_images(self):
+    shutil.copytree(self.images, self._new.parent / 'bad')
+    bad = next((self._new.parent / 'bad' / 'train').glob('*/00.png'))
+    bad.write_text('no picture')
+    data = f'--data=folder:{self._new.parent / "bad"}'
+    self._assert_refused(self._encode(f'--out={self._new}', data), bad.name)
+    result = self._encode(
+      f'--out={self._new}', data, '--on_bad_example=skip', '--batch_size=1'
+    )
+    self.assertEqual(result.status, 0, result.error)
+    ours, theirs = (
+      code_cache.CodeCache(x).train for x in (self._new, self.codes)
+    )
+    count = theirs.num_examples * _CROPS
+    found, before = ours.read(tf.range(count)), theirs.read(tf.range(count))
+    lost = before['indices'].numpy() != found['indices'].numpy()
+    self.assertEqual(np.sum(lost), _CROPS)
+    for name in ('codes', 'labels'):
+      self.assertAllEqual(found[name][~lost], before[name][~lost])
+
   # ---------------------------------------------------------------- training
 
   def test_weights_are_those_of_training_online(self):

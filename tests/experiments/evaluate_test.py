@@ -318,6 +318,22 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
       self.assertCountEqual(found, missing)
       self.assertIn(f'a set has {count} images, but at least 4', result.error)
 
+  def test_bad_images_are_left_out(self):
+    shutil.copytree(self.images, self.root / 'bad')
+    for name in sorted((self.root / 'bad/validation').rglob('*.png'))[:2]:
+      name.write_text('no picture')
+    result = self._evaluate(
+      f'--out={self.root / "without"}',
+      f'--data=folder:{self.root / "bad"}',
+      '--network=',
+      '--perceptual=false',
+      '--batch_size=1',
+      '--on_bad_example=skip',
+    )
+    self.assertEqual(result.status, 0, result.error)
+    text = (self.root / 'without/figures.json').read_text()
+    self.assertEqual(json.loads(text)['protocol']['images'], _COUNT - 2)
+
   def test_picture(self):
     """Best, median and worst, each above its reconstruction."""
     images, rebuilt, _ = self._expected()

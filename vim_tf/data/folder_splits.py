@@ -159,5 +159,5 @@ def _listed(places: Sequence[pathlib.Path]) -> str:
 
 def _hash(name: str) -> float:
   """A number in [0, 1) from a relative path, the same on every system."""
-  digest = hashlib.sha256(name.encode()).digest()
+  digest = hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()
   return int.from_bytes(digest[:6], 'big') / 2**48

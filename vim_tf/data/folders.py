@@ -9,6 +9,7 @@ from concurrent import futures
 import hashlib
 import io
 import pathlib
+import re
 
 import numpy as np
 import PIL.Image
@@ -16,14 +17,22 @@ import PIL.Image
 from vim_tf.data import folder_splits
 from vim_tf.data.errors import DataError
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
+EXTENSIONS = ('.jpg', '.jpeg', '.png')
 SPLITS = (folder_splits.TRAIN, folder_splits.HELD_OUT)
 """The splits that every folder has."""
 MAX_CHECKED_FILES = 20_000
-"""Of larger folders, files are checked when they are read."""
+"""Files of larger folders are first looked at when they are decoded."""
 
-_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'GIF')  # MPO: some cameras' JPEG.
-_CLUTTER = ('thumbs.db', 'desktop.ini')
+_FORMATS = ('JPEG', 'MPO', 'PNG')  # MPO: some cameras' JPEG.
+_CLUTTER = (
+  '@eadir', '#recycle', '$recycle.bin', '__macosx', 'desktop.ini',
+  'ehthumbs.db', 'icon\r', 'lost+found', 'picasa.ini',
+  'system volume information', 'thumbs.db',
+)  # fmt: skip
+"""What systems put among pictures by themselves, besides hidden files."""
+
+_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
+_EOI, _NO_LENGTH = b'\xd9', b'\xd8\x01'
 
 
 def list_images(
@@ -92,32 +101,62 @@ def check_files(paths: list[str]):
     _refuse([problem for problem in pool.map(find_problem, paths) if problem])
 
 
+def refuse(path: str):
+  """Raises a `DataError` that says why a file cannot be decoded."""
+  check_files([path])
+  raise DataError(f'{readable(path)} is a broken image.')
+
+
 def check_image(encoded: bytes, path: str):
-  """Checks an encoded image without decoding it in full.
+  """Checks an encoded image without decoding it.
 
   Args:
     encoded: Content of the file.
     path: Its name, for the message.
 
   Raises:
-    DataError: If it is not a JPEG, PNG, BMP or GIF image, or a broken one.
+    DataError: If it is not a JPEG or PNG image, or a broken one, or one that
+      is too large to be decoded as a whole.
   """
+  path = readable(path)
   try:
     with PIL.Image.open(io.BytesIO(encoded)) as image:
-      kind, mode = image.format, image.mode
-      if kind in ('BMP', 'GIF'):
-        image.load()
-      else:
-        image.verify()
+      kind = image.format
+      image.verify()
+  except PIL.Image.DecompressionBombError as error:
+    raise DataError(
+      f'{path} has more than {2 * PIL.Image.MAX_IMAGE_PIXELS // 10**6} million '
+      'pixels, too many to be decoded as a whole.'
+    ) from error
   except Exception as error:  # Pillow raises many kinds, SyntaxError included.
     raise DataError(f'{path} is not an image, or a broken one.') from error
-  if kind not in _FORMATS or (kind == 'BMP' and mode == 'P'):
-    raise DataError(
-      f'{path} is {kind} ({mode}), which is not supported: convert it to '
-      'JPEG or PNG.'
-    )
-  if kind in ('JPEG', 'MPO') and b'\xff\xd9' not in encoded[-65536:]:
+  if kind not in _FORMATS:
+    raise DataError(f'{path} is a {kind} image, not JPEG or PNG.')
+  if kind != 'PNG' and not _ends(encoded):
     raise DataError(f'{path} is a broken image: the JPEG data end too early.')
+
+
+def readable(path: str) -> str:
+  """A path that can be printed, also if its bytes are not UTF-8."""
+  return path.encode('utf-8', 'surrogateescape').decode(
+    'utf-8', 'backslashreplace'
+  )
+
+
+def _ends(jpeg: bytes) -> bool:
+  """Whether a JPEG's own end marker is there.
+
+  It need not be the last of the file, to which phones append a film, nor the
+  first, since a thumbnail in the header has one of its own. Source: ITU T.81,
+  B.1.1; in the pixels of a scan a marker cannot occur by chance.
+  """
+  found = _MARKER.search(jpeg)
+  while found and found[1] != _EOI:
+    place = found.end()
+    if found[1] not in _NO_LENGTH:
+      place += int.from_bytes(jpeg[place : place + 2], 'big')
+    found = _MARKER.search(jpeg, place)
+  return bool(found)
 
 
 def fingerprint(paths: list[str], folder: str) -> str:
@@ -126,7 +165,8 @@ def fingerprint(paths: list[str], folder: str) -> str:
   for path in paths:
     file = pathlib.Path(path)
     name = file.relative_to(folder).as_posix()
-    digest.update(f'{name}\0{file.stat().st_size}\n'.encode())
+    line = f'{name}\0{file.stat().st_size}\n'
+    digest.update(line.encode('utf-8', 'surrogateescape'))
   return digest.hexdigest()[:16]
 
 
@@ -176,10 +216,7 @@ def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
   """
   files = []
   for path in sorted(_visible(folder)):
-    if path.is_dir():
-      files += files_below(path)
-    elif path.name.lower() not in _CLUTTER:
-      files.append(path)
+    files += files_below(path) if path.is_dir() else [path]
   return files
 
 
@@ -190,7 +227,7 @@ def _images_below(folder: pathlib.Path, strays: list[str]) -> list[str]:
     if path.suffix.lower() in EXTENSIONS:
       images.append(str(path))
     else:
-      strays.append(f'{path} is not an image of a known kind.')
+      strays.append(f'{readable(str(path))} is no JPEG or PNG image.')
   return images
 
 
@@ -206,11 +243,17 @@ def _refuse(problems: list[str]):
 
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-  return [p for p in folder.iterdir() if not p.name.startswith('.')]
+  return [
+    path
+    for path in folder.iterdir()
+    if not path.name.startswith('.') and path.name.lower() not in _CLUTTER
+  ]
 
 
 def _read(path: str) -> bytes:
   try:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
-    raise DataError(f'{path} cannot be read: {error.strerror}.') from error
+    raise DataError(
+      f'{readable(path)} cannot be read: {error.strerror}.'
+    ) from error

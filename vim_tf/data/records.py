@@ -222,18 +222,30 @@ class Reader:
   def read_sound(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Like `read`, but sound records stand in for damaged ones.
 
+    Those of the same positions, or where none is sound the next one by number.
+
     Returns:
       Array of `bytes`, `[count]`, and whether each is another record's,
       float32 `[count]`.
 
     Raises:
-      DataError: If none is sound.
+      DataError: If no record at all is sound.
     """
     payloads, sound = self._find(positions)
     if not sound.all():
-      name = str(self._paths[0].parent)
-      payloads = payloads[bad_examples.stand_ins(sound, name)]
+      bad_examples.tell(sound, str(self._paths[0].parent))
+    if sound.any():
+      payloads = payloads[bad_examples.stand_ins(sound)]
+    else:
+      payloads[:] = self._next_sound(int(positions[-1]))
     return payloads, 1.0 - sound.astype(np.float32)
+
+  def _next_sound(self, position: int) -> bytes:
+    for number in range(position + 1, position + len(self)):
+      (payload,), (sound,) = self._find(np.array([number % len(self)]))
+      if sound:
+        return payload
+    raise DataError(f'No record in {self._paths[0].parent} can be read.')
 
   def _place(self, positions):
     """Files and the numbers of records in them."""

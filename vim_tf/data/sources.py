@@ -68,6 +68,8 @@ class Source:
     records_are_paths: Which of both `records` holds.
     stream: Makes the stream of a source that is not random-access; see
       `streams.records`.
+    explain: From the index of an example that cannot be read to what is wrong
+      with it, naming its file, both scalar tensors; or it raises a `DataError`.
     on_bad_example: What the pipeline does about an image or a record that
       cannot be read: 'stop' or 'skip'.
     cache: What the pipeline keeps between uses (decoded images).
@@ -85,6 +87,9 @@ class Source:
   records: list | None = None
   records_are_paths: bool = False
   stream: Callable[..., tf.data.Dataset] | None = None
+  explain: Callable[[tf.Tensor], tf.Tensor] = functools.partial(
+    tf.strings.format, 'Image {} cannot be decoded.'
+  )
   on_bad_example: str = bad_examples.STOP
   cache: dict = dataclasses.field(default_factory=dict)
 
@@ -111,20 +116,17 @@ class Source:
 
   @functools.cached_property
   def _record_tensor(self) -> tf.Tensor:
+    records = self.records
+    if self.records_are_paths:  # Not all names are UTF-8.
+      records = [os.fsencode(path) for path in records]
     # Lifted out of whatever `tf.data` function asks for it first.
     with tf.init_scope(), tf.device('CPU'):
-      return tf.constant(self.records, tf.string)
+      return tf.constant(records, tf.string)
 
   def read(self, index: tf.Tensor) -> tf.Tensor:
     """The encoded image at a scalar index; for use inside `tf.data`."""
     record = tf.gather(self._record_tensor, index)
-    if not self.records_are_paths:
-      return record
-    encoded = tf.io.read_file(record)
-    if self.num_examples > folders.MAX_CHECKED_FILES:
-      encoded = tf.numpy_function(_checked, [encoded, record], tf.string)
-      encoded.set_shape([])
-    return encoded
+    return tf.io.read_file(record) if self.records_are_paths else record
 
   @tf.autograph.experimental.do_not_convert
   def examples(self) -> tf.data.Dataset:
@@ -190,6 +192,9 @@ def _load_folder(name: str, split: str, on_bad_example: str) -> Source:
     labels=labels,
     records=paths,
     records_are_paths=True,
+    explain=lambda index: tf.numpy_function(
+      lambda i: folders.refuse(paths[i]), [index], tf.string
+    ),
     on_bad_example=on_bad_example,
   )
 
@@ -290,8 +295,3 @@ def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
 
 def _data_dir(config: DataConfig) -> str | None:
   return os.path.expanduser(config.data_dir) or None
-
-
-def _checked(encoded: bytes, path: bytes) -> bytes:
-  folders.check_image(encoded, path.decode())
-  return encoded
