@@ -1,6 +1,18 @@
 """The binaries: flags in, a config out, one call into vim_tf."""
 
 import os
+import sys
 
 # TensorFlow's C++ side greets every start with lines that say nothing is wrong.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+
+def _interrupted(kind, *rest):
+  """Ctrl-C while the imports last, before `flags.run` sees to it."""
+  if issubclass(kind, KeyboardInterrupt):
+    print('Ctrl-C: stopping.', file=sys.stderr)
+  else:
+    sys.__excepthook__(kind, *rest)
+
+
+sys.excepthook = _interrupted

@@ -8,17 +8,23 @@ quantity that was measured on training batches and on held-out images has both
 in one panel, and so have the discriminator's logits of real and fake images.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 import io
 import pathlib
 
 from absl import flags
-from PIL import Image
+from etils import epy
 
 from experiments import flags as flags_lib
 from vim_tf import config as config_lib
-from vim_tf.jobs import curves
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+
+  from vim_tf.jobs import curves
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[run] Working directory of the run.', required=True

@@ -10,12 +10,15 @@ say otherwise.
 """
 
 from absl import flags
+from etils import epy
 
 from experiments import encoding_flags
 from experiments import flags as flags_lib
-from vim_tf.data import codes_writer
-from vim_tf.jobs import encode as encode_job
-from vim_tf.jobs import restore
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.data import codes_writer
+  from vim_tf.jobs import encode as encode_job
+  from vim_tf.jobs import restore
 
 encoding_flags.define()
 
@@ -33,8 +36,9 @@ def main():
     seed=given.seed,
     batch_size=given.batch_size,
     shard_bytes=given.shard_megabytes * 2**20,
+    on_bad_example=given.on_bad_example,
   )
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(main, encoding_flags.SETTINGS)

@@ -10,12 +10,15 @@ requirements-beam.lock; all paths must mean the same on all machines.
 """
 
 from absl import flags
+from etils import epy
 
 from experiments import encoding_flags
 from experiments import flags as flags_lib
 from vim_tf.config import UserError
-from vim_tf.data import codes_writer
-from vim_tf.jobs import restore
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.data import codes_writer
+  from vim_tf.jobs import restore
 
 encoding_flags.define()
 flags.DEFINE_multi_string(
@@ -48,10 +51,11 @@ def main():
       given.seed,
       given.batch_size,
       given.shard_megabytes * 2**20,
+      given.on_bad_example,
     ),
     pipeline_options.PipelineOptions(given.beam_option),
   )
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(main, encoding_flags.SETTINGS)

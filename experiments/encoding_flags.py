@@ -41,6 +41,7 @@ def define():
   flags.DEFINE_integer(
     'shard_megabytes', 128, '[output] Size of a file at most.', lower_bound=1
   )
+  flags_lib.define_bad_example_flag()
   for setting in SETTINGS:
     setting.define()
 

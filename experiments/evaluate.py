@@ -19,29 +19,32 @@ papers, and are not called so.
 from collections.abc import Callable
 import dataclasses
 import json
-import pathlib
 
 from absl import flags
+from etils import epy
 import numpy as np
-from PIL import Image
 
 from experiments import flags as flags_lib
-from experiments import sampling_flags
+from experiments import output, sampling_flags
 from vim_tf import config as config_lib
-from vim_tf.jobs import (
-  evaluate_likelihood,
-  evaluate_reconstructions,
-  evaluate_samples,
-  restore,
-  scoring,
-)
-from vim_tf.metrics import feature_networks
+from vim_tf import config_sampling
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+
+  from vim_tf.jobs import (
+    evaluate_likelihood,
+    evaluate_reconstructions,
+    evaluate_samples,
+    restore,
+    scoring,
+  )
 
 # --------------------------------------------------------- flags of every job
 
 OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the results; must not exist.', required=True
+  'out', None, '[output] New or empty folder for the results.', required=True
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of the run.', required=True
@@ -59,6 +62,7 @@ DATA = tuple(
 )
 for _setting in DATA:
   _setting.define()
+flags_lib.define_bad_example_flag()
 
 _COMMON = (
   'job',
@@ -66,6 +70,7 @@ _COMMON = (
   'workdir',
   'batch_size',
   'max_images',
+  'on_bad_example',
   *(setting.flag for setting in DATA if setting.flag != 'train_split'),
 )
 
@@ -73,7 +78,7 @@ _COMMON = (
 
 NETWORK = flags.DEFINE_string(
   'network',
-  feature_networks.DEFAULT,
+  config_lib.FEATURE_NETWORK,
   '[reconstruction, generation] Feature network: efficientnet_lite0 (or 1, 2), '
   'inception, inception:PATH or file:PATH; empty, of a reconstruction: no '
   'distances.',
@@ -100,7 +105,7 @@ SEED = flags.DEFINE_integer(
 CLASS_MIX = flags.DEFINE_enum(
   'class_mix',
   'data',
-  list(evaluate_samples.MIXES),
+  list(config_sampling.CLASS_MIXES),
   '[generation] data: classes as often as in the reference; equal: all alike.',
 )
 REFERENCE = flags.DEFINE_string(
@@ -160,6 +165,7 @@ def _reconstruction():
       network=NETWORK.value,
       perceptual=PERCEPTUAL.value,
       precisions=PRECISIONS.value,
+      on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
   return result, {'reconstructions.png': picture}
@@ -172,6 +178,8 @@ def _generation():
       '--reference reads features that were made before: leave out '
       '--reference_split and --save_reference.'
     )
+  if SAVE_REFERENCE.value:
+    output.check_file('save_reference', SAVE_REFERENCE.value)
   sampling_config = sampling_flags.config()
   acceptance = sampling_flags.acceptance()
   tokenizer, vim = restore.both(
@@ -195,6 +203,7 @@ def _generation():
     save_reference=SAVE_REFERENCE.value,
     reference_split=REFERENCE_SPLIT.value,
     batch_size=BATCH.value,
+    on_bad_example=flags.FLAGS.on_bad_example,
   )
   return evaluate_samples.evaluate(
     tokenizer, vim, protocol, scoring.heads_folder(WORKDIR.value)
@@ -214,6 +223,7 @@ def _likelihood():
       batch_size=BATCH.value,
       codes=CODES.value,
       passes=PASSES.value,
+      on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
   return result, {}
@@ -251,21 +261,16 @@ def main():
   """Measures, prints and writes."""
   job = JOBS[JOB.value]
   _refuse_flags_of_others(JOB.value)
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise config_lib.ConfigError(
-      f'--out={out} exists already; name a new folder.'
+  with output.new_folder(OUT.value) as out:
+    result, pictures = job.run()
+    for part in ('protocol', 'figures'):
+      print(f'\n{part}')
+      _print(result[part])
+    (out / 'figures.json').write_text(
+      json.dumps(workdir_lib.without_nan(result), allow_nan=False) + '\n'
     )
-  result, pictures = job.run()
-  for part in ('protocol', 'figures'):
-    print(f'\n{part}')
-    _print(result[part])
-  out.mkdir(parents=True)
-  (out / 'figures.json').write_text(
-    json.dumps(workdir_lib.without_nan(result), allow_nan=False) + '\n'
-  )
-  for name, picture in pictures.items():
-    Image.fromarray(picture).save(out / name)
+    for name, picture in pictures.items():
+      Image.fromarray(picture).save(out / name)
 
 
 def _refuse_flags_of_others(name: str):
@@ -292,4 +297,4 @@ def _print(values: dict, indent: int = 2):
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(main, DATA)

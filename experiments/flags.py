@@ -1,18 +1,29 @@
 """What all binaries share: flags to configs, and errors in one line."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 import dataclasses
+import json
 import os
+import pathlib
 import sys
 
 from absl import app, flags, logging
-import tensorflow as tf
+from etils import epy
 
+from experiments import flag_help
 from vim_tf import config as config_lib
-from vim_tf import config_faults
+from vim_tf import config_faults, places
 from vim_tf.data import errors
-from vim_tf.training import preemption, workers
-from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import preemption, run_record
+from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from vim_tf.training import strategy as strategy_lib
+  from vim_tf.training import workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,18 +32,22 @@ class Setting:
 
   Attributes:
     flag: The flag's name.
-    paths: The settings it sets, with dots.
+    paths: The settings it sets, with dots: its own, then those that follow it
+      unless they are given themselves.
     help: What it is, with its unit and the paper's section; the group comes
       first, in brackets.
+    boolean: Whether it is true or false, so that --flag and --noflag do.
   """
 
   flag: str
   paths: tuple[str, ...]
   help: str
+  boolean: bool = False
 
   def define(self):
     """Defines the flag; unset, it leaves the preset's value."""
-    flags.DEFINE_string(self.flag, None, self.help)
+    define = flags.DEFINE_boolean if self.boolean else flags.DEFINE_string
+    define(self.flag, None, self.help)
 
 
 RUN = (
@@ -48,11 +63,13 @@ RUN = (
     'recompute',
     ('run.recompute',),
     '[run] true: recompute activations in the backward pass, for memory.',
+    boolean=True,
   ),
   Setting(
     'deterministic',
     ('run.deterministic',),
     '[run] true: ask TensorFlow for deterministic kernels.',
+    boolean=True,
   ),
   Setting(
     'steps_per_loop', ('run.steps_per_loop',), '[run] Steps of one chunk.'
@@ -99,11 +116,17 @@ DATA = (
     ('data.min_scale',),
     '[data] Smallest share of the area kept by random_resized.',
   ),
-  Setting('flip', ('data.flip',), '[data] true: mirror images at random.'),
+  Setting(
+    'flip',
+    ('data.flip',),
+    '[data] true: mirror images at random.',
+    boolean=True,
+  ),
   Setting(
     'balance_classes',
     ('data.balance_classes',),
     '[data] true: draw every class equally often.',
+    boolean=True,
   ),
 )
 
@@ -111,7 +134,8 @@ OPTIMIZER = (
   Setting(
     'optimizer',
     ('optimizer.name',),
-    '[optimizer] adam (5.1) or adafactor (5.2).',
+    '[optimizer] adam (5.1), adafactor (5.2) or lamb (large batches; needs '
+    'tensorflow-addons).',
   ),
   Setting(
     'learning_rate',
@@ -173,14 +197,34 @@ OPTIMIZER = (
   ),
 )
 
+_PLACES = {
+  **dict.fromkeys(
+    (
+      *('checkpoint', 'classifier', 'codes', 'complete', 'config'),
+      *('finetune_decoder_of', 'from_json', 'lpips_file', 'network', 'out'),
+      *('probes', 'reference', 'save_reference', 'source', 'tokenizer'),
+      *('vim', 'workdir'),
+    ),
+    places.local,
+  ),
+  **dict.fromkeys(('data_dir', 'logdir'), places.anywhere),
+}
+"""The flags that name paths, of all binaries, and where those may be."""
+
 
 def define_run_flags(presets: Sequence[str], default: str):
   """Defines the flags that say what a training run is."""
   flags.DEFINE_string(
-    'workdir', None, '[run] Working directory; a run goes on from it.'
+    'workdir',
+    None,
+    '[run] Working directory; a run goes on from it, with its settings but for '
+    'those that flags give.',
   )
   flags.DEFINE_enum(
-    'preset', default, list(presets), '[run] Settings to start from.'
+    'preset',
+    default,
+    list(presets),
+    '[run] Settings to start from; help tells of each.',
   )
   flags.DEFINE_multi_string(
     'set',
@@ -189,7 +233,10 @@ def define_run_flags(presets: Sequence[str], default: str):
     'given many times.',
   )
   flags.DEFINE_string(
-    'config', None, '[run] JSON file with a whole config, instead of --preset.'
+    'config',
+    None,
+    '[run] JSON file with a whole config, or the config.json of a run, instead '
+    'of --preset.',
   )
   define_strategy_flags()
 
@@ -199,7 +246,7 @@ def define_strategy_flags():
   flags.DEFINE_enum(
     'strategy',
     'auto',
-    list(strategy_lib.NAMES),
+    list(config_lib.STRATEGIES),
     '[hardware] Where to run; auto: all GPUs of this machine, or its CPU; '
     'multi_worker: the cluster of TF_CONFIG.',
   )
@@ -208,16 +255,29 @@ def define_strategy_flags():
   )
 
 
-def define_fault_flags():
-  """Defines the flags that say what a run does about faults."""
+def define_new_data_flag():
+  """Defines the flag that lets a run go on with other data."""
+  flags.DEFINE_bool(
+    'accept_new_data',
+    False,
+    '[data] Go on with the images of now, though the run began with others.',
+  )
+
+
+def define_bad_example_flag():
+  """Defines the flag of all that reads images."""
   flags.DEFINE_enum(
     'on_bad_example',
     'stop',
     list(config_faults.ON_BAD_EXAMPLE),
-    '[run] At an image or record that cannot be read: stop, or skip and count '
-    'it, so that another example of the batch stands in for it. Damaged files '
-    'of codes always stop the run.',
+    '[data] At an image or record that cannot be read: stop and name it, or '
+    'skip it. In training and in a cache of codes another example stands in.',
   )
+
+
+def define_fault_flags():
+  """Defines the flags that say what a run does about faults."""
+  define_bad_example_flag()
   flags.DEFINE_enum(
     'on_non_finite',
     'stop',
@@ -239,57 +299,122 @@ def strategy() -> tf.distribute.Strategy:
   return strategy_lib.make(flags.FLAGS.strategy, flags.FLAGS.tpu)
 
 
-def changes_from_flags(settings: Sequence[Setting]) -> dict[str, str]:
-  """The settings that flags were given for, as `config.replace` takes them."""
-  changes = {}
-  for setting in settings:
-    value = flags.FLAGS[setting.flag].value
-    if value is not None:
-      changes.update(dict.fromkeys(setting.paths, value))
-  return changes
-
-
-def config_from_flags(
-  preset: Callable, settings: Sequence[Setting], start=None
-):
-  """The config of a run: its preset, or --config, with the flags on top.
+def changes_from_flags(
+  settings: Sequence[Setting], assignments: Sequence[str] = ()
+) -> dict[str, str]:
+  """The settings that flags were given for, as `config.replace` takes them.
 
   Args:
-    preset: From a preset's name to its config.
-    settings: The flags that the binary defined; of two that set the same, the
-      later one holds.
-    start: The config to start from where neither flag is given.
+    settings: The flags that the binary defined.
+    assignments: Further settings, as PATH=VALUE of --set.
 
   Raises:
-    ConfigError: If a setting is unknown or does not fit.
+    ConfigError: If two of them set the same, or one has no value.
   """
-  config = preset(flags.FLAGS.preset)
-  if start is not None and flags.FLAGS['preset'].using_default_value:
-    config = start
-  if flags.FLAGS.config:
-    try:
-      with open(flags.FLAGS.config) as file:
-        config = config_lib.from_json(type(config), file.read())
-    except OSError as error:
-      raise config_lib.ConfigError(
-        f'Cannot read --config={flags.FLAGS.config}: {error.strerror}.'
-      ) from error
-  changes = changes_from_flags(settings)
-  for text in flags.FLAGS.set:
+  given = [
+    (f'--{setting.flag}={_text(value)}', setting.paths, _text(value))
+    for setting in settings
+    if (value := flags.FLAGS[setting.flag].value) is not None
+  ]
+  for text in assignments:
     path, equals, value = text.partition('=')
     if not equals:
       raise config_lib.ConfigError(
         f'--set={text} has no value: write --set=PATH=VALUE.'
       )
+    given.append((f'--set={text}', (path,), value))
+  changes = {path: value for _, paths, value in given for path in paths[1:]}
+  written: dict[str, str] = {}
+  for text, (path, *_), value in given:
+    if path in written:
+      raise config_lib.ConfigError(
+        f'{written[path]} and {text} both set {path}: give one of them.'
+      )
+    written[path] = text
     changes[path] = value
+  return changes
+
+
+def _text(value: str | bool) -> str:
+  return str(value).lower() if isinstance(value, bool) else value
+
+
+def config_from_flags(
+  preset: Callable,
+  settings: Sequence[Setting],
+  kind: str,
+  cls,
+  start=None,
+):
+  """The config of a run, with the flags on top.
+
+  It is that of --config, of --preset, of `start` or of the run that --workdir
+  holds already, in this order, or that of the default preset.
+
+  Args:
+    preset: From a preset's name to its config.
+    settings: The flags that the binary defined.
+    kind: What the run trains; see `workdir.Workdir`.
+    cls: Class of the config.
+    start: The config to start from where neither flag is given.
+
+  Raises:
+    UserError: If a setting is unknown, does not fit or is given twice, both
+      --preset and --config are given, or a file cannot be read.
+  """
+  given = flags.FLAGS
+  if given.config and not given['preset'].using_default_value:
+    raise config_lib.ConfigError(
+      f'--preset={given.preset} and --config={given.config} both say what to '
+      'start from: give one of them.'
+    )
+  if given.config:
+    config = _read_config(given.config, kind, cls)
+  elif not given['preset'].using_default_value:
+    config = preset(given.preset)
+  elif start is not None:
+    config = start
+  elif workdir_lib.is_run(given.workdir):
+    config = workdir_lib.read_config(given.workdir, kind, cls)
+    logging.info('The settings are those of the run in %s.', given.workdir)
+  else:
+    config = preset(given.preset)
+  changes = changes_from_flags(settings, given.set)
   return config_lib.replace(config, changes)
 
 
-def run(main: Callable[[], None]):
+def _read_config(file: str, kind: str, cls):
+  """A config out of JSON, or out of a run's `config.json`."""
+  try:
+    text = pathlib.Path(file).read_text()
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, 'strerror', None) or 'it is not text'
+    raise config_lib.ConfigError(
+      f'Cannot read --config={file}: {reason}.'
+    ) from error
+  try:
+    record = json.loads(text)
+  except json.JSONDecodeError:
+    record = None  # Told of below.
+  if isinstance(record, dict) and 'kind' in record and 'config' in record:
+    try:
+      return run_record.config(record, kind, cls)
+    except config_lib.UserError as error:
+      raise config_lib.ConfigError(f'--config={file} {error}') from error
+  return config_lib.from_json(cls, text)
+
+
+def run(
+  main: Callable[[], None],
+  settings: Sequence[Setting] = (),
+  presets: flag_help.Presets | None = None,
+):
   """Runs a binary: in the caller's directory, bad input in one line.
 
   Args:
     main: What to do once the flags are parsed.
+    settings: The settings that its flags stand for, which its help tells of.
+    presets: Where those come from that no flag gives.
   """
 
   def wrapped(argv):
@@ -301,29 +426,50 @@ def run(main: Callable[[], None]):
     logging.get_absl_handler().addFilter(
       lambda record: 'tensorflow_datasets' not in record.pathname
     )
-    try:
-      if len(argv) > 1:
-        raise config_lib.UserError(
-          f'{argv[1]!r} is not a flag; every setting is given as --name=value.'
-        )
-      main()
-    except workers.WorkerLost as error:
-      _leave(error)
-    except preemption.Restart as error:
-      print(error, file=sys.stderr)
-      sys.exit(preemption.EXIT_STATUS)
-    except config_lib.UserError as error:
-      _fail(error)
-    except Exception as error:
-      found = errors.find_data_error(error)
-      if found is not None:
-        _fail(found)
-      found = workers.lost('The run', error)  # Before it came to its loop.
-      if found is None:
-        raise
-      _leave(found)
+    with preemption.Interrupts() as interrupts:
+      try:
+        if len(argv) > 1:
+          raise config_lib.UserError(
+            f'{argv[1]!r} is not a flag; every setting is given as '
+            '--name=value.'
+          )
+        _find_places()
+        main()
+      except KeyboardInterrupt:
+        interrupts.leave()
+      except preemption.Restart as error:
+        if isinstance(error, workers.WorkerLost):
+          _leave(error)
+        print(error, file=sys.stderr)
+        sys.exit(preemption.EXIT_STATUS)
+      except config_lib.UserError as error:
+        _fail(error)
+      except Exception as error:
+        if interrupts.came:  # And was wrapped on its way.
+          interrupts.leave()
+        found = errors.find_data_error(error)
+        if found is not None:
+          _fail(found)
+        found = workers.lost('The run', error)  # Before it came to its loop.
+        if found is None:
+          raise
+        _leave(found)
 
-  app.run(wrapped)
+  app.run(
+    wrapped,
+    flags_parser=lambda argv: flag_help.parse(argv, settings, presets),
+  )
+
+
+def _find_places():
+  """Makes of all paths that flags give what is meant by them."""
+  for name, of in _PLACES.items():
+    if name in flags.FLAGS and flags.FLAGS[name].value:
+      flag = flags.FLAGS[name]
+      if isinstance(flag.value, list):
+        flag.value = [of(path, f'--{name}') for path in flag.value]
+      else:
+        flag.value = of(flag.value, f'--{name}')
 
 
 def _leave(error: workers.WorkerLost):

@@ -10,9 +10,12 @@ take the working directory like that of a run of `train_vit_vqgan`.
 """
 
 from absl import flags, logging
+from etils import epy
 
 from experiments import flags as flags_lib
-from vim_tf.interop import imported_run
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.interop import imported_run
 
 CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, '[what] The file with the weights.', required=True

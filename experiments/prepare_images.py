@@ -3,22 +3,28 @@
   ./bazelw run //experiments:prepare_images -- \
     --source="$HOME/Pictures/holidays" --out=photos --size=128
 
-It writes a new folder with the same subfolders: every picture turned upright,
-in sRGB, made small, as JPEG or PNG. What is no picture or a broken one is named
-and left out. The originals are left as they are.
+It writes a folder with the same subfolders: every picture turned upright, in
+sRGB, made small, as JPEG or PNG. What is no picture or a broken one is named
+and left out. The originals are left as they are. Started again it adds the
+pictures that are not there yet.
 """
 
 import pathlib
 
 from absl import flags, logging
+from etils import epy
 
 from experiments import flags as flags_lib
-from vim_tf.data import folders, preparation
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.data import folders, preparation
 
 SOURCE = flags.DEFINE_string(
   'source', None, 'Folder of pictures, with one subfolder a class or none.'
 )
-OUT = flags.DEFINE_string('out', None, 'New folder for what is prepared.')
+OUT = flags.DEFINE_string(
+  'out', None, 'Folder for what is prepared, new or to be added to.'
+)
 SIZE = flags.DEFINE_integer(
   'size',
   128,
@@ -38,9 +44,11 @@ def main():
   for problem in report.left_out:
     logging.warning('left out: %s', problem)
   logging.info(
-    '%d images are in %s, %d files were left out.',
+    '%d images were added to %s, %d were there already, %d files were left '
+    'out.',
     report.num_written,
     out,
+    report.num_there,
     len(report.left_out),
   )
   found = {

@@ -1,7 +1,7 @@
 """Draws images from a trained VIM.
 
   ./bazelw run //experiments:sample -- \
-    --workdir=runs/vim --out=samples --classes=Flags,3 --count=8
+    --workdir=runs/vim --out=samples --classes=Flags,Symbols --count=8
 
 It writes one PNG an image, a grid of all, and `samples.json` with the seeds,
 the parameters and the codes. Those make the same images again:
@@ -19,15 +19,20 @@ whose class a classifier finds likeliest.
 import pathlib
 
 from absl import flags, logging
+from etils import epy
 import numpy as np
-from PIL import Image
 
 from experiments import flags as flags_lib
-from experiments import sampling_flags
+from experiments import output, sampling_flags
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
-from vim_tf.jobs import completion, restore, sample_folder, scoring
-from vim_tf.jobs import sample as sample_job
+from vim_tf.jobs import class_names
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+
+  from vim_tf.jobs import completion, restore, sample_folder, scoring
+  from vim_tf.jobs import sample as sample_job
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -36,10 +41,12 @@ TOKENIZER = flags.DEFINE_string(
   'tokenizer', '', '[model] Its stage-1 run, if that was moved.'
 )
 OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the images; must not exist.', required=True
+  'out', None, '[output] New or empty folder for the images.', required=True
 )
 CLASSES = flags.DEFINE_list(
-  'classes', [], '[what] Names or ids of classes; empty: all.'
+  'classes',
+  [],
+  '[what] Names of classes (of ImageNet, words too), or ids; empty: all.',
 )
 COUNT = flags.DEFINE_integer(
   'count', 8, '[what] Images of each class.', lower_bound=1
@@ -63,6 +70,7 @@ sampling_flags.define()
 
 _DATA_DIR = next(s for s in flags_lib.DATA if s.flag == 'data_dir')
 _DATA_DIR.define()
+flags_lib.define_bad_example_flag()
 
 _MAX_IMAGES = 50_000  # That a head is trained on, at most.
 _IN_JSON = (
@@ -78,13 +86,11 @@ _IN_JSON = (
 
 def main():
   """Draws everything, then writes it."""
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise ConfigError(f'--out={out} exists already; name a new folder.')
-  if FROM_JSON.value:
-    _draw_again(out)
-  else:
-    _draw(out)
+  with output.new_folder(OUT.value) as out:
+    if FROM_JSON.value:
+      _draw_again(out)
+    else:
+      _draw(out)
 
 
 def _draw(out: pathlib.Path):
@@ -101,7 +107,9 @@ def _draw(out: pathlib.Path):
   )
   sampling_flags.warn(config.guidance_scale, vim.config)
   names = vim.record['class_names']
-  classes = parse_classes(CLASSES.value, names, vim.config.model.num_classes)
+  classes = class_names.parse(
+    CLASSES.value, names, vim.config.model.num_classes
+  )
   image, prefix, length, selection = None, None, 0, {'acceptance': acceptance}
   if COMPLETE.value:
     image, prefix, length = completion.read_prefix(
@@ -115,14 +123,10 @@ def _draw(out: pathlib.Path):
     classifier = scoring.load_classifier(
       flags.FLAGS.classifier,
       vim,
-      scoring.Data(data, _MAX_IMAGES, BATCH.value),
+      scoring.Data(data, _MAX_IMAGES, BATCH.value, flags.FLAGS.on_bad_example),
       scoring.heads_folder(WORKDIR.value),
     )
     selection['classifier'] = classifier.name
-  try:  # Now, rather than after hours of drawing.
-    out.mkdir(parents=True)
-  except OSError as error:
-    raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
   ids = np.repeat(classes, COUNT.value)
   kept = sample_job.Sampler(tokenizer.model, vim.model).keep_best(
     ids,
@@ -145,7 +149,7 @@ def _draw(out: pathlib.Path):
     kept.probabilities if classifier else None,
     selection,
   )
-  sample_folder.write(out, samples, tokenizer, vim, WORKDIR.value)
+  sample_folder.write(out, samples, kept.images, tokenizer, vim, WORKDIR.value)
   if image is not None:
     Image.fromarray(image).save(out / 'original.png')
   logging.info('%d images are in %s.', len(ids), out)
@@ -163,43 +167,11 @@ def _draw_again(out: pathlib.Path):
     WORKDIR.value, TOKENIZER.value, record.precision
   )
   sample_folder.draw_again(record, tokenizer, vim)
-  try:
-    out.mkdir(parents=True)
-  except OSError as error:
-    raise ConfigError(f'Cannot make --out={out}: {error.strerror}.') from error
-  sample_folder.write(out, record.samples, tokenizer, vim, WORKDIR.value)
-  logging.info('%d images are in %s.', len(record.samples.ids), out)
-
-
-def parse_classes(
-  wanted: list[str], names: list[str], num_classes: int
-) -> list[int]:
-  """Ids of classes given by name or id.
-
-  Raises:
-    ConfigError: If a class is unknown, or the model has none.
-  """
-  if not num_classes:
-    if wanted:
-      raise ConfigError('--classes was given, but the model has no classes.')
-    return [0]
-  if not wanted:
-    return list(range(num_classes))
-  lower = [name.lower() for name in names]
-  ids = []
-  for text in wanted:
-    if text.strip().lower() in lower:
-      ids.append(lower.index(text.strip().lower()))
-    elif text.strip().isdigit() and int(text) < num_classes:
-      ids.append(int(text))
-    else:
-      raise ConfigError(
-        f'There is no class {text.strip()!r}; there are the ids 0 to '
-        f'{num_classes - 1}: {", ".join(names[:20])}'
-        f'{", ..." if len(names) > 20 else ""}.'
-      )
-  return ids
+  samples = record.samples
+  images = sample_folder.decode(tokenizer, samples.codes, samples.batch_size)
+  sample_folder.write(out, samples, images, tokenizer, vim, WORKDIR.value)
+  logging.info('%d images are in %s.', len(samples.ids), out)
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(main, [_DATA_DIR])

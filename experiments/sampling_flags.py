@@ -7,7 +7,8 @@ have them within one process.
 from absl import flags, logging
 
 from vim_tf.config import ConfigError, Stage2Config
-from vim_tf.vim import rejection, sampling
+from vim_tf.config_sampling import SCHEDULES, SamplingConfig
+from vim_tf.vim import rejection
 
 SAMPLING = (
   'temperature',
@@ -31,7 +32,7 @@ ALL = (*SAMPLING, *REJECTION, PRECISION)
 
 def define():
   """Defines all of them; the defaults are the paper's sampling (4.1)."""
-  default = sampling.SamplingConfig()
+  default = SamplingConfig()
   flags.DEFINE_float(
     'temperature',
     default.temperature,
@@ -55,7 +56,7 @@ def define():
   flags.DEFINE_enum(
     'guidance_schedule',
     default.guidance_schedule,
-    list(sampling.SCHEDULES),
+    list(SCHEDULES),
     '[sampling] How the scale rises from 1 at the first code to '
     '--guidance_scale at the last; constant: it is the same everywhere.',
   )
@@ -87,15 +88,13 @@ def define():
   )
 
 
-def config() -> sampling.SamplingConfig:
+def config() -> SamplingConfig:
   """How codes are drawn.
 
   Raises:
     ConfigError: If a value is out of range.
   """
-  return sampling.SamplingConfig(
-    **{name: flags.FLAGS[name].value for name in SAMPLING}
-  )
+  return SamplingConfig(**{name: flags.FLAGS[name].value for name in SAMPLING})
 
 
 def warn(scale: float, vim: Stage2Config):

@@ -6,19 +6,25 @@
 Codes are made online from augmented images, as in the paper, or read from a
 folder that `encode_dataset` made (--codes). Which data, how many classes and
 the sizes of images and codes come from the tokenizer's run, unless flags say
-otherwise. A run that was stopped goes on when it is started again.
+otherwise. A run that was stopped goes on when it is started again; --workdir is
+enough then, and --steps or another schedule may be given to train longer.
 """
 
 import dataclasses
 
 from absl import flags
+from etils import epy
 
+from experiments import flag_help
 from experiments import flags as flags_lib
 from vim_tf import presets
-from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.data import codes as codes_lib
-from vim_tf.jobs import schedule_notes, train_vim
+from vim_tf.config import ConfigError, Stage1Config, Stage2Config
+from vim_tf.jobs import schedule_notes
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.data import codes as codes_lib
+  from vim_tf.jobs import train_vim
 
 SETTINGS = (
   *flags_lib.RUN,
@@ -49,7 +55,7 @@ SETTINGS = (
   flags_lib.Setting(
     'num_classes',
     ('model.num_classes',),
-    '[model] Classes; 0: unconditional (4.1). By default those of the data.',
+    '[model] Classes; 0: unconditional (4.1).',
   ),
   flags_lib.Setting(
     'dropout',
@@ -65,17 +71,23 @@ SETTINGS = (
 
 flags_lib.define_run_flags(presets.STAGE2, 'vim_base')
 flags_lib.define_fault_flags()
+flags_lib.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
 flags.mark_flag_as_required('workdir')
-flags.mark_flag_as_required('tokenizer')
 
+_NO_TOKENIZER = (
+  'No tokenizer was given: set --tokenizer to the working directory of a '
+  'stage-1 run.'
+)
 _WHICH_DATA = ('name', 'data_dir', 'train_split', 'eval_split', 'image_size')
 
 
 def preset(name: str) -> Stage2Config:
   """A preset, made to fit the tokenizer, and --codes if that is given."""
   config = presets.stage2(name)
+  if not flags.FLAGS.tokenizer:
+    raise ConfigError(_NO_TOKENIZER)
   first = workdir_lib.read_config(
     flags.FLAGS.tokenizer, 'vit_vqgan', Stage1Config
   )
@@ -109,15 +121,42 @@ def preset(name: str) -> Stage2Config:
 
 def main():
   """Trains with the settings of the flags."""
-  strategy = (
-    flags_lib.strategy()
-  )  # Workers must be joined before anything else.
-  config = flags_lib.config_from_flags(preset, SETTINGS)
+  config = flags_lib.config_from_flags(preset, SETTINGS, 'vim', Stage2Config)
+  if not config.tokenizer:
+    raise ConfigError(_NO_TOKENIZER)
+  strategy = flags_lib.strategy()  # Before TensorFlow computes anything.
   schedule_notes.warn(config)
   train_vim.train(
-    config, flags.FLAGS.workdir, strategy, faults=flags_lib.faults()
+    config,
+    flags.FLAGS.workdir,
+    strategy,
+    faults=flags_lib.faults(),
+    accept_new_data=flags.FLAGS.accept_new_data,
   )
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(
+    main,
+    SETTINGS,
+    flag_help.Presets(
+      presets.stage2,
+      presets.ABOUT_STAGE2,
+      (
+        *('model.grid_size', 'model.codebook_size', 'model.num_classes'),
+        *('model.transformer.num_blocks', 'model.transformer.width'),
+        *('model.transformer.num_heads', 'model.transformer.dropout'),
+        *('run.num_steps', 'run.batch_size'),
+      ),
+      {
+        **dict.fromkeys(
+          (
+            *('data', 'data_dir', 'train_split', 'eval_split', 'image_size'),
+            *('grid_size', 'codebook_size'),
+          ),
+          "the tokenizer's",
+        ),
+        'num_classes': 'those of the data',
+      },
+    ),
+  )

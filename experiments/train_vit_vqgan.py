@@ -3,8 +3,9 @@
   ./bazelw run //experiments:train_vit_vqgan -- \
     --workdir=runs/tokenizer --preset=vit_vqgan_ss --data=imagenet2012
 
-A run that was stopped goes on when it is started again. The sizes of the
-Transformers come with a preset or by --set=model.encoder.width=384 and the
+A run that was stopped goes on when it is started again; --workdir is enough
+then, and --steps or another schedule may be given to train longer. The sizes of
+the Transformers come with a preset or by --set=model.encoder.width=384 and the
 like; every other setting has a flag.
 
 The decoder alone is fine-tuned, so that all codes stay as they are, by
@@ -20,12 +21,17 @@ import dataclasses
 import os
 
 from absl import flags
+from etils import epy
 
+from experiments import flag_help
 from experiments import flags as flags_lib
 from vim_tf import config as config_lib
 from vim_tf import presets
-from vim_tf.jobs import schedule_notes, train_tokenizer
+from vim_tf.jobs import schedule_notes
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.jobs import train_tokenizer
 
 MODEL = (
   flags_lib.Setting(
@@ -48,16 +54,19 @@ MODEL = (
     'l2_normalize',
     ('model.l2_normalize',),
     '[model] true: compare l2-normalised codes (3.2).',
+    boolean=True,
   ),
   flags_lib.Setting(
     'logit_laplace',
     ('model.logit_laplace',),
     '[model] true: 6 output channels, of a logit-laplace distribution (3.3).',
+    boolean=True,
   ),
   flags_lib.Setting(
     'output_mlp',
     ('model.output_mlp',),
     '[model] true: an MLP with tanh follows each Transformer (3.1).',
+    boolean=True,
   ),
   flags_lib.Setting(
     'positions',
@@ -87,6 +96,13 @@ LOSSES = tuple(
     ('perceptual', 'Weight of LPIPS; 0 for linear probes (3.3).'),
     ('adversarial', 'Weight of the discriminator (3.3).'),
   )
+) + (
+  flags_lib.Setting(
+    'logit_laplace_form',
+    ('losses.logit_laplace_form',),
+    '[loss] What the logit-laplace likelihood is of: binned, the 8-bit value '
+    "(nats, at least 0), or density, the point (the paper's units).",
+  ),
 )
 
 PERCEPTUAL = (
@@ -122,6 +138,7 @@ ADVERSARIAL = (
     'discriminator_augment',
     ('adversarial.augment',),
     "[adversarial] true: augment the discriminator's input (small data).",
+    boolean=True,
   ),
   flags_lib.Setting(
     'gan_loss',
@@ -131,7 +148,8 @@ ADVERSARIAL = (
   flags_lib.Setting(
     'r1_gamma',
     ('adversarial.r1_gamma',),
-    '[adversarial] Weight of the R1 penalty; 0: none.',
+    '[adversarial] Weight of the R1 penalty, whose gradient is by images in '
+    '[-1, 1] as in StyleGAN2; 0: none.',
   ),
   flags_lib.Setting(
     'r1_interval',
@@ -147,6 +165,7 @@ ADVERSARIAL = (
     'adaptive_weight',
     ('adversarial.adaptive_weight',),
     "[adversarial] true: weigh by VQGAN's ratio of gradient norms.",
+    boolean=True,
   ),
 )
 
@@ -155,6 +174,7 @@ CODEBOOK = (
     'init_from_data',
     ('codebook.init_from_data',),
     '[codebook] true: codes start as encoder outputs.',
+    boolean=True,
   ),
   flags_lib.Setting(
     'init_step',
@@ -205,7 +225,6 @@ def _of_discriminator(setting: flags_lib.Setting) -> flags_lib.Setting:
   )
 
 
-# Of two flags that set the same, the later one holds.
 SETTINGS = (
   *flags_lib.RUN,
   *flags_lib.DATA,
@@ -224,6 +243,7 @@ SETTINGS = (
 
 flags_lib.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
 flags_lib.define_fault_flags()
+flags_lib.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
 FINETUNE = flags.DEFINE_string(
@@ -259,22 +279,40 @@ def finetuning(folder: str) -> config_lib.Stage1Config:
 
 def main():
   """Trains with the settings of the flags."""
-  strategy = (
-    flags_lib.strategy()
-  )  # Workers must be joined before anything else.
   start = None
   if FINETUNE.value:
     start = finetuning(FINETUNE.value)
-  config = flags_lib.config_from_flags(presets.stage1, SETTINGS, start)
+  config = flags_lib.config_from_flags(
+    presets.stage1, SETTINGS, 'vit_vqgan', config_lib.Stage1Config, start
+  )
   if start is not None:
     config = dataclasses.replace(
       config, finetune_decoder_of=start.finetune_decoder_of
     )
+  strategy = flags_lib.strategy()  # Before TensorFlow computes anything.
   schedule_notes.warn(config)
   train_tokenizer.train(
-    config, flags.FLAGS.workdir, strategy, faults=flags_lib.faults()
+    config,
+    flags.FLAGS.workdir,
+    strategy,
+    faults=flags_lib.faults(),
+    accept_new_data=flags.FLAGS.accept_new_data,
   )
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(
+    main,
+    SETTINGS,
+    flag_help.Presets(
+      presets.stage1,
+      presets.ABOUT_STAGE1,
+      (
+        'data.name',
+        *('model.image_size', 'model.patch_size', 'model.codebook_size'),
+        *('model.encoder.num_blocks', 'model.encoder.width'),
+        *('model.decoder.num_blocks', 'model.decoder.width'),
+        *('run.num_steps', 'run.batch_size'),
+      ),
+    ),
+  )

@@ -5,25 +5,31 @@
 The same from Python: `probe.export('runs/probe', 'exports/probe')`.
 """
 
+from __future__ import annotations
+
 import os
-import pathlib
 
 from absl import flags
-import tensorflow as tf
+from etils import epy
 
 from experiments import flags as flags_lib
-from export import checks, headers, reading, saved_model, signatures, warmup
-from vim_tf.jobs import restore
-from vim_tf.probe import features, linear
-from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import model as vit_vqgan_model
+from export import settings as settings_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from export import checks, reading, saved_model, signatures, warmup
+  from vim_tf.jobs import restore
+  from vim_tf.probe import features, linear
+  from vim_tf.vim import model as vim_model
+  from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _CLASSIFY = 'classify'
 _FEATURE = 'image/encoded'  # Of a tf.Example: the image's file.
 _MOST = 5
 
 
-class Probe(signatures.SignatureModule):
+class Probe:
   """A linear probe with its VIM and tokenizer for a server.
 
   Signatures:
@@ -49,16 +55,21 @@ class Probe(signatures.SignatureModule):
     vim: vim_model.VIM,
     tokenizer: vit_vqgan_model.ViTVQGAN,
     class_names: list[str],
-    limits: headers.Limits,
+    limits: settings_lib.Limits,
   ):
-    super().__init__('probe', layer=layer, vim=vim, tokenizer=tokenizer)
+    self.module = signatures.SignatureModule(
+      'probe', layer=layer, vim=vim, tokenizer=tokenizer
+    )
+    self.parts = self.module.parts
     self.parts.block = block
     self.parts.class_names = list(class_names)
     self.parts.limits = limits
     encoded = signatures.example(tf.string, 'image_bytes')
-    self.add(signatures.SERVE, self.predict, encoded)
-    self.add('features', self.features, encoded)
-    self.add(_CLASSIFY, self.classify, signatures.example(tf.string, 'inputs'))
+    self.module.add(signatures.SERVE, self.predict, encoded)
+    self.module.add('features', self.features, encoded)
+    self.module.add(
+      _CLASSIFY, self.classify, signatures.example(tf.string, 'inputs')
+    )
 
   def predict(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Files `[batch]` to probabilities `[batch, classes]` and the likeliest."""
@@ -101,8 +112,8 @@ def export(
   block: int | None = None,
   vim: str = '',
   tokenizer: str = '',
-  settings: saved_model.Settings = saved_model.DEFAULTS,
-) -> pathlib.Path:
+  settings: settings_lib.Settings = settings_lib.DEFAULTS,
+) -> str:
   """Writes the next version of a probe with its VIM and tokenizer.
 
   Args:
@@ -135,7 +146,7 @@ def export(
       run.tokenizer.model,
       class_names,
       settings.limits,
-    ),
+    ).module,
     class_names,
     config={
       'probe': run.record,
@@ -163,8 +174,7 @@ def define_flags():
   )
   flags.DEFINE_string('vim', '', '[model] Its stage-2 run, if moved.')
   flags.DEFINE_string('tokenizer', '', '[model] Its stage-1 run, if moved.')
-  saved_model.define_flags()
-  flags.adopt_module_key_flags(saved_model)
+  settings_lib.define_flags()
 
 
 def main():
@@ -176,7 +186,7 @@ def main():
     values.block,
     values.vim,
     values.tokenizer,
-    saved_model.settings_from_flags(),
+    settings_lib.from_flags(),
   )
 
 

@@ -8,16 +8,17 @@ read, and what a server should not take is refused.
 import tensorflow as tf
 
 from export import checks, headers
+from export.settings import Limits
 from vim_tf.data import images as images_lib
 
 _THREADS = 2
 
 
-def read(image_bytes: tf.Tensor, size: int, limits: headers.Limits):
+def read(image_bytes: tf.Tensor, size: int, limits: Limits):
   """Images out of files.
 
   Args:
-    image_bytes: Strings `[batch]`, each a JPEG, PNG, BMP or still GIF file.
+    image_bytes: Strings `[batch]`, each a JPEG or PNG file.
     size: Height and width of the result, in pixels.
     limits: What is decoded.
 
@@ -25,8 +26,8 @@ def read(image_bytes: tf.Tensor, size: int, limits: headers.Limits):
     float32 `[batch, size, size, 3]` in [0, 1], each value a byte's.
 
   Raises:
-    tf.errors.InvalidArgumentError: If one is no such image, animated, CMYK,
-      of 16 bits or too large; the message names the example.
+    tf.errors.InvalidArgumentError: If one is no such image, or too large;
+      the message names the example.
   """
   count = tf.size(image_bytes, out_type=tf.int64)
   nothing = tf.zeros([size, size, 3], tf.uint8)

@@ -5,33 +5,31 @@
 The same from Python: `sampler.export('runs/vim', 'exports/sampler')`.
 """
 
+from __future__ import annotations
+
 import os
-import pathlib
 
 from absl import flags
+from etils import epy
 import numpy as np
-import tensorflow as tf
 
 from experiments import flags as flags_lib
-from export import checks, headers, reading, saved_model, signatures, warmup
-from vim_tf.jobs import restore
-from vim_tf.vim import decoding
-from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import model as vit_vqgan_model
+from export import settings as settings_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from export import checks, reading, saved_model, signatures, warmup
+  from vim_tf.jobs import restore
+  from vim_tf.vim import decoding
+  from vim_tf.vim import model as vim_model
+  from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _BITS_PER_NAT = 1.4426950408889634
 _LARGEST = 1000.0  # Of what has no upper end: beyond it nothing changes.
-_SETTINGS = (
-  signatures.example(tf.int32, 'class_ids'),
-  signatures.example(tf.int64, 'seeds'),
-  signatures.example(tf.float32, 'temperature'),
-  signatures.example(tf.int32, 'top_k'),
-  signatures.example(tf.float32, 'top_p'),
-  signatures.example(tf.float32, 'guidance_scale'),
-)
 
 
-class Sampler(signatures.SignatureModule):
+class Sampler:
   """A VIM with its tokenizer for a server.
 
   Every setting is one value an example, and what an example draws does not
@@ -58,11 +56,14 @@ class Sampler(signatures.SignatureModule):
     self,
     vim: vim_model.VIM,
     tokenizer: vit_vqgan_model.ViTVQGAN,
-    limits: headers.Limits,
+    limits: settings_lib.Limits,
     jit_compile: bool = False,
     frozen: bool = True,
   ):
-    super().__init__('sampler', vim=vim, tokenizer=tokenizer)
+    self.module = signatures.SignatureModule(
+      'sampler', vim=vim, tokenizer=tokenizer
+    )
+    self.parts = self.module.parts
     self.parts.limits = limits
     classes = vim.config.num_classes  # This number itself: no class.
     self.parts.ranges = {
@@ -83,16 +84,24 @@ class Sampler(signatures.SignatureModule):
     else:
       frozen = frozen and decoding.can_freeze(vim)
       self.parts.plain_loop = self._make_plain_loop(frozen)
+    settings = (
+      signatures.example(tf.int32, 'class_ids'),
+      signatures.example(tf.int64, 'seeds'),
+      signatures.example(tf.float32, 'temperature'),
+      signatures.example(tf.int32, 'top_k'),
+      signatures.example(tf.float32, 'top_p'),
+      signatures.example(tf.float32, 'guidance_scale'),
+    )
     encoded = signatures.example(tf.string, 'image_bytes')
     kept = signatures.example(tf.int32, 'kept_rows')
-    self.add(signatures.SERVE, self.sample, *_SETTINGS)
-    self.add('sample_images', self.sample_images, *_SETTINGS)
-    self.add('complete', self.complete, encoded, kept, *_SETTINGS)
-    self.add(
+    self.module.add(signatures.SERVE, self.sample, *settings)
+    self.module.add('sample_images', self.sample_images, *settings)
+    self.module.add('complete', self.complete, encoded, kept, *settings)
+    self.module.add(
       'negative_log_likelihood',
       self.negative_log_likelihood,
       encoded,
-      _SETTINGS[0],
+      settings[0],
     )
 
   def sample(self, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -192,8 +201,8 @@ def export(
   tokenizer: str = '',
   xla: bool = False,
   frozen: bool = True,
-  settings: saved_model.Settings = saved_model.DEFAULTS,
-) -> pathlib.Path:
+  settings: settings_lib.Settings = settings_lib.DEFAULTS,
+) -> str:
   """Writes the next version of a VIM with its tokenizer.
 
   Args:
@@ -220,7 +229,7 @@ def export(
   encoded = [warmup.image(first.config.model.image_size)]
   completed = {'image_bytes': encoded, 'kept_rows': np.ones(1, np.int32)}
   found = saved_model.Export(
-    Sampler(second.model, first.model, settings.limits, xla, frozen),
+    Sampler(second.model, first.model, settings.limits, xla, frozen).module,
     second.record['class_names'] if second.config.model.num_classes else [],
     config={
       'vim': second.record,
@@ -266,8 +275,7 @@ def define_flags():
     '[graph] In bfloat16, without XLA and up to 256 MB of weights: keep them '
     'in the graph, too, which makes it faster.',
   )
-  saved_model.define_flags()
-  flags.adopt_module_key_flags(saved_model)
+  settings_lib.define_flags()
 
 
 def main():
@@ -279,7 +287,7 @@ def main():
     values.tokenizer,
     values.xla,
     values.frozen,
-    saved_model.settings_from_flags(),
+    settings_lib.from_flags(),
   )
 
 

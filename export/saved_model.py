@@ -1,28 +1,32 @@
 """Writes a module as one numbered version of a served model.
 
 A version is complete or it is not there: it is written under another name and
-then renamed, because servers watch the folder. Beside the graph it holds
-`assets/` (class names, configs) and the warm-up requests that a server replays
-before it answers. Beside the versions lie the server's configuration files.
+then renamed, because servers watch the folder. (To an object store, gs://...,
+it is copied file by file, the graph last.) Beside the graph it holds `assets/`
+(class names, configs) and the warm-up requests that a server replays before it
+answers. Beside the versions lie the server's configuration files.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 
-from absl import flags, logging
+from absl import logging
 from google.protobuf import text_format
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from export import headers, signatures, warmup
-from vim_tf.config import PRECISIONS, UserError
-from vim_tf.config_checks import check_choice, check_least
+from export import signatures, warmup
+from export.settings import DEFAULTS, Settings
+from vim_tf import places
+from vim_tf.config import UserError, first_line
 
 WARMUP_FILE = 'assets.extra/tf_serving_warmup_requests'
 """Where TF Serving looks for requests to replay, within a version."""
@@ -43,70 +47,6 @@ _PYTHON_OPS = ('PyFunc', 'PyFuncStateless')
 
 class ExportError(UserError):
   """An export that cannot be written."""
-
-
-def _setting(default, text: str):
-  return dataclasses.field(default=default, metadata={'help': text})
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """What every exporter can be told; `--help` says what each setting is.
-
-  Raises:
-    ConfigError: If one is out of range.
-  """
-
-  version: int = _setting(0, '[output] Number of the version; 0: the next one.')
-  name: str = _setting(
-    '', "[output] Name to serve the model under; '': that of the exporter."
-  )
-  precision: str = _setting(
-    'float32',
-    '[graph] Compute in float32 or bfloat16; weights stay float32.',
-  )
-  max_side: int = _setting(
-    headers.Limits.side,
-    '[graph] Largest height or width of an image taken, in pixels.',
-  )
-  max_pixels: int = _setting(
-    headers.Limits.pixels, '[graph] Most pixels of an image taken.'
-  )
-  max_batch_size: int = _setting(
-    32, '[server] Most examples that it runs together.'
-  )
-
-  def __post_init__(self):
-    check_least(self, 0, 'version')
-    check_choice('precision', self.precision, PRECISIONS)
-    check_least(self, 1, 'max_side', 'max_pixels', 'max_batch_size')
-
-  @property
-  def limits(self) -> headers.Limits:
-    """The largest images that the export decodes."""
-    return headers.Limits(self.max_side, self.max_pixels)
-
-
-DEFAULTS = Settings()
-
-
-def define_flags():
-  """Defines --base, the folder of the versions, and a flag for each setting."""
-  flags.DEFINE_string(
-    'base',
-    None,
-    '[output] Folder of the versions, BASE/<version>/.',
-    required=True,
-  )
-  for field in dataclasses.fields(Settings):
-    define = flags.DEFINE_integer if field.type is int else flags.DEFINE_string
-    define(field.name, field.default, field.metadata['help'])
-
-
-def settings_from_flags() -> Settings:
-  """The settings that the flags ask for."""
-  names = [field.name for field in dataclasses.fields(Settings)]
-  return Settings(**{name: flags.FLAGS[name].value for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +74,13 @@ class Export:
 
 def write(
   export: Export, base: str | os.PathLike, settings: Settings = DEFAULTS
-) -> pathlib.Path:
+) -> str:
   """Writes a version, and the server's files where there are none.
 
   Args:
     export: What goes into it.
-    base: Folder of the model's versions; made if it is not there.
+    base: Folder of the model's versions, local or of `tf.io.gfile`; made if it
+      is not there.
     settings: Its number, its name, and the server's batches.
 
   Returns:
@@ -149,42 +90,51 @@ def write(
     ExportError: If the version exists, cannot be written, or a server could
       not run it.
   """
-  base = pathlib.Path(base)
+  base = os.fspath(base)
   final = new_version(base, settings.version)
-  temporary = base / f'.writing-{final.name}-{os.getpid()}'
   name = settings.name or export.module.name
   verbosity = logging.get_verbosity()
   # The quieter one of the two: TensorFlow tells every variable's internal name.
   logging.set_verbosity(min(logging.WARNING, verbosity))
   try:
-    base.mkdir(parents=True, exist_ok=True)
-    _write_version(export, name, temporary)
-    # Fails if another export has been faster: a folder of files stays.
-    os.rename(temporary, final)
+    if places.is_remote(base):
+      with tempfile.TemporaryDirectory() as folder:
+        size = _write_version(export, name, pathlib.Path(folder))
+        _copy(pathlib.Path(folder), final)
+    else:
+      size = _write_and_rename(export, name, pathlib.Path(final))
     _write_configs(base, name, settings.max_batch_size)
   except (OSError, tf.errors.OpError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     raise ExportError(f'Cannot write {final}: {reason}.') from error
   finally:
     logging.set_verbosity(verbosity)
-    shutil.rmtree(temporary, ignore_errors=True)
-  size = sum(f.stat().st_size for f in final.rglob('*') if f.is_file())
   logging.info('The export is in %s (%.1f MB).', final, size / 1e6)
   return final
 
 
 def versions(base: str | os.PathLike) -> list[int]:
-  """Numbers of the versions in a folder, oldest first."""
-  base = pathlib.Path(base)
-  names = os.listdir(base) if base.is_dir() else []
-  return sorted(
-    int(name)
-    for name in names
-    if name.isascii() and name.isdigit() and (base / name).is_dir()
-  )
+  """Numbers of the versions in a folder, oldest first.
+
+  Raises:
+    ExportError: If the folder is remote and cannot be listed.
+  """
+  base = os.fspath(base)
+  try:
+    names = tf.io.gfile.listdir(base) if tf.io.gfile.isdir(base) else []
+    names = [name.rstrip('/') for name in names]  # As object stores give them.
+    return sorted(
+      int(name)
+      for name in names
+      if name.isascii()
+      and name.isdigit()
+      and tf.io.gfile.isdir(os.path.join(base, name))
+    )
+  except tf.errors.OpError as error:
+    raise ExportError(f'Cannot list {base}: {first_line(error)}') from error
 
 
-def new_version(base: str | os.PathLike, version: int = 0) -> pathlib.Path:
+def new_version(base: str | os.PathLike, version: int = 0) -> str:
   """The folder that a new version would get.
 
   Args:
@@ -192,12 +142,16 @@ def new_version(base: str | os.PathLike, version: int = 0) -> pathlib.Path:
     version: Its number; 0: the one after the newest.
 
   Raises:
-    ExportError: If it exists.
+    ExportError: If it exists, or TensorFlow knows no such file system.
   """
-  base, found = pathlib.Path(base), versions(base)
+  base, found = os.fspath(base), versions(base)
   following = found[-1] + 1 if found else 1
-  final = base / str(version or following)
-  if final.exists():
+  final = os.path.join(base, str(version or following))
+  try:
+    taken = tf.io.gfile.exists(final)
+  except tf.errors.OpError as error:
+    raise ExportError(f'Cannot write {final}: {first_line(error)}') from error
+  if taken:
     raise ExportError(
       f'{final} exists already, and versions are never written over: give '
       f'another --version, or none for {following}.'
@@ -244,9 +198,10 @@ def model_config(bases: dict[str, os.PathLike]) -> str:
   """The text of a `--model_config_file`: which models lie where, by name."""
   config = model_server_config_pb2.ModelServerConfig()
   for name, base in bases.items():
+    base = os.fspath(base)
     config.model_config_list.config.add(
       name=name,
-      base_path=str(pathlib.Path(base).absolute()),
+      base_path=base if places.is_remote(base) else os.path.abspath(base),
       model_platform='tensorflow',
     )
   return text_format.MessageToString(config)
@@ -268,7 +223,41 @@ def read_model_config(text: str) -> dict[str, str]:
   }
 
 
-def _write_version(export: Export, name: str, folder: pathlib.Path):
+def _write_and_rename(export: Export, name: str, final: pathlib.Path) -> int:
+  """Writes under another name, then renames; returns the bytes."""
+  temporary = final.parent / f'.writing-{final.name}-{os.getpid()}'
+  try:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    size = _write_version(export, name, temporary)
+    # Fails if another export has been faster: a folder of files stays.
+    os.rename(temporary, final)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  return size
+
+
+def _copy(folder: pathlib.Path, final: str):
+  """Copies a version to where folders cannot be renamed at once.
+
+  Without the graph, which comes last, no server takes it for a version.
+  """
+  files = sorted(
+    (file for file in folder.rglob('*') if file.is_file()),
+    key=lambda file: file.name == GRAPH_FILE,
+  )
+  try:
+    for file in files:
+      to = os.path.join(final, file.relative_to(folder).as_posix())
+      tf.io.gfile.makedirs(os.path.dirname(to))
+      tf.io.gfile.copy(str(file), to)
+  except BaseException:
+    with contextlib.suppress(tf.errors.OpError):
+      tf.io.gfile.rmtree(final)
+    raise
+
+
+def _write_version(export: Export, name: str, folder: pathlib.Path) -> int:
+  """Writes all files of a version; returns the bytes."""
   tf.saved_model.save(
     export.module, str(folder), signatures=export.module.signatures
   )
@@ -298,9 +287,10 @@ def _write_version(export: Export, name: str, folder: pathlib.Path):
   with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
     for log in logs:
       writer.write(log.SerializeToString())
+  return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())
 
 
-def _write_configs(base: pathlib.Path, name: str, max_batch_size: int):
+def _write_configs(base: str, name: str, max_batch_size: int):
   """Writes those files that are not there: they are meant to be edited."""
   # The packages of the client hold protos of the first of them alone.
   for file, text in (
@@ -311,8 +301,10 @@ def _write_configs(base: pathlib.Path, name: str, max_batch_size: int):
       f'prometheus_config {{ enable: true, path: "{METRICS_PATH}" }}\n',
     ),
   ):
-    if not (base / file).exists():
-      (base / file).write_text(text)
+    path = os.path.join(base, file)
+    if not tf.io.gfile.exists(path):
+      with tf.io.gfile.GFile(path, 'w') as out:
+        out.write(text)
 
 
 def _batching(max_batch_size: int) -> str:

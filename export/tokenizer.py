@@ -6,23 +6,26 @@
 The same from Python: `tokenizer.export('runs/tokenizer', 'exports/tokenizer')`.
 """
 
+from __future__ import annotations
+
 import os
-import pathlib
 
 from absl import flags
+from etils import epy
 import numpy as np
-import tensorflow as tf
 
 from experiments import flags as flags_lib
-from export import checks, headers, reading, saved_model, signatures, warmup
-from vim_tf.jobs import restore
-from vim_tf.vit_vqgan import model as model_lib
+from export import settings as settings_lib
 
-# Resizing and other clients' rounding may leave the unit range by a hair.
-_PIXELS = checks.Range(-0.01, 1.01)
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from export import checks, reading, saved_model, signatures, warmup
+  from vim_tf.jobs import restore
+  from vim_tf.vit_vqgan import model as model_lib
 
 
-class Tokenizer(signatures.SignatureModule):
+class Tokenizer:
   """A ViT-VQGAN for a server.
 
   Signatures (the batch is the first axis everywhere):
@@ -37,18 +40,19 @@ class Tokenizer(signatures.SignatureModule):
     limits: The largest images that are decoded.
   """
 
-  def __init__(self, model: model_lib.ViTVQGAN, limits: headers.Limits):
-    super().__init__('tokenizer', tokenizer=model)
+  def __init__(self, model: model_lib.ViTVQGAN, limits: settings_lib.Limits):
+    self.module = signatures.SignatureModule('tokenizer', tokenizer=model)
+    self.parts = self.module.parts
     self.parts.limits = limits
     size = model.config.image_size
     encoded = signatures.example(tf.string, 'image_bytes')
     images = signatures.example(tf.float32, 'images', size, size, 3)
     codes = signatures.example(tf.int32, 'codes', model.config.num_codes)
-    self.add(signatures.SERVE, self.encode, encoded)
-    self.add('encode_images', self.encode_images, images)
-    self.add('decode', self.decode, codes)
-    self.add('decode_png', self.decode_png, codes)
-    self.add('reconstruct', self.reconstruct, encoded)
+    self.module.add(signatures.SERVE, self.encode, encoded)
+    self.module.add('encode_images', self.encode_images, images)
+    self.module.add('decode', self.decode, codes)
+    self.module.add('decode_png', self.decode_png, codes)
+    self.module.add('reconstruct', self.reconstruct, encoded)
 
   def encode(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Files `[batch]` to codes `[batch, num_codes]`."""
@@ -56,7 +60,9 @@ class Tokenizer(signatures.SignatureModule):
 
   def encode_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
     """Images `[batch, size, size, 3]` to codes `[batch, num_codes]`."""
-    images = checks.checked({'images': images}, {'images': _PIXELS})['images']
+    # Resizing and other clients' rounding may leave the unit range by a hair.
+    pixels = checks.Range(-0.01, 1.01)
+    images = checks.checked({'images': images}, {'images': pixels})['images']
     return {'codes': self.parts.tokenizer.encode(images)}
 
   def decode(self, codes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -89,8 +95,8 @@ class Tokenizer(signatures.SignatureModule):
 def export(
   workdir: str | os.PathLike,
   base: str | os.PathLike,
-  settings: saved_model.Settings = saved_model.DEFAULTS,
-) -> pathlib.Path:
+  settings: settings_lib.Settings = settings_lib.DEFAULTS,
+) -> str:
   """Writes the next version of a tokenizer from its newest checkpoint.
 
   Args:
@@ -111,7 +117,7 @@ def export(
   images = np.zeros([1, config.image_size, config.image_size, 3], np.float32)
   encoded = [warmup.image(config.image_size)]
   found = saved_model.Export(
-    Tokenizer(run.model, settings.limits),
+    Tokenizer(run.model, settings.limits).module,
     run.record['class_names'],
     config={'tokenizer': run.record, 'step': run.step},
     requests=[
@@ -133,14 +139,13 @@ def define_flags():
     '[model] Working directory of a stage-1 run.',
     required=True,
   )
-  saved_model.define_flags()
-  flags.adopt_module_key_flags(saved_model)
+  settings_lib.define_flags()
 
 
 def main():
   """Exports what the flags say."""
   values = flags.FLAGS
-  export(values.workdir, values.base, saved_model.settings_from_flags())
+  export(values.workdir, values.base, settings_lib.from_flags())
 
 
 if __name__ == '__main__':

@@ -105,6 +105,8 @@ def check_layer(
   tf.train.Checkpoint(layer=layer).write(path)
   with test_case.subTest('config'):
     _check_config(test_case, layer)
+  with test_case.subTest('keras_file'):
+    check_saved(test_case, layer, inputs)
   with test_case.subTest('save_and_load'):
     copy = _load(type(layer).from_config(layer.get_config()), inputs, path)
     _check_close(test_case, copy(*inputs), expected, atol=0.0)
@@ -124,6 +126,49 @@ def check_layer(
     _check_close(
       test_case, compared(half(*inputs)), compared(expected), bfloat16_atol
     )
+
+
+@tf.keras.saving.register_keras_serializable(package='vim_tf_tests')
+class _Around(tf.keras.Model):
+  """A model around a layer, as Keras saves models alone."""
+
+  def __init__(self, layer, **kwargs):
+    super().__init__(**kwargs)
+    self.layer = layer
+    self.built = True
+
+  def call(self, *inputs):
+    return self.layer(*inputs)
+
+  def get_config(self):
+    return {'layer': tf.keras.saving.serialize_keras_object(self.layer)}
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    return cls(tf.keras.saving.deserialize_keras_object(config['layer']))
+
+
+def check_saved(
+  test_case: tf.test.TestCase, layer: tf.keras.layers.Layer, inputs: tuple
+):
+  """Checks that a `.keras` file gives back a built layer or model."""
+  path = os.path.join(test_case.create_tempdir().full_path, 'm.keras')
+  is_model = isinstance(layer, tf.keras.Model)
+  (layer if is_model else _Around(layer)).save(path)
+  loaded = tf.keras.models.load_model(path)
+  copy = loaded if is_model else loaded.layer
+  test_case.assertIs(type(copy), type(layer))
+  test_case.assertEqual(copy.get_config(), layer.get_config())
+  for one, other in zip(copy.weights, layer.weights, strict=True):
+    test_case.assertAllEqual(one, other, other.name)
+  _check_close(test_case, copy(*inputs), layer(*inputs), atol=0.0)
+  if is_model:  # Weights alone, into a model that has others.
+    path = path.replace('.keras', '.weights.h5')
+    layer.save_weights(path)
+    randomize(copy, seed=1)
+    copy.load_weights(path)
+    for one, other in zip(copy.weights, layer.weights, strict=True):
+      test_case.assertAllEqual(one, other, other.name)
 
 
 def _check_config(test_case, layer):

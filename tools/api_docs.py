@@ -15,6 +15,8 @@ import warnings
 
 from absl import app, flags
 
+from experiments import flag_help
+
 OUT = flags.DEFINE_string('out', None, 'Folder for the pages; must not exist.')
 
 PACKAGE = 'vim_tf'
@@ -76,4 +78,4 @@ def main(argv):
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('out')  # Not of a test that imports this.
-  app.run(main)
+  app.run(main, flags_parser=flag_help.parse)

@@ -11,6 +11,7 @@ names from here.
 import dataclasses
 
 from vim_tf.config_checks import ConfigError, UserError, check, first_line
+from vim_tf.config_fields import setting
 from vim_tf.config_io import from_dict, from_json, replace, to_dict, to_json
 from vim_tf.config_models import (
   ACTIVATIONS,
@@ -28,6 +29,7 @@ from vim_tf.config_training import (
   GAN_LOSSES,
   OPTIMIZERS,
   PRECISIONS,
+  STRATEGIES,
   AdversarialConfig,
   CodebookConfig,
   DataConfig,
@@ -48,6 +50,7 @@ __all__ = [
   'DECAYS',
   'DISCRIMINATORS',
   'DataConfig',
+  'FEATURE_NETWORK',
   'GAN_LOSSES',
   'MIN_PATCHGAN_SIZE',
   'MIN_PERCEPTUAL_SIZE',
@@ -58,6 +61,7 @@ __all__ = [
   'PRECISIONS',
   'PerceptualConfig',
   'RunConfig',
+  'STRATEGIES',
   'Stage1Config',
   'Stage2Config',
   'TransformerConfig',
@@ -74,6 +78,8 @@ __all__ = [
 ]
 
 
+FEATURE_NETWORK = 'efficientnet_lite0'
+"""Network whose features are measured where none is named."""
 MIN_PERCEPTUAL_SIZE = 16
 """Smallest images of LPIPS, in pixels: VGG16 halves them four times."""
 MIN_PATCHGAN_SIZE = 24
@@ -108,7 +114,7 @@ class Stage1Config:
   optimizer: OptimizerConfig
   discriminator_optimizer: OptimizerConfig
   run: RunConfig
-  finetune_decoder_of: str = ''
+  finetune_decoder_of: str = setting('', known_by='start_fingerprint')
 
   def __post_init__(self):
     check(
@@ -184,9 +190,9 @@ class Stage2Config:
   data: DataConfig
   optimizer: OptimizerConfig
   run: RunConfig
-  tokenizer: str = ''
+  tokenizer: str = setting('', known_by='tokenizer_fingerprint')
   label_drop: float = 0.0
-  codes: str = ''
+  codes: str = setting('', known_by='codes_fingerprint')
 
   def __post_init__(self):
     check(

@@ -6,6 +6,7 @@ import types
 import typing
 
 from vim_tf.config_checks import ConfigError, check
+from vim_tf.config_fields import value_before
 
 
 def to_dict(config) -> dict:
@@ -39,8 +40,19 @@ def from_json(cls, text: str):
   return from_dict(cls, values)
 
 
-def from_dict(cls, values: dict, where: str = ''):
-  """Like `from_json`, from nested dictionaries; `where` names the place."""
+def from_dict(cls, values: dict, where: str = '', recorded: bool = False):
+  """Like `from_json`, from nested dictionaries.
+
+  Args:
+    cls: One of the dataclasses of `vim_tf.config`.
+    values: What `to_dict` gave.
+    where: What errors call it.
+    recorded: Whether it is what a run wrote, maybe long ago: settings that did
+      not exist then get the values that held before they did.
+
+  Raises:
+    ConfigError: As `from_json`.
+  """
   where = where or cls.__name__
   check(isinstance(values, dict), f'{where} must be a JSON object.')
   fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -51,11 +63,15 @@ def from_dict(cls, values: dict, where: str = ''):
     f'{", ".join(fields)}.',
   )
   missing = [name for name in fields if name not in values]
+  if recorded:
+    known = {name: value_before(fields[name]) for name in missing}
+    missing = [k for k in missing if known[k] is dataclasses.MISSING]
+    values = {**known, **values}
   check(not missing, f'{where} lacks {", ".join(missing)}.')
   hints = typing.get_type_hints(cls)
   return cls(
     **{
-      name: _convert(hints[name], value, f'{where}.{name}')
+      name: _convert(fields[name], hints[name], value, where, recorded)
       for name, value in values.items()
     }
   )
@@ -100,16 +116,18 @@ def replace(config, changes: dict[str, str]):
   return from_dict(type(config), values)
 
 
-def _convert(hint, value, where: str):
+def _convert(field, hint, value, where: str, recorded: bool):
   """Checks a JSON value against a field's type."""
+  where = f'{where}.{field.name}'
   if isinstance(hint, types.GenericAlias):  # The configs hold no lists.
     raise TypeError(f'{where} has an unsupported type {hint}.')
   if dataclasses.is_dataclass(hint):
-    return from_dict(hint, value, where)
+    return from_dict(hint, value, where, recorded)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   check(
     isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
     f'{where} is {value!r}, but must be of type {hint.__name__}.',
   )
-  return value
+  place = field.metadata.get('place')
+  return place(value, where) if place else value

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+from vim_tf import places
 from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.config_fields import setting
 from vim_tf.config_training import DataConfig, OptimizerConfig, RunConfig
 
 NORMALIZATIONS = ('standardize', 'none')
@@ -46,10 +48,11 @@ class ProbeConfig:
   """
 
   data: DataConfig
-  optimizer: OptimizerConfig
-  run: RunConfig
-  vim: str = ''
-  tokenizer: str = ''
+  # Block and penalty were chosen with them.
+  optimizer: OptimizerConfig = setting(fixed=True)
+  run: RunConfig = setting(fixed=True)
+  vim: str = setting('', known_by='vim_fingerprint')
+  tokenizer: str = setting('', known_by='tokenizer_fingerprint')
   block: str = BEST_BLOCK
   passes: int = 0
   views: str = 'center'
@@ -61,7 +64,7 @@ class ProbeConfig:
   largest_l2: float = 1e-2
   num_l2: int = 5
   baselines: bool = True
-  network: str = ''
+  network: str = setting('', place=places.local)
 
   def __post_init__(self):
     check(

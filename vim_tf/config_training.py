@@ -2,14 +2,18 @@
 
 import dataclasses
 
+from vim_tf import places
 from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.config_fields import setting
 
 PRECISIONS = ('float32', 'bfloat16')
 CROPS = ('center', 'random_resized', 'shift')
 DISCRIMINATORS = ('stylegan2', 'patchgan')
 GAN_LOSSES = ('non_saturating', 'hinge')
-OPTIMIZERS = ('adam', 'adafactor')
+LOGIT_LAPLACE_FORMS = ('binned', 'density')
+OPTIMIZERS = ('adam', 'adafactor', 'lamb')
 DECAYS = ('constant', 'cosine', 'exponential')
+STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,9 @@ class DataConfig:
     balance_classes: Whether every class is drawn equally often.
   """
 
-  name: str = 'openmoji'
+  name: str = setting('openmoji', known_by='data_fingerprint')
   image_size: int = 256
-  data_dir: str = ''
+  data_dir: str = setting('', may_change=True, place=places.anywhere)
   train_split: str = 'train'
   eval_split: str = 'validation'
   crop: str = 'random_resized'
@@ -59,6 +63,10 @@ class LossConfig:
 
   `l1` is not in the paper. The perceptual weight is 0 for tokenizers that
   feed a linear probe, because VGG was trained with labels.
+
+  `logit_laplace_form` says what its likelihood is of: 'binned', the 8-bit value
+  (nats, at least 0), or 'density', the point (the paper's units); see
+  `losses.logit_laplace_nll`.
   """
 
   codebook: float = 1.0
@@ -68,9 +76,14 @@ class LossConfig:
   logit_laplace: float = 0.1
   perceptual: float = 0.1
   adversarial: float = 0.1
+  logit_laplace_form: str = setting('binned', before='density')
 
   def __post_init__(self):
-    check_least(self, 0.0, *(f.name for f in dataclasses.fields(self)))
+    weights = [f.name for f in dataclasses.fields(self) if f.type is float]
+    check_least(self, 0.0, *weights)
+    check_choice(
+      'losses.logit_laplace_form', self.logit_laplace_form, LOGIT_LAPLACE_FORMS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +98,7 @@ class PerceptualConfig:
   """
 
   start_step: int = 0
-  weights_file: str = ''
+  weights_file: str = setting('', may_change=True, place=places.local)
   weights_sha256: str = ''
 
   def __post_init__(self):
@@ -105,7 +118,8 @@ class AdversarialConfig:
     discriminator: 'stylegan2' (paper 3.3) or 'patchgan' (its ablation).
     channel_multiplier: Scales the discriminator's channels; 1 is StyleGAN2's.
     loss: 'non_saturating' or 'hinge'.
-    r1_gamma: Weight of the R1 penalty; 0 turns it off.
+    r1_gamma: Weight of the R1 penalty, whose gradient is by images in
+      [-1, 1] as in StyleGAN2; 0 turns it off.
     r1_interval: Steps between two R1 penalties (lazy regularisation).
     start_step: First step at which the autoencoder feels the discriminator.
     adaptive_weight: Whether to scale by VQGAN's ratio of gradient norms.
@@ -171,7 +185,8 @@ class OptimizerConfig:
   """Adam with its schedule: warm-up, plateau, decay (paper 5.1, 5.2).
 
   Attributes:
-    name: 'adam' or 'adafactor' (Adam with a factored second moment).
+    name: 'adam', 'adafactor' (Adam with a factored second moment) or 'lamb'
+      (not the paper's: for large batches, needs tensorflow-addons).
     learning_rate: Highest learning rate.
     beta_1: Decay of the first moment.
     beta_2: Decay of the second moment.
@@ -191,18 +206,18 @@ class OptimizerConfig:
   """
 
   name: str = 'adam'
-  learning_rate: float = 1e-4
+  learning_rate: float = setting(1e-4, may_change=True)
   beta_1: float = 0.9
   beta_2: float = 0.99
   weight_decay: float = 1e-4
   warmup_steps: int = 0
-  decay: str = 'constant'
-  decay_start: int = 0
-  decay_end: int = 0
-  final_learning_rate: float = 0.0
+  decay: str = setting('constant', may_change=True)
+  decay_start: int = setting(0, may_change=True)
+  decay_end: int = setting(0, may_change=True)
+  final_learning_rate: float = setting(0.0, may_change=True)
   clip_norm: float = 0.0
   ema_decay: float = 0.0
-  accumulate: int = 1
+  accumulate: int = setting(1, may_change=True)
 
   def __post_init__(self):
     check_choice('optimizer.name', self.name, OPTIMIZERS)
@@ -259,19 +274,19 @@ class RunConfig:
     eval_examples: Most held-out images of one evaluation.
   """
 
-  num_steps: int = 500_000
+  num_steps: int = setting(500_000, may_change=True)
   batch_size: int = 256
   seed: int = 0
   precision: str = 'float32'
-  recompute: bool = False
+  recompute: bool = setting(False, may_change=True)
   deterministic: bool = False
-  steps_per_loop: int = 100
-  log_every: int = 100
-  eval_every: int = 5_000
-  picture_every: int = 5_000
-  checkpoint_every: int = 5_000
-  keep_checkpoints: int = 3
-  eval_examples: int = 10_000
+  steps_per_loop: int = setting(100, may_change=True)
+  log_every: int = setting(100, may_change=True)
+  eval_every: int = setting(5_000, may_change=True)
+  picture_every: int = setting(5_000, may_change=True)
+  checkpoint_every: int = setting(5_000, may_change=True)
+  keep_checkpoints: int = setting(3, may_change=True)
+  eval_examples: int = setting(10_000, may_change=True)
 
   def __post_init__(self):
     check_choice('precision', self.precision, PRECISIONS)

@@ -214,6 +214,38 @@ PROBE = {
   'tiny': lambda vim: _probe(vim, steps=10, batch_size=8, passes=1, num_l2=2),
 }
 
+ABOUT_STAGE1 = {
+  'vit_vqgan_ss': "The paper's small encoder and decoder, 32 x 32 codes.",
+  'vit_vqgan_bb': "The paper's base encoder and decoder, 32 x 32 codes.",
+  'vit_vqgan_sl': "The paper's small encoder and large decoder, 32 x 32 codes.",
+  'vit_vqgan_ss_16x16': 'Small and small on patches of 16 pixels (Table 4).',
+  'vit_vqgan_bb_16x16': 'Base and base on patches of 16 pixels (Table 4).',
+  'vit_vqgan_sl_16x16': 'Small and large on patches of 16 pixels (Table 4).',
+  'small': "The quickstart's: OpenMoji on a CPU, in minutes.",
+  'tiny': 'Trains in seconds; for tests.',
+}
+"""What each preset of `STAGE1` is."""
+
+ABOUT_STAGE2 = {
+  'vim_base': "The paper's VIM-Base, conditional on ImageNet's classes.",
+  'vim_large': "The paper's VIM-Large, conditional on ImageNet's classes.",
+  'vim_base_16x16': 'VIM-Base for tokenizers with patches of 16 pixels.',
+  'vim_large_16x16': 'VIM-Large for tokenizers with patches of 16 pixels.',
+  'vim_base_unconditional': 'VIM-Base without classes.',
+  'vim_large_probe': 'VIM-Large without classes or dropout (Table 7).',
+  'small': "The quickstart's: OpenMoji on a CPU, in minutes.",
+  'tiny': 'Trains in seconds; for tests.',
+}
+"""What each preset of `STAGE2` is."""
+
+ABOUT_PROBE = {
+  'small': 'To the optimum, for small data: augmented passes, Adam at 3.0.',
+  'quick': "The quickstart's: every block, fast and short of the optimum.",
+  'imagenet': 'For ImageNet and VIM-Large: centre crops, no baselines.',
+  'tiny': 'Trains in seconds; for tests.',
+}
+"""What each preset of `PROBE` is."""
+
 
 def stage1(name: str) -> Stage1Config:
   """The stage-1 config of a preset; see `STAGE1` for the names."""

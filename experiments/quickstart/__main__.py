@@ -9,35 +9,41 @@ every class, probes VIM's blocks for the classes and writes `report.html` and
 run that was stopped goes on when it is started again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
-import os
 import pathlib
-import platform
 import time
 
 from absl import flags, logging
+from etils import epy
 import numpy as np
-import tensorflow as tf
 
 from experiments import flags as flags_lib
-from experiments.quickstart import budgets, report
-from experiments.quickstart import samples as quickstart_samples
+from experiments import machine as machine_lib
+from experiments.quickstart import budgets
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.data import pipeline, sources
-from vim_tf.jobs import (
-  pictures,
-  probe_figures,
-  restore,
-  scoring,
-  train_tokenizer,
-  train_vim,
-)
-from vim_tf.jobs import probe as probe_job
-from vim_tf.metrics import kmeans, ngram, reconstruction
-from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from experiments.quickstart import report
+  from experiments.quickstart import samples as quickstart_samples
+  from vim_tf.data import pipeline, sources
+  from vim_tf.jobs import (
+    pictures,
+    probe_figures,
+    restore,
+    scoring,
+    train_tokenizer,
+    train_vim,
+  )
+  from vim_tf.jobs import probe as probe_job
+  from vim_tf.metrics import kmeans, ngram, reconstruction
+  from vim_tf.training import strategy as strategy_lib
 
 BUDGET = flags.DEFINE_enum(
   'budget',
@@ -224,15 +230,9 @@ def measure_vim(
 
 def machine(precision: str) -> dict:
   """What the figures were measured on."""
-  cpu = platform.processor() or platform.machine()
-  with contextlib.suppress(OSError):
-    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
-      if line.startswith('model name'):
-        cpu = line.partition(':')[2].strip()
-        break
   return {
-    'cpu': cpu,
-    'cores': len(os.sched_getaffinity(0)),
+    'cpu': machine_lib.cpu(),
+    'cores': machine_lib.cores(),
     'tensorflow': tf.__version__,
     'precision': precision,
   }

@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 import pathlib
 
 from absl import flags
+from etils import epy
 import numpy as np
 
 from experiments import flags as flags_lib
 from vim_tf.config import UserError
-from vim_tf.jobs import probe as probe_job
-from vim_tf.jobs import probe_figures
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from vim_tf.jobs import probe as probe_job
+  from vim_tf.jobs import probe_figures
 
 PROBES = flags.DEFINE_list(
   'probes', None, '[input] Working directories of probes.', required=True

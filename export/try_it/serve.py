@@ -15,16 +15,21 @@ import pathlib
 import threading
 
 from absl import flags, logging
+from etils import epy
 import grpc
-from tensorflow_serving.apis import (
-  model_service_pb2_grpc,
-  prediction_service_pb2_grpc,
-)
 
 from experiments import flags as flags_lib
-from export import saved_model
-from export.try_it import grpc_services, rest, servables
+from vim_tf import places
 from vim_tf.config import UserError
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from tensorflow_serving.apis import (
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+  )
+
+  from export import saved_model
+  from export.try_it import grpc_services, rest, servables
 
 MODELS = flags.DEFINE_multi_string(
   'model', [], '[models] A model as NAME=BASE; may be given many times.'
@@ -174,7 +179,7 @@ def find_bases(models: list[str], config: str) -> dict[str, str]:
       raise ServerError(
         f'--model={text} is not a model: write --model=NAME=BASE.'
       )
-    bases[name] = base
+    bases[name] = places.local(base, f'--model={name}')
   if not bases:
     raise ServerError('No model was given: set --model=NAME=BASE.')
   for name, base in bases.items():

@@ -1,5 +1,6 @@
 """Tests of leaving out bad examples: folders, TFDS in memory and streamed."""
 
+import functools
 import pathlib
 import tempfile
 from unittest import mock
@@ -7,12 +8,14 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import numpy as np
 import PIL.Image
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf import config
 from vim_tf.data import bad_examples, errors, pipeline, sources
 
 _COUNT = 50
+_NAMED = r'^Record \d+ of /.*/bad_toy-train.tfrecord-00001-of-00003 \(.*\.$'
 _RECORDS = 'bad_toy-train.tfrecord-*'
 
 
@@ -42,9 +45,9 @@ class BadToy(tfds.core.GeneratorBasedBuilder):
       yield number, {'image': image, 'label': number % 2}
 
 
-def _batches(source, settings, count=8, start_step=0):
+def _batches(source, settings, count=8, start_step=0, size=10):
   data = pipeline.training_batches(
-    source, settings, batch_size=10, seed=3, start_step=start_step
+    source, settings, batch_size=size, seed=3, start_step=start_step
   )
   return list(data.take(count).as_numpy_iterator())
 
@@ -110,6 +113,9 @@ class BadExamplesTest(parameterized.TestCase):
       shown = pipeline.evaluation_batches(source, settings, batch_size=16)
       masks = np.concatenate([b['mask'] for b in shown.as_numpy_iterator()])
       self.assertEqual(masks.sum(), source.num_examples - len(bad))
+      if not cached:
+        self._check_single(source, settings, bad)
+        self._check_filled(source, settings, bad)
 
   def _damage_record(self):
     """Changes a byte in the third record of a file; returns how many follow."""
@@ -159,14 +165,14 @@ class BadExamplesTest(parameterized.TestCase):
           np.testing.assert_array_equal(ours[name], theirs[name])
     with self.assertRaises(Exception) as caught:
       _batches(whole, settings)
-    self.assertIn(
-      'on_bad_example=skip', str(errors.find_data_error(caught.exception))
-    )
+    found = errors.find_data_error(caught.exception)
+    self.assertRegex(str(found), _NAMED)
+    self._check_single(skipping, settings, bad)
 
   def test_in_memory(self):
     settings = self._prepare()
     lost = self._damage_record()
-    with self.assertRaisesRegex(errors.DataError, 'is damaged'):
+    with self.assertRaisesRegex(errors.DataError, _NAMED):
       sources.load(settings, 'train')
     with self.assertLogs('absl', 'WARNING') as logs:
       source = sources.load(settings, 'train', bad_examples.SKIP)
@@ -177,11 +183,58 @@ class BadExamplesTest(parameterized.TestCase):
     for batch in _batches(source, settings):
       np.testing.assert_array_equal(_numbers(batch) % 2, batch['labels'])
 
+  def _check_filled(self, source, settings, bad):
+    """Passes in which others stand in, whole and in parts, alike."""
+    for make in (
+      pipeline.evaluation_batches,
+      functools.partial(pipeline.epoch_batches, seed=1, epoch=2),
+    ):
+      whole, first, rest = (
+        np.concatenate(
+          [
+            _numbers(batch)[batch['mask'] > 0]
+            for batch in make(
+              source, settings, batch_size=2, part=part, fill_gaps=True
+            ).as_numpy_iterator()
+          ]
+        )
+        for part in (None, range(6), range(6, source.num_examples))
+      )
+      parts = np.concatenate([first, rest])
+      np.testing.assert_array_equal(whole, parts)
+      self.assertLen(whole, source.num_examples)
+      self.assertEmpty(set(whole) & set(bad))
+
+  def _check_single(self, source, settings, bad):
+    """Batches of one, too, are the same wherever a run is started."""
+    ones = _batches(source, settings, _COUNT, size=1)
+    steps = np.flatnonzero([batch['broken'][0] for batch in ones])
+    self.assertLen(steps, len(bad))
+    numbers = [_numbers(batch)[0] for batch in ones]
+    self.assertEmpty(set(numbers) & set(bad))
+    for step in steps:  # The next sound one stands in.
+      following = [k for k in range(step, _COUNT) if k not in steps]
+      if following:
+        self.assertEqual(numbers[step], numbers[following[0]])
+    (again,) = _batches(source, settings, 1, steps[1], size=1)
+    for name in again:
+      np.testing.assert_array_equal(again[name], ones[steps[1]][name])
+
+  def test_no_example_at_all(self):
+    examples = tf.data.Dataset.range(3).map(lambda i: dict(x=i, sound=i > 5))
+    data = bad_examples.fill_gaps(examples.batch(1), lambda _: examples, 'toy')
+    with self.assertLogs('absl', 'WARNING') as logs:
+      with self.assertRaises(tf.errors.OpError) as raised:
+        list(data)
+    self.assertIn('left out 1 of the 1 examples', logs.output[0])
+    self.assertEqual(
+      str(errors.find_data_error(raised.exception)),
+      'No example of toy can be read.',
+    )
+
   def test_stand_ins(self):
-    places = bad_examples.stand_ins(np.array([0, 0, 1, 0, 1, 1, 0], bool), 'x')
+    places = bad_examples.stand_ins(np.array([0, 0, 1, 0, 1, 1, 0], bool))
     self.assertEqual(places.tolist(), [5, 5, 2, 2, 4, 5, 5])
-    with self.assertRaisesRegex(errors.DataError, 'None of 3 examples of x'):
-      bad_examples.stand_ins(np.zeros(3, bool), 'x')
 
 
 if __name__ == '__main__':

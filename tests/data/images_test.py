@@ -1,133 +1,157 @@
 """Decoding against Pillow, and the conversion to bytes."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
-from vim_tf.data import images, orientation
+from tests.data import odd_pictures
+from vim_tf.data import errors, folders, images, orientation
+
+_EXIF, _SHORT, _LONG = 0xE1, 3, 4
 
 
-def _encode(image: PIL.Image.Image, kind: str, **options) -> bytes:
-  file = io.BytesIO()
-  image.save(file, kind, **options)
-  return file.getvalue()
+def _segment(marker: int, content: bytes) -> bytes:
+  return struct.pack('>BBH', 0xFF, marker, len(content) + 2) + content
 
 
-def _noise(mode: str, channels: int) -> PIL.Image.Image:
-  pixels = np.random.default_rng(0).integers(0, 256, [9, 7, channels], np.uint8)
-  return PIL.Image.fromarray(pixels.squeeze(), mode)
+def _exif(value: int, order='<', kind=_SHORT, count=1, tag=0x0112) -> bytes:
+  """A segment that notes an orientation, in bytes of an order."""
+  if kind == _SHORT:
+    number = struct.pack(order + 'HH', value, 0)
+  else:
+    number = struct.pack(order + 'I', value)
+  header = b'II*\0' if order == '<' else b'MM\0*'
+  entries = struct.pack(order + 'IHHHI', 8, 1, tag, kind, count) + number
+  return _segment(_EXIF, b'Exif\0\0' + header + entries + bytes(4))
 
 
-def _oriented(image: PIL.Image.Image, number: int, order: str) -> bytes:
-  """A JPEG with an orientation, in bytes of that order ('<' or '>')."""
-  exif = PIL.Image.Exif()
-  exif.endian = order
-  exif[0x010F], exif[0x0112], exif[0x0131] = 'Maker', number, 'Software'
-  encoded = _encode(image, 'JPEG', quality=100, subsampling=0, exif=exif)
-  assert (b'Exif\0\0II' if order == '<' else b'Exif\0\0MM') in encoded
-  return encoded
+def _oriented() -> dict[str, tuple[bytes, bool]]:
+  """JPEG files, and whether Pillow turns them."""
+  image = odd_pictures.noise('RGB').crop((0, 0, 7, 9))
+  plain = odd_pictures.encode(image, 'JPEG', quality=100, subsampling=0)
+  note = _exif(6)
+  headers = {
+    'after large segments': _segment(0xED, bytes(60_000)) * 2 + note,
+    'after a comment': _segment(0xFE, b'Exif') + note,
+    'after a filling byte': b'\xff' + note,
+    'after some': b'\xff\xff\xff' + note,
+    'long': _exif(6, kind=_LONG),
+    'long, big-endian': _exif(6, '>', _LONG),
+    'another before': note + _exif(3),
+  }
+  for order in '<>':  # As phones of both kinds of processors write it.
+    for number in range(2, 9):
+      headers[f'{number} in {order}'] = _exif(number, order)
+  upright = {
+    'none': b'',
+    'in a text': _segment(0xFE, note),
+    'none of a thumbnail': _segment(0xED, plain + note),
+    'upright': _exif(1),
+    '0': _exif(0),
+    '9': _exif(9),
+    'not 6': _exif(65536 + 6, kind=_LONG),
+    'of another kind': _exif(6, kind=5),
+    'of none': _exif(6, count=0),
+    'another tag': _exif(6, tag=0x0113),
+    'no order of bytes': note.replace(b'II*\0', b'XX*\0'),
+    'far directory': note.replace(b'*\0\x08\0\0\0', b'*\0\xff\xff\xff\xff'),
+    'no Exif': note.replace(b'Exif', b'Exit'),
+  }
+  found = {
+    name: (plain[:2] + header + plain[2:], True)
+    for name, header in headers.items()
+  }
+  for name, header in upright.items():
+    found[name] = plain[:2] + header + plain[2:], False
+  found['after the head of JFIF'] = plain[:20] + note + plain[20:], True
+  found['after the end'] = plain + note, False
+  return found
 
 
 class DecodeTest(tf.test.TestCase):
-  def test_lossless_formats_are_decoded_like_pillow(self):
-    palette = _noise('RGB', 3).quantize(16)
-    cases = {
-      'rgb png': (_noise('RGB', 3), 'PNG'),
-      'gray png': (_noise('L', 1), 'PNG'),
-      'palette png': (palette, 'PNG'),
-      'black-and-white png': (_noise('L', 1).convert('1'), 'PNG'),
-      'gif': (palette, 'GIF'),
-      'rgb bmp': (_noise('RGB', 3), 'BMP'),
-    }
-    for name, (image, kind) in cases.items():
+  def test_all_kinds_of_png_are_decoded_like_pillow(self):
+    for name, encoded in odd_pictures.exact().items():
       with self.subTest(name):
-        decoded = images.decode(tf.constant(_encode(image, kind)))
-        self.assertAllEqual(
-          images.to_uint8(decoded), np.asarray(image.convert('RGB'))
-        )
-
-  def test_transparency_is_laid_on_white(self):
-    for mode, channels in (('RGBA', 4), ('LA', 2)):
-      with self.subTest(mode):
-        image = _noise(mode, channels)
-        white = PIL.Image.new('RGBA', image.size, 'white')
-        expected = PIL.Image.alpha_composite(white, image.convert('RGBA'))
-        decoded = images.decode(tf.constant(_encode(image, 'PNG')))
+        folders.check_image(encoded, name)
         self.assertAllClose(
-          decoded, np.asarray(expected.convert('RGB')) / 255.0, atol=1.01 / 255
+          images.decode(tf.constant(encoded)),
+          odd_pictures.by_pillow(encoded),
+          atol=1e-6,
+          rtol=0,
         )
 
-  def test_transparent_colour_of_a_palette_becomes_white(self):
-    image = PIL.Image.new('P', (4, 4))
-    image.putpalette([255, 0, 0, 0, 0, 255])
-    image.paste(1, (0, 0, 2, 4))
-    encoded = _encode(image, 'PNG', transparency=1)
-    decoded = images.to_uint8(images.decode(tf.constant(encoded)))
-    self.assertAllEqual(decoded[:, 0], [[255, 255, 255]] * 4)
-    self.assertAllEqual(decoded[:, 3], [[255, 0, 0]] * 4)
+  def test_a_transparent_gray_of_few_bits(self):
+    """Which Pillow takes for a value of 8 bits."""
+    for depth in (2, 4):
+      rows = np.array([[0b00011011, 0b01010001]], np.uint8)
+      encoded = odd_pictures.png(depth, 0, rows, [(b'tRNS', b'\0\1')])
+      bits = np.unpackbits(rows).reshape(-1, depth)
+      values = bits @ 2 ** np.arange(depth)[::-1]
+      expected = np.where(values == 1, 1.0, values / (2**depth - 1))
+      self.assertAllClose(
+        images.decode(tf.constant(encoded))[0],
+        np.repeat(expected, 3).reshape(-1, 3),
+      )
 
-  def test_jpeg_is_close_to_pillow(self):
-    for mode in ('RGB', 'L', 'CMYK'):
-      with self.subTest(mode):
-        encoded = _encode(_noise(mode, len(mode)), 'JPEG', quality=95)
-        expected = PIL.Image.open(io.BytesIO(encoded)).convert('RGB')
-        decoded = images.decode(tf.constant(encoded))
-        self.assertAllClose(decoded, np.asarray(expected) / 255.0, atol=0.04)
+  def test_all_kinds_of_jpeg_are_close_to_pillow(self):
+    for name, encoded in odd_pictures.close().items():
+      with self.subTest(name):
+        folders.check_image(encoded, name)
+        self.assertAllClose(
+          images.decode(tf.constant(encoded)),
+          odd_pictures.by_pillow(encoded),
+          atol=2.01 / 255,
+          rtol=0,
+        )
+
+  def test_other_kinds_are_refused(self):
+    for name, encoded in odd_pictures.refused().items():
+      with self.subTest(name):
+        with self.assertRaisesRegex(
+          tf.errors.InvalidArgumentError, f'{name} image|not a JPEG or PNG'
+        ):
+          images.decode(tf.constant(encoded))
+        with self.assertRaisesRegex(
+          errors.DataError, f'x is a (?i:{name}) image'
+        ):
+          folders.check_image(encoded, 'x')
+
+  def test_what_is_cut_short_is_an_error(self):
+    for encoded in (
+      odd_pictures.encode(odd_pictures.noise('RGB')),
+      odd_pictures.encode(odd_pictures.noise('RGB'), 'JPEG'),
+    ):
+      for length in (*range(0, 60, 7), len(encoded) // 2):
+        with self.assertRaises(tf.errors.InvalidArgumentError):
+          images.decode(tf.constant(encoded[:length]))
 
   def test_a_camera_s_orientation_is_applied_like_pillow(self):
     decode = tf.function(
       images.decode, input_signature=[tf.TensorSpec([], tf.string)]
     )
-    image = _noise('RGB', 3)
-    for order in '<>':  # As phones of both kinds of processors write it.
-      for number in range(1, 9):
-        with self.subTest(f'{order}{number}'):
-          encoded = _oriented(image, number, order)
-          expected = PIL.ImageOps.exif_transpose(
-            PIL.Image.open(io.BytesIO(encoded))
-          )
-          self.assertEqual(
-            expected.size, (9, 7) if number > 4 else (7, 9), 'was not read'
-          )
-          self.assertAllClose(
-            decode(tf.constant(encoded)),
-            np.asarray(expected) / 255.0,
-            atol=2.01 / 255,
-          )
-
-  def test_nonsense_for_an_orientation_is_upright(self):
-    encoded = _oriented(_noise('RGB', 3), 6, '<')
-    start = encoded.index(b'Exif')
-    header = start + 6
-    cases = {
-      'orientation 0': _oriented(_noise('RGB', 3), 0, '<'),
-      'orientation 9': _oriented(_noise('RGB', 3), 9, '>'),
-      'another tag': encoded.replace(b'\x12\x01', b'\x13\x01'),
-      'no order of bytes': encoded.replace(b'II*\0', b'XX*\0'),
-      'far directory': (
-        encoded[: header + 4] + b'\xff' * 4 + encoded[header + 8 :]
-      ),
-      'elsewhere': encoded.replace(b'Exif\0\0', b'Exit\0\0')[:-2]
-      + encoded[start : start + 40]
-      + b'\xff\xd9',
-    }
-    for name, case in cases.items():
+    for name, (encoded, turned) in _oriented().items():
       with self.subTest(name):
-        self.assertEqual(orientation.read(tf.constant(case)), 1)
-    for length in range(start + 30):
-      self.assertIn(int(orientation.read(encoded[:length])), (1, 6))
-    self.assertEqual(orientation.read(encoded), 6)
+        folders.check_image(encoded, name)
+        image = PIL.Image.open(io.BytesIO(encoded))
+        expected = PIL.ImageOps.exif_transpose(image)
+        self.assertEqual(not np.array_equal(expected, image), turned)
+        self.assertAllClose(
+          decode(tf.constant(encoded)),
+          np.asarray(expected) / 255.0,
+          atol=2.01 / 255,
+        )
 
-  def test_first_frame_of_an_animation(self):
-    first, second = _noise('L', 1), PIL.Image.new('L', (7, 9))
-    encoded = _encode(first, 'GIF', save_all=True, append_images=[second])
-    self.assertAllEqual(
-      images.to_uint8(images.decode(tf.constant(encoded))),
-      np.asarray(first.convert('RGB')),
-    )
+  def test_a_cut_header_is_no_error(self):
+    encoded, _ = _oriented()['6 in <']
+    for length in range(60):
+      found = orientation.read(tf.constant(encoded[:length]))
+      self.assertIn(int(found), (1, 6))
+    self.assertEqual(orientation.read(tf.constant(encoded)), 6)
 
   def test_center_crop_keeps_the_middle(self):
     image = np.zeros([4, 10, 3], np.float32)
@@ -142,6 +166,50 @@ class DecodeTest(tf.test.TestCase):
     image = np.repeat(board[..., None], 3, -1).astype(np.float32)
     small = images.resize_and_center_crop(tf.constant(image), 8)
     self.assertAllClose(small, np.full([8, 8, 3], 0.5), atol=0.05)
+
+
+class CheckTest(tf.test.TestCase):
+  def assert_refused(self, encoded: bytes, message: str, path='x.jpg'):
+    with self.assertRaisesRegex(errors.DataError, message) as raised:
+      folders.check_image(encoded, path)
+    self.assertNotIn('\n', str(raised.exception))
+
+  def test_where_a_jpeg_ends(self):
+    """It is sound if TensorFlow decodes it."""
+    photo = odd_pictures.encode(odd_pictures.noise('RGB'), 'JPEG', quality=95)
+    wide = odd_pictures.encode(
+      odd_pictures.noise('RGB').resize((160, 90)), 'JPEG', progressive=True
+    )
+    thumbnail = photo[:2] + _segment(_EXIF, b'Exif\0\0' + wide) + photo[2:]
+    film = b'\0\0\0\x18ftypmp42' + bytes(range(256)) * 12_000
+    cases = {
+      'a motion photo': (photo + film, True),
+      'a film without end markers': (thumbnail + bytes(3_000_000), True),
+      'several scans': (wide, True),
+      'a thumbnail': (thumbnail, True),
+      'cut after a thumbnail': (thumbnail[:-300], False),
+      'cut in a later scan': (wide[:-40], False),
+      'cut in the thumbnail': (thumbnail[:300], False),
+      'cut before its end': (photo[:-2], False),
+    }
+    for name, (encoded, sound) in cases.items():
+      with self.subTest(name):
+        if sound:
+          folders.check_image(encoded, name)
+          images.decode(tf.constant(encoded))
+          continue
+        self.assert_refused(encoded, 'x.jpg is .*broken')
+        with self.assertRaises(tf.errors.InvalidArgumentError):
+          images.decode(tf.constant(encoded))
+
+  def test_too_many_pixels(self):
+    row = bytearray(odd_pictures.encode(PIL.Image.new('1', (8, 8))))
+    row[16:24] = struct.pack('>II', 16320, 12240)
+    row[29:33] = struct.pack('>I', zlib.crc32(row[12:29]))
+    self.assert_refused(bytes(row), 'x.jpg has more than 178 million pixels')
+
+  def test_a_name_that_is_not_utf_8(self):
+    self.assert_refused(b'', r'caf\\xe9.jpg is not an image', 'caf\udce9.jpg')
 
 
 class BytesTest(tf.test.TestCase):

@@ -2,6 +2,9 @@
 
 import io
 import pathlib
+import sys
+import types
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import numpy as np
@@ -121,8 +124,9 @@ class PrepareTest(absltest.TestCase):
     self.write('cats/film.mov', b'\0\0\0\x14ftypqt  ')
     for name in ('.DS_Store', 'cats/._a.jpg', 'cats/Thumbs.db'):
       self.write(name, b'clutter')
-    report = self.prepare()
-    self.assertEqual(report.num_written, 6)
+    with mock.patch.dict(sys.modules, pillow_heif=None):
+      report = self.prepare()
+    self.assertEqual((report.num_written, report.num_there), (6, 0))
     self.assertEqual(
       [line.partition(' is ')[::2] for line in report.left_out],
       [
@@ -130,7 +134,8 @@ class PrepareTest(absltest.TestCase):
         ('cats/half.jpg', 'a broken image (OSError)'),
         (
           'cats/iphone.HEIC',
-          'HEIC, which Pillow does not read: export it as JPEG',
+          'HEIC, for which Pillow needs the package pillow-heif: install it, '
+          'or export the picture as JPEG',
         ),
       ],
     )
@@ -156,6 +161,75 @@ class PrepareTest(absltest.TestCase):
     self.assertEqual(names, ('Bäume', 'cats'))
     self.assertEqual((self.source / 'Bäume/IMG 1.JPG').read_bytes(), jpeg)
 
+  def read_all(self) -> dict[str, bytes]:
+    return {
+      str(path.relative_to(self.out)): path.read_bytes()
+      for path in self.out.rglob('*')
+      if path.is_file()
+    }
+
+  def test_a_folder_is_added_to(self):
+    for name in ('cats/a.jpg', 'cats/b.tiff', 'cats/c.png'):
+      kind = 'TIFF' if name.endswith('.tiff') else 'JPEG'  # c is no PNG.
+      self.write(name, _encode(_ramp(20, 16), kind))
+    self.write('cats/d.txt', b'?')
+    self.assertEqual(self.prepare().num_written, 3)
+    before = self.read_all()
+    self.assertEqual(
+      set(before), {'cats/a.jpg', 'cats/b.tiff.png', 'cats/c.png.jpg'}
+    )
+    self.write('cats/a.jpg', _encode(_ramp(40, 32), 'JPEG'))  # Is left.
+    self.write('Bäume/x.jpg', _encode(_ramp(20, 16), 'JPEG'))
+    self.write('cats/e.webp', _encode(_ramp(20, 16), 'WEBP'))
+    report = self.prepare()
+    self.assertEqual((report.num_written, report.num_there), (2, 3))
+    self.assertEqual(report.left_out, ('cats/d.txt is not an image',))
+    after = self.read_all()
+    self.assertEqual({name: after[name] for name in before}, before)
+    self.assertEqual(
+      set(after) - set(before), {'Bäume/x.jpg', 'cats/e.webp.jpg'}
+    )
+    report = self.prepare()
+    self.assertEqual((report.num_written, report.num_there), (0, 5))
+    self.assertEqual(self.read_all(), after)
+    self.assertEmpty([p for p in self.out.parent.iterdir() if p != self.out])
+
+  def test_heic_by_an_optional_package(self):
+    """A stand-in for the package lets Pillow read what begins as HEIC does."""
+
+    def register():
+      def opened(file, name):
+        del file, name
+        image = _ramp(20, 16)
+        image.format = 'HEIF'
+        return image
+
+      PIL.Image.register_open('HEIF', opened, lambda head: b'ftypheic' in head)
+
+    self.write('cats/iphone.HEIC', b'\0\0\0\x18ftypheic')
+    package = types.SimpleNamespace(register_heif_opener=register)
+    with mock.patch.dict(sys.modules, pillow_heif=package):
+      self.addCleanup(PIL.Image.OPEN.pop, 'HEIF')
+      self.addCleanup(PIL.Image.ID.remove, 'HEIF')
+      self.assertEqual(self.prepare().num_written, 1)
+    with PIL.Image.open(self.out / 'cats/iphone.HEIC.jpg') as image:
+      self.assertEqual((image.format, image.size), ('JPEG', (10, 8)))
+
+  def test_more_pixels_than_pillow_takes(self):
+    self.write('cats/huge.jpg', _encode(_ramp(200, 160), 'JPEG'))
+    with mock.patch.object(PIL.Image, 'MAX_IMAGE_PIXELS', 100):
+      with self.assertRaisesRegex(errors.DataError, 'pixels, too many'):
+        folders.check_files([str(self.source / 'cats/huge.jpg')])
+      self.assertEqual(self.prepare().num_written, 1)
+      self.assertEqual(PIL.Image.MAX_IMAGE_PIXELS, 100)
+
+  def test_a_name_that_is_not_utf_8(self):
+    self.write('cats/\udce9.jpg', _encode(_ramp(20, 16), 'JPEG'))
+    self.write('cats/\udcff.txt', b'?')
+    report = self.prepare()
+    self.assertEqual(report.left_out, (r'cats/\xff.txt is not an image',))
+    self.assertTrue((self.out / 'cats/\udce9.jpg').exists())
+
   def assert_refused(self, message: str):
     before = set(self.source.parent.rglob('*'))
     with self.assertRaisesRegex(errors.DataError, message):
@@ -168,8 +242,9 @@ class PrepareTest(absltest.TestCase):
     self.write('cats/a.txt', b'?')
     self.assert_refused('No file in .* such as cats/a.txt is not an image')
     self.write('cats/a.png', _encode(_ramp(9, 9), 'PNG'))
-    self.out.mkdir(parents=True)
-    self.assert_refused('exists already')
+    self.out.parent.mkdir(exist_ok=True)
+    self.out.write_text('')
+    self.assert_refused('is a file')
     self.out = self.source / 'photos'
     self.assert_refused('is inside')
     self.source = self.source / 'nowhere'

@@ -4,17 +4,14 @@ Whether a command does what a page says is for those who run it; README's two
 commands and the walk through own_data.md are run, the others are not.
 """
 
-import importlib
-import os
 import pathlib
 import re
-import sys
 
-from absl import flags
 from absl.testing import absltest
 
-_ROOT = pathlib.Path(os.path.realpath(__file__)).parents[2]
-_PROGRAMS = ('experiments', 'export', 'tools', 'tests')
+from tests import programs
+
+_ROOT = programs.ROOT
 
 _FENCED = re.compile(r'^( *)```.*?^\1```', re.DOTALL | re.MULTILINE)
 _FLAG = re.compile(r'--([a-z][a-z0-9_]*)')
@@ -38,29 +35,12 @@ def _pages() -> list[pathlib.Path]:
   return [_ROOT / 'README.md', *sorted((_ROOT / 'docs').rglob('*.md'))]
 
 
-def _flags_of_programs() -> set[str]:
-  """The names of all flags that any program defines."""
-  known = set()
-  for folder in ('experiments', 'export'):
-    for path in sorted((_ROOT / folder).rglob('*.py')):
-      if "__name__ == '__main__'" not in path.read_text():
-        continue
-      before = set(flags.FLAGS)
-      name = '.'.join(path.relative_to(_ROOT).with_suffix('').parts)
-      sys.modules.pop(name, None)
-      module = importlib.import_module(name)
-      getattr(module, 'define_flags', lambda: None)()  # Those of a library.
-      added = set(flags.FLAGS) - before
-      for flag in added:  # The next program may have one of the same name.
-        delattr(flags.FLAGS, flag)
-      known |= added
-  return known
-
-
 class DocsTest(absltest.TestCase):
   def test_every_flag_that_is_named_exists(self):
-    sys.path.insert(0, str(_ROOT))
-    known = _flags_of_programs() | _FOREIGN
+    known = set(_FOREIGN)
+    for name in programs.names():
+      with programs.defined(name) as (_, found):
+        known |= found
     for path in _pages():
       text = _FENCED.sub('', path.read_text())
       text = re.sub(r'(?m)^ {4}.*$', '', text)  # Indented code.

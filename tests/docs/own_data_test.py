@@ -60,6 +60,7 @@ class OwnDataTest(absltest.TestCase):
         'train_vit_vqgan',
         'evaluate',
         'train_vit_vqgan',
+        'train_vit_vqgan',
         'train_vim',
         'sample',
         'sample',
@@ -70,6 +71,10 @@ class OwnDataTest(absltest.TestCase):
         'probe',
       ],
     )
+    record = workdir_lib.read(home / 'runs' / 'tokenizer')
+    self.assertEqual(record['changes'][-1]['setting'], 'run.num_steps')
+    rows = workdir_lib.read_metrics(home / 'runs' / 'tokenizer')
+    self.assertGreater(rows[-1]['step'], record['changes'][-1]['old'])
     record = workdir_lib.read(home / 'runs' / 'vim')
     self.assertEqual(record['class_names'], ['cats', 'dogs'])
     self.assertLen(list((home / 'photos').rglob('*.*')), 84)

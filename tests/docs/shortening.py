@@ -38,6 +38,9 @@ _REPLACED = {
   'strategy': 'one_device',
 }
 
+_LONGER = {'steps': 7, 'decay_end': 7}
+"""Of a run that goes on after those five."""
+
 _TRAINING = {'preset': 'tiny', 'steps': 5, 'batch_size': 4, 'eval_examples': 4}
 _WEIGHTS = {'perceptual_weight': 0.1, 'adversarial_weight': 0.1}
 _ADDED = {
@@ -100,6 +103,8 @@ def shorten(
     if _flag(word) not in _LEFT_OUT
   ]
   given = {_flag(word) for word in words}
+  if command.name.startswith('train_') and given <= {'workdir', *_LONGER}:
+    return *words[:1], *(f'--{flag}={n}' for flag, n in _LONGER.items())
   if 'finetune_decoder_of' in given:
     given.add('preset')  # Its default is the other run's settings.
   if 'from_json' in given:

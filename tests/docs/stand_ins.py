@@ -15,8 +15,8 @@ from tests.experiments import tiny_runs
 from tests.interop import enhancing_reference
 from vim_tf.training import workdir as workdir_lib
 
-CLASSES = ('Flags', 'cats', 'dogs', 'trees')
-"""Subfolders of the pictures; the first two are named by commands."""
+CLASSES = ('Flags', 'cats', 'dogs', 'Symbols')
+"""Subfolders of the pictures; all but the dogs are named by commands."""
 _IMAGES = {'train': 10, 'validation': 3}  # Of each class.
 
 _FOLDERS = ('data/photos', 'PHOTOS', 'Pictures/holidays')

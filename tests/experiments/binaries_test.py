@@ -6,22 +6,30 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import running
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config, replace
+from vim_tf.data import folders
 from vim_tf.jobs import restore
+from vim_tf.training import schedules
 from vim_tf.training import workdir as workdir_lib
 
 _CLASSES = ('circles', 'stripes')
 _STEPS = 4
 _SMALL = ('--batch_size=4', '--log_every=1', '--checkpoint_every=2')
 _SAMPLES = 3
+_KINDS = {
+  'tokenizer': ('vit_vqgan', Stage1Config),
+  'vim': ('vim', Stage2Config),
+}
 
 
 def _make_images(folder: pathlib.Path):
@@ -76,11 +84,12 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       *_SMALL,
     )
     cls.sample_flags = (f'--workdir={cls.vim}', f'--count={_SAMPLES}')
-    for result in (
+    cls.results = (
       cls._stage1(f'--workdir={cls.tokenizer}'),
       cls._stage2(f'--workdir={cls.vim}'),
       cls._sample(f'--out={cls.out}', '--top_p=0.9', '--guidance_scale=2'),
-    ):
+    )
+    for result in cls.results:
       assert result.status == 0, result.error
 
   @classmethod
@@ -147,6 +156,37 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     for row in rows:
       self.assertTrue(np.all(np.isfinite(list(row.values()))), row)
 
+  def test_what_is_to_come_is_told_first(self):
+    held_out = len(folders.list_images(str(self.images), 'validation')[0])
+    for result, parameters in zip(
+      self.results,
+      (
+        f'model {restore.tokenizer(self.tokenizer).model.count_params():,}.',
+        f'model {restore.vim(self.vim).model.count_params():,}.',
+      ),
+    ):
+      before, _, _ = result.error.partition('from step 0')
+      for text in (
+        '1 replica(s), here on CPU:0, batch 4 in all',
+        f'trains on {28 - held_out} images of folder:{self.images} (train), in '
+        '2 classes (circles ',
+        f'holds out {held_out} images of',
+        parameters,
+        '4 steps of 4 are ',
+      ):
+        self.assertIn(text, before)
+
+  def test_pictures_show_images_alone(self):
+    """Fewer are held out than a picture has places for."""
+    held_out = len(folders.list_images(str(self.images), 'validation')[0])
+    with Image.open(next((self.tokenizer / 'samples').iterdir())) as image:
+      pixels = np.asarray(image)
+    self.assertEqual(pixels.shape, (2 * 20, 8 * 18 + 2, 3))
+    for column in range(8):
+      tile = pixels[2:18, 2 + 18 * column : 18 + 18 * column]
+      self.assertEqual(tile.min() == 255, column >= held_out, column)
+      self.assertGreater(tile.max(), 0)
+
   def test_config_is_the_preset_with_the_flags(self):
     record = workdir_lib.read(self.tokenizer)
     self.assertEqual(record['class_names'], list(_CLASSES))
@@ -209,17 +249,86 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     )
 
   def test_config_from_a_file_and_relative_paths(self):
+    """A config alone, or the record of a run that holds it."""
     file = self.create_tempfile(
       content=json.dumps(workdir_lib.read(self.tokenizer)['config'])
     )
     folder = self.create_tempdir().full_path
     shutil.copytree(self.tokenizer, pathlib.Path(folder) / 'run')
+    for path in (file.full_path, 'run/config.json'):
+      with self.assertLogs('absl', 'INFO') as logs:
+        result = self.binaries['train_vit_vqgan'].run(
+          f'--config={path}', '--workdir=run', folder=folder
+        )
+      self.assertEqual((result.status, result.error_lines), (0, []))
+      self.assertIn('steps are done', logs.output[-1])
+    self._assert_refused(
+      self.binaries['train_vim'].run(
+        f'--config={self.tokenizer}/config.json', f'--workdir={self._new}'
+      ),
+      "config.json holds a run of kind 'vit_vqgan', not 'vim'",
+    )
+
+  @parameterized.parameters('tokenizer', 'vim')
+  def test_a_finished_run_is_trained_longer(self, name):
+    """By --workdir and what is to be other."""
+    longer = self._new / 'longer'
+    shutil.copytree(self.root / name, longer)
+    before = running.snapshot(longer)
+    old = workdir_lib.read_metrics(longer)
+    binary = self.binaries[
+      'train_vit_vqgan' if name == 'tokenizer' else 'train_vim'
+    ]
     with self.assertLogs('absl', 'INFO') as logs:
-      result = self.binaries['train_vit_vqgan'].run(
-        f'--config={file.full_path}', '--workdir=run', folder=folder
-      )
+      result = binary.run(f'--workdir={longer}/')
     self.assertEqual((result.status, result.error_lines), (0, []))
-    self.assertIn('steps are done', logs.output[-1])
+    self.assertIn(f'all {_STEPS} steps are done', logs.output[-1])
+    self.assertEqual(running.snapshot(longer), before)
+    end = _STEPS + 2
+    with testing.eagerly():
+      result = binary.run(
+        f'--workdir={longer}', f'--steps={end}', f'--decay_end={end + 10}'
+      )
+    self.assertEqual(result.status, 0, result.error)
+    rows = workdir_lib.read_metrics(longer)
+    self.assertEqual(rows[: len(old)], old)
+    new = [row for row in rows[len(old) :] if 'loss' in row]
+    self.assertEqual([row['step'] for row in new], [end - 1, end])
+    config = workdir_lib.read_config(longer, *_KINDS[name])
+    rate = float(schedules.Schedule(config.optimizer)(end - 1))
+    self.assertAllClose(new[-1]['learning_rate'], rate)
+    record = workdir_lib.read(longer)
+    self.assertEqual(record['config']['run']['num_steps'], end)
+    self.assertContainsSubset(
+      {(_STEPS, 'run.num_steps', _STEPS, end)},
+      {tuple(change.values()) for change in record['changes']},
+    )
+
+  def test_moved_pictures_and_more_of_them(self):
+    run = self._new / 'run'
+    shutil.copytree(self.tokenizer, run)
+    moved = pathlib.Path(self.create_tempdir()) / 'moved'
+    shutil.copytree(self.images, moved)
+    train = self.binaries['train_vit_vqgan'].run
+    flags = (f'--workdir={run}', f'--data=folder:{moved}/')
+    self.assertEqual(train(*flags).status, 0)
+    images = workdir_lib.read(run)['data_images']
+    self.assertEqual(sum(images.values()), 28)
+    shutil.copy(moved / 'circles' / '3.png', moved / 'circles' / 'new.png')
+    before = running.snapshot(run)
+    result = train(*flags)
+    self.assertEqual(result.status, 1)
+    self.assertLen(result.error_lines, 1)
+    now = {**images, 'train': images['train'] + 1}
+    for text in (
+      f'began with {images["train"]} images',
+      f'now there are {now["train"]} images',
+      '--accept_new_data',
+    ):
+      self.assertIn(text, result.error_lines[0])
+    self.assertEqual(running.snapshot(run), before)
+    self.assertEqual(train(*flags, '--accept_new_data').status, 0)
+    self.assertEqual(workdir_lib.read(run)['data_images'], now)
 
   # --------------------------------------------------------- what is refused
 
@@ -228,14 +337,14 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     self._assert_refused(
       self._stage1(f'--workdir={self.tokenizer}', '--seed=5'),
       str(self.tokenizer),
-      'config.run.seed=0, not 5',
+      'run.seed=0, not 5',
     )
     self._assert_refused(
       self._stage2(f'--workdir={self.vim}', '--label_drop=0.2'),
-      'config.label_drop=0.1, not 0.2',
+      'label_drop=0.1, not 0.2',
     )
     self._assert_refused(
-      self._stage2(f'--workdir={self.tokenizer}'), "kind='vit_vqgan'"
+      self._stage2(f'--workdir={self.tokenizer}'), "of kind 'vit_vqgan'"
     )
     self.assertEqual(running.snapshot(self.root), before)
 
@@ -279,9 +388,11 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
       (['--set=model.depth=3'], ("no setting 'depth'", 'patch_size')),
       (['--set=model.patch_size'], ('no value',)),
       (['--patch_size=5'], ('16', '5')),
+      (['--batch_size=64'], ('batch_size is 64', 'to train on')),
+      (['--set=run.seed=1', '--seed=2'], ('--seed=2', '--set=run.seed=1')),
       (['--steps=many'], ('num_steps', 'many')),
       (['--logit_laplace_weight=1'], ('logit_laplace',)),
-      (['--config=/none.json'], ('/none.json',)),
+      (['--config=/none.json'], ('--preset=tiny', '/none.json')),
       (['--strategy=mirrored', '--batch_size=0'], ('batch_size',)),
       (['stray'], ("'stray' is not a flag",)),
     ):
@@ -289,6 +400,8 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     for arguments, texts in (
       (['--num_classes=3'], ('num_classes is 3', 'has 2 classes')),
       (['--codebook_size=64'], ('codebook_size is 64', '24')),
+      (['--batch_size=64'], ('batch_size is 64', 'to train on')),
+      (['--tokenizer='], ('No tokenizer was given', '--tokenizer')),
       ([f'--tokenizer={self.root}/none'], ('not a working directory',)),
       ([f'--tokenizer={self.vim}'], ("'vim', not 'vit_vqgan'",)),
       (['stray'], ("'stray' is not a flag",)),
@@ -316,6 +429,30 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     ):
       self._assert_refused(result, 'Cannot', file)
     self.assertEqual(pathlib.Path(file).read_text(), 'a file')
+
+  def test_what_is_no_local_disk(self):
+    there = os.listdir()
+    for result, name in (
+      (self._stage1('--workdir=gs://bucket/run'), '--workdir'),
+      (self._stage2(f'--workdir={self._new}', '--codes=s3://b'), '--codes'),
+      (self._stage2(f'--workdir={self._new}', '--tokenizer=gs://b'), '--tok'),
+      (self._sample('--out=gs://bucket/out'), '--out'),
+      (
+        self._stage1(f'--workdir={self._new}', '--data=folder:gs://b'),
+        'data.name',
+      ),
+    ):
+      self._assert_refused(result, name, 'gcloud storage rsync')
+    self.assertEqual(os.listdir(), there)
+
+  def test_home(self):
+    """`~` is the user's home folder, not one of that name."""
+    home = str(self.root)
+    with mock.patch.dict(os.environ, {'HOME': home}):
+      with self.assertLogs('absl', 'INFO') as logs:
+        result = self._stage2('--workdir=~/vim', '--tokenizer=~/tokenizer')
+    self.assertEqual(result.status, 0, result.error)
+    self.assertIn('steps are done', logs.output[-1])
 
   # ----------------------------------------------------------------- samples
 

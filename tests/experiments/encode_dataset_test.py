@@ -138,6 +138,28 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(self._encode(f'--out={self._new}').status, 0)
     self.assertEqual(running.snapshot(self._new), running.snapshot(self.codes))
 
+  def test_others_stand_in_for_bad_images(self):
+    shutil.copytree(self.images, self._new.parent / 'bad')
+    bad = next((self._new.parent / 'bad' / 'train').glob('*/00.png'))
+    bad.write_text('no picture')
+    data = f'--data=folder:{self._new.parent / "bad"}'
+    self._assert_refused(self._encode(f'--out={self._new}', data), bad.name)
+    result = self._encode(
+      f'--out={self._new}', data, '--on_bad_example=skip', '--batch_size=1'
+    )
+    self.assertEqual(result.status, 0, result.error)
+    ours, theirs = (codes_lib.Cache(x).train for x in (self._new, self.codes))
+    kept = ours.indices == theirs.indices
+    self.assertEqual(np.sum(~kept), 1)
+    self.assertAllEqual(ours.labels[kept], theirs.labels[kept])
+    places = np.flatnonzero(kept)
+    for crop in np.arange(_CROPS):
+      found, before = (
+        split.read(tf.constant(places), tf.fill(places.shape, crop))
+        for split in (ours, theirs)
+      )
+      self.assertAllEqual(found, before)
+
   # ---------------------------------------------------------------- training
 
   def test_weights_are_those_of_training_online(self):
@@ -272,7 +294,7 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
     result = self._train(f'--workdir={moved}', f'--codes={self._new / "codes"}')
     self.assertEqual(result.status, 1)
     self.assertLen(result.error_lines, 1, result.error)
-    self.assertIn('belongs to a run with', result.error_lines[0])
+    self.assertIn('belongs to another run', result.error_lines[0])
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -14,6 +15,7 @@ from tests.experiments import running, tiny_runs
 from vim_tf.data import images as images_lib
 from vim_tf.jobs import restore
 from vim_tf.training import workdir as workdir_lib
+from vim_tf.vit_vqgan import model as model_lib
 
 _COUNT = 3
 _GRID = 4
@@ -148,6 +150,13 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
 
   # ------------------------------------------------------------- once again
 
+  def test_an_empty_folder_is_taken(self):
+    new = self._new()
+    new.mkdir()
+    with testing.eagerly():
+      result = self._sample(f'--out={new}', '--count=1', '--classes=0')
+    self.assertEqual(result.status, 0, result.error)
+
   def test_json_makes_the_same_files(self):
     new = self._new()
     with self.assertNoLogs('absl', 'WARNING'):
@@ -158,6 +167,27 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     expected = running.snapshot(self.out)
     del expected['original.png']
     self.assertEqual(running.snapshot(new), expected)
+
+  def test_each_batch_is_decoded_once(self):
+    decode, sizes = model_lib.ViTVQGAN.decode, []
+
+    def counted(model, codes):
+      sizes.append(len(codes))
+      return decode(model, codes)
+
+    flags = ['--batch_size=4', '--count=3']
+    select = [
+      '--acceptance=0.5',
+      f'--classifier=file:{self.root}/brightness',
+    ]
+    for arguments, batches in ((flags, 2), ([*flags, *select], 3)):
+      sizes.clear()
+      with (
+        testing.eagerly(),
+        mock.patch.object(model_lib.ViTVQGAN, 'decode', counted),
+      ):
+        self._draw(*arguments)
+      self.assertEqual(sizes, [4] * batches)
 
   def test_json_with_other_codes_is_told(self):
     record = {**self.record, 'samples': [dict(self.record['samples'][0])]}
@@ -225,6 +255,7 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
       ['--from_json={out}/samples.json', '--count=2'],
       ['--count is said by --from_json'],
     ),
+    ('out_cannot_be', ['--out=/proc/new'], ['Cannot write to --out=/proc']),
     ('no_json', ['--from_json=/none.json'], ['/none.json']),
     ('text_as_json', ['--from_json={text}'], ['no samples.json']),
     ('other_json', ['--from_json={vim}/config.json'], ['no samples.json']),

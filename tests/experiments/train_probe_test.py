@@ -83,6 +83,21 @@ class TrainProbeTest(parameterized.TestCase, tf.test.TestCase):
       self.record['protocol']['vim_fingerprint'],
     )
 
+  def test_goes_on_by_its_working_directory_alone(self):
+    """Of a probe that is moved and done: to the same figures."""
+    shutil.copytree(self.out, self.new)
+    (self.new / 'figures.json').unlink()
+    result = self.binaries['train_probe'].run(f'--workdir={self.new}')
+    self.assertEqual(result.status, 0, result.error)
+    self.assertEqual(
+      json.loads((self.new / 'figures.json').read_text())['figures'],
+      self.record['figures'],
+    )
+    self._assert_refused(
+      self._probe(f'--workdir={self.new}', '--steps=40'),
+      'run.num_steps=30, not 40',
+    )
+
   def test_changes_nothing_in_what_is_probed(self):
     self.assertEqual(
       [running.snapshot(p) for p in (self.tokenizer, self.vim)], self.trained
@@ -126,6 +141,10 @@ class TrainProbeTest(parameterized.TestCase, tf.test.TestCase):
         f'--workdir={self.new}', f'--vim={self.tokenizer}'
       ),
       "holds a run of kind 'vit_vqgan', not 'vim'",
+    )
+    self._assert_refused(
+      self.binaries['train_probe'].run(f'--workdir={self.new}'),
+      'No VIM was given: set --vim',
     )
 
 

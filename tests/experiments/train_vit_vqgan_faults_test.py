@@ -76,7 +76,8 @@ class FaultsTest(tf.test.TestCase):
       result = self._train('skips', *steps, '--on_bad_example=skip')
     self.assertEqual(result.status, 0, result.error)
     self.assertIn(
-      f'1 replica(s), batch {_BATCH} in all, {_BATCH} each', result.error
+      f'1 replica(s), here on CPU:0, batch {_BATCH} in all, {_BATCH} each',
+      result.error,
     )
     images = len(list((self.images / 'train').glob('*/*.png')))
     self.assertEqual(

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export import saved_model, signatures
+from export import settings as settings_lib
 from vim_tf.config import ConfigError
 
 
@@ -31,8 +32,12 @@ def _export(amount: float = 1.0) -> saved_model.Export:
   return saved_model.Export(_Sum(amount), ['one', 'two'], {'a': 1}, requests)
 
 
-def _number(version: int) -> saved_model.Settings:
-  return saved_model.Settings(version=version)
+def _write(*args) -> pathlib.Path:
+  return pathlib.Path(saved_model.write(*args))
+
+
+def _number(version: int) -> settings_lib.Settings:
+  return settings_lib.Settings(version=version)
 
 
 class SavedModelTest(tf.test.TestCase):
@@ -50,29 +55,25 @@ class SavedModelTest(tf.test.TestCase):
 
   def test_versions_count_up(self):
     for number in (1, 2):
-      folder = saved_model.write(_export(float(number)), self.base)
+      folder = _write(_export(float(number)), self.base)
       self.assertEqual(folder, self.base / str(number))
-    self.assertEqual(
-      saved_model.write(_export(), self.base, _number(12)).name, '12'
-    )
-    self.assertEqual(
-      saved_model.write(_export(), self.base, _number(5)).name, '5'
-    )
+    self.assertEqual(_write(_export(), self.base, _number(12)).name, '12')
+    self.assertEqual(_write(_export(), self.base, _number(5)).name, '5')
     self.assertEqual(saved_model.versions(self.base), [1, 2, 5, 12])
     self.assertEqual(self._entries(), ['1', '12', '2', '5'])
     self.assertAllClose([self._sum(i)[0] for i in (1, 2)], [4.0, 5.0])
 
   def test_a_version_is_never_written_over(self):
-    saved_model.write(_export(1.0), self.base, _number(3))
+    _write(_export(1.0), self.base, _number(3))
     with self.assertRaisesRegex(
       saved_model.ExportError, '3 exists already.*none for 4'
     ):
-      saved_model.write(_export(2.0), self.base, _number(3))
+      _write(_export(2.0), self.base, _number(3))
     self.assertAllClose(self._sum(3), [4.0])
     self.assertEqual(self._entries(), ['3'])
 
   def test_of_two_exports_at_once_the_first_stays(self):
-    other = saved_model.write(_export(7.0), self.base.parent / 'other')
+    other = _write(_export(7.0), self.base.parent / 'other')
     real_rename = os.rename
 
     def be_late(source, target):
@@ -81,7 +82,7 @@ class SavedModelTest(tf.test.TestCase):
 
     with mock.patch.object(os, 'rename', be_late):
       with self.assertRaisesRegex(saved_model.ExportError, 'Cannot write'):
-        saved_model.write(_export(2.0), self.base)
+        _write(_export(2.0), self.base)
     self.assertAllClose(self._sum(1), [10.0])
     self.assertEqual(os.listdir(self.base), ['1'])
 
@@ -89,7 +90,7 @@ class SavedModelTest(tf.test.TestCase):
     self.base.parent.mkdir()
     self.base.write_text('a file')
     with self.assertRaisesRegex(saved_model.ExportError, 'Cannot write'):
-      saved_model.write(_export(), self.base)
+      _write(_export(), self.base)
     self.assertEqual(os.listdir(self.base.parent), ['base'])
 
   def test_settings_out_of_range_are_refused(self):
@@ -101,7 +102,7 @@ class SavedModelTest(tf.test.TestCase):
       ('max_batch_size', 0),
     ):
       with self.assertRaisesRegex(ConfigError, f'{name} is .*{value}'):
-        saved_model.Settings(**{name: value})
+        settings_lib.Settings(**{name: value})
 
   def test_what_a_server_cannot_run_is_not_written(self):
     class Python(signatures.SignatureModule):
@@ -116,11 +117,43 @@ class SavedModelTest(tf.test.TestCase):
 
     export = dataclasses.replace(_export(), module=Python())
     with self.assertRaisesRegex(saved_model.ExportError, 'ops PyFunc'):
-      saved_model.write(export, self.base)
+      _write(export, self.base)
     self.assertEmpty(os.listdir(self.base))
 
+  def test_on_another_file_system(self):
+    """As gs:// is; ram:// is the one that is everywhere."""
+    base = f'ram://{self.base}'
+    copied = []
+    real_copy = tf.io.gfile.copy
+
+    def copy(source, target):
+      copied.append(target)
+      real_copy(source, target)
+
+    with mock.patch.object(tf.io.gfile, 'copy', copy):
+      for number in (1, 2):
+        folder = saved_model.write(_export(float(number)), base)
+        self.assertEqual(folder, f'{base}/{number}')
+        self.assertEqual(copied[-1], f'{folder}/{saved_model.GRAPH_FILE}')
+    self.assertEqual(saved_model.versions(base), [1, 2])
+    with self.assertRaisesRegex(saved_model.ExportError, '2 exists already'):
+      saved_model.write(_export(), base, _number(2))
+    here = _write(_export(2.0), self.base, _number(2))
+    for file in here.rglob('*'):
+      there = f'{base}/2/{file.relative_to(here)}'
+      self.assertEqual(tf.io.gfile.isdir(there), file.is_dir(), there)
+    loaded = tf.saved_model.load(f'{base}/2')
+    found = loaded.signatures['again'](x=tf.constant([3.0]))
+    self.assertAllClose(found['sum'], [5.0])
+    with tf.io.gfile.GFile(f'{base}/{saved_model.MODEL_CONFIG}') as file:
+      self.assertEqual(
+        saved_model.read_model_config(file.read()), {'sum': base}
+      )
+    with self.assertRaisesRegex(saved_model.ExportError, 'none://base'):
+      saved_model.write(_export(), 'none://base')
+
   def test_ops_that_do_not_come_with_tensorflow_are_found(self):
-    folder = saved_model.write(_export(), self.base)
+    folder = _write(_export(), self.base)
     self.assertEmpty(saved_model.foreign_ops(folder))
     file = folder / saved_model.GRAPH_FILE
     proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -130,7 +163,7 @@ class SavedModelTest(tf.test.TestCase):
     self.assertEqual(saved_model.foreign_ops(folder), {'Addons>Rotate'})
 
   def test_only_weights_that_are_used_are_stored_and_once(self):
-    folder = saved_model.write(_export(), self.base)
+    folder = _write(_export(), self.base)
     shapes = tf.train.load_checkpoint(
       str(folder / 'variables' / 'variables')
     ).get_variable_to_shape_map()
@@ -138,7 +171,7 @@ class SavedModelTest(tf.test.TestCase):
     self.assertEqual(stored, ['weights/0/.ATTRIBUTES/VARIABLE_VALUE'])
 
   def test_files_beside_the_graph(self):
-    folder = saved_model.write(_export(), self.base)
+    folder = _write(_export(), self.base)
     self.assertEqual(
       (folder / saved_model.CLASS_NAMES_FILE).read_text(), 'one\ntwo\n'
     )
@@ -150,11 +183,11 @@ class SavedModelTest(tf.test.TestCase):
     batching = self.base / saved_model.BATCHING_CONFIG
     self.base.mkdir(parents=True)
     batching.write_text('mine')
-    settings = saved_model.Settings(name='other', max_batch_size=12)
-    saved_model.write(_export(), self.base, settings)
+    settings = settings_lib.Settings(name='other', max_batch_size=12)
+    _write(_export(), self.base, settings)
     self.assertEqual(batching.read_text(), 'mine')
     os.remove(batching)
-    saved_model.write(_export(), self.base, settings)
+    _write(_export(), self.base, settings)
     text = batching.read_text()
     sizes = [line for line in text.splitlines() if 'allowed' in line]
     # TensorFlow Serving wants the last size to be the largest batch.

@@ -99,7 +99,7 @@ def encoded(image: Image.Image, kind: str = 'PNG', **kwargs) -> bytes:
 
 def files(count: int) -> list[bytes]:
   """Files of different pictures, sizes and kinds."""
-  kinds = ('PNG', 'JPEG', 'BMP', 'GIF')
+  kinds = ('PNG', 'JPEG')
   return [
     encoded(picture(i, 20 + i, 24), kinds[i % len(kinds)]) for i in range(count)
   ]
@@ -109,7 +109,7 @@ def pipeline_images(contents: list[bytes], folder: pathlib.Path, size: int):
   """The images of files by the evaluation path of training, `[count, ...]`."""
   from vim_tf.data import pipeline, sources
 
-  extension = {b'\x89P': 'png', b'\xff\xd8': 'jpg', b'BM': 'bmp', b'GI': 'gif'}
+  extension = {b'\x89P': 'png', b'\xff\xd8': 'jpg'}
   for split in ('train', 'validation'):
     for i, content in enumerate(contents):
       kind = folder / split / f'class_{i:03d}'

@@ -1,4 +1,4 @@
-"""Tests of the presets' sizes: parameter counts and shapes, without weights.
+"""Tests of the presets: the paper's recipe, parameter counts and shapes.
 
 The models are built inside a `tf.Graph`, where variables are symbolic: no
 memory is taken, whatever the size. The counts are written out here from the
@@ -6,14 +6,17 @@ sizes of the paper's Table 2, not from the configs.
 """
 
 import functools
+import operator
 
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
 from vim_tf import presets
+from vim_tf.metrics import codebook
 from vim_tf.nn import layers
 from vim_tf.vim import model as vim_model
+from vim_tf.vim import sampling
 from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _CLASSES = 1000
@@ -45,6 +48,163 @@ _STAGE2_SIZES = {
   'vim_large_probe': (_VIM_LARGE, 32, 0),
 }
 _OURS = ('small', 'tiny')  # Not the paper's; run below.
+
+
+# What the paper says of its runs, by section or table. 'Ours' is where it is
+# silent and a value had to be chosen.
+_TABLE_2 = {  # blocks, heads, model dim, hidden dim, dropout
+  'Small': (8, 8, 512, 2048, 0.0),
+  'Base': (12, 12, 768, 3072, 0.0),
+  'Large': (32, 16, 1280, 5120, 0.0),
+  'VIM-Base': (24, 16, 1536, 6144, 0.1),
+  'VIM-Large': (36, 32, 2048, 8192, 0.1),
+  # Table 7: the VIM-Large of the linear probe has no dropout.
+  'VIM-Large, probe': (36, 32, 2048, 8192, 0.0),
+}
+_STAGE1_RECIPE = {
+  # 3.1
+  'model.image_size': 256,
+  'model.output_mlp': True,
+  'model.backbone': 'vit',
+  'model.positions': 'learned',  # Ours.
+  # 3.2
+  'model.codebook_size': 8192,
+  'model.code_dim': 32,
+  'model.l2_normalize': True,
+  'losses.codebook': 1.0,
+  'losses.commitment': 0.25,
+  'codebook.init_from_data': False,
+  'codebook.revival_interval': 0,
+  # 3.3: L = L_VQ + 0.1 L_adv + 0.1 L_perc + 0.1 L_logit-laplace + 1.0 L_2
+  'model.logit_laplace': True,
+  'losses.adversarial': 0.1,
+  'losses.perceptual': 0.1,
+  'losses.logit_laplace': 0.1,
+  'losses.l2': 1.0,
+  'losses.l1': 0.0,
+  'losses.logit_laplace_form': 'binned',  # Ours.
+  'adversarial.discriminator': 'stylegan2',
+  'adversarial.channel_multiplier': 1.0,
+  # Ours, as StyleGAN2: loss and R1; both networks from the first step.
+  'adversarial.loss': 'non_saturating',
+  'adversarial.r1_gamma': 10.0,
+  'adversarial.r1_interval': 16,
+  'adversarial.start_step': 0,
+  'adversarial.adaptive_weight': False,
+  'adversarial.augment': False,
+  'perceptual.start_step': 0,
+  # 5.1
+  'data.name': 'imagenet2012',
+  'data.image_size': 256,
+  'run.num_steps': 500_000,
+  'run.batch_size': 256,
+  'run.precision': 'float32',  # Ours.
+  **{
+    f'{network}.{name}': value
+    for network in ('optimizer', 'discriminator_optimizer')
+    for name, value in {
+      'name': 'adam',
+      'beta_1': 0.9,
+      'beta_2': 0.99,
+      'weight_decay': 1e-4,
+      'learning_rate': 1e-4,
+      'warmup_steps': 50_000,
+      'decay': 'cosine',
+      'decay_start': 50_000,
+      'decay_end': 500_000,
+      'final_learning_rate': 5e-5,
+      'clip_norm': 0.0,  # Ours, as are the next two.
+      'ema_decay': 0.0,
+      'accumulate': 1,
+    }.items()
+  },
+}
+_STAGE2_RECIPE = {
+  # 4.1
+  'model.codebook_size': 8192,
+  'model.positions': 'factorized',  # "Learnable 2-D"; which kind is ours.
+  'label_drop': 0.0,  # No guidance in the paper.
+  # 5.2
+  'data.name': 'imagenet2012',
+  'data.image_size': 256,
+  'codes': '',  # Images are augmented and encoded in every step.
+  'run.num_steps': 450_000,
+  'run.batch_size': 1024,
+  'run.precision': 'float32',
+  'optimizer.name': 'adafactor',
+  'optimizer.beta_1': 0.9,
+  'optimizer.beta_2': 0.96,
+  'optimizer.learning_rate': 4.5e-4,
+  'optimizer.warmup_steps': 5_000,
+  'optimizer.decay': 'exponential',
+  'optimizer.decay_start': 80_000,
+  'optimizer.decay_end': 450_000,
+  'optimizer.final_learning_rate': 1e-5,
+  'optimizer.weight_decay': 0.0,  # Ours, as are the next three.
+  'optimizer.clip_norm': 0.0,
+  'optimizer.ema_decay': 0.0,
+  'optimizer.accumulate': 1,
+}
+_STAGE1_PAPER = {  # encoder, decoder; patch, codes (Tables 1, 4 and 8)
+  'vit_vqgan_ss': ('Small', 'Small', 8, 1024),
+  'vit_vqgan_bb': ('Base', 'Base', 8, 1024),
+  'vit_vqgan_sl': ('Small', 'Large', 8, 1024),
+  'vit_vqgan_ss_16x16': ('Small', 'Small', 16, 256),
+  'vit_vqgan_bb_16x16': ('Base', 'Base', 16, 256),
+  'vit_vqgan_sl_16x16': ('Small', 'Large', 16, 256),
+}
+_STAGE2_PAPER = {  # size, codes (Table 8), classes (0: unconditional)
+  'vim_base': ('VIM-Base', 1024, 1000),
+  'vim_large': ('VIM-Large', 1024, 1000),
+  'vim_base_16x16': ('VIM-Base', 256, 1000),
+  'vim_large_16x16': ('VIM-Large', 256, 1000),
+  'vim_base_unconditional': ('VIM-Base', 1024, 0),
+  'vim_large_probe': ('VIM-Large, probe', 1024, 0),
+}
+_PROBED_BLOCKS = {'vim_base_unconditional': 10, 'vim_large_probe': 15}  # 5.3
+
+
+def _read(config, names) -> dict:
+  return {name: operator.attrgetter(name)(config) for name in names}
+
+
+class PaperTest(tf.test.TestCase):
+  """Each value of the paper's tables and sections, in every preset of it."""
+
+  def _assert_size(self, transformer, row):
+    columns = ('num_blocks', 'num_heads', 'width', 'mlp_width', 'dropout')
+    found = tuple(_read(transformer, columns).values())
+    self.assertEqual(found, _TABLE_2[row], row)
+
+  def test_recipe(self):
+    for name, (encoder, decoder, patch, codes) in _STAGE1_PAPER.items():
+      config = presets.stage1(name)
+      self.assertEqual(_read(config, _STAGE1_RECIPE), _STAGE1_RECIPE, name)
+      self._assert_size(config.model.encoder, encoder)
+      self._assert_size(config.model.decoder, decoder)
+      self.assertEqual(config.model.patch_size, patch, name)
+      self.assertEqual(config.model.num_codes, codes, name)
+    for name, (size, codes, classes) in _STAGE2_PAPER.items():
+      config = presets.stage2(name)
+      self.assertEqual(_read(config, _STAGE2_RECIPE), _STAGE2_RECIPE, name)
+      self._assert_size(config.model.transformer, size)
+      self.assertEqual(config.model.num_codes, codes, name)
+      self.assertEqual(config.model.num_classes, classes, name)
+    # 5.3: one layer on one block about the middle, of one pass over the image.
+    for name, block in _PROBED_BLOCKS.items():
+      vim = presets.stage2(name)
+      self.assertLess(block, vim.model.transformer.num_blocks)
+      probe = presets.probe('imagenet', vim)
+      self.assertEqual((probe.data, probe.passes), (vim.data, 0))
+    # 4.1: from all codes as they come. Table 4: what usage is counted over.
+    drawing = {
+      'temperature': 1.0,
+      'top_k': 0,
+      'top_p': 1.0,
+      'guidance_scale': 1.0,
+    }
+    self.assertEqual(_read(sampling.SamplingConfig(), drawing), drawing)
+    self.assertEqual(codebook.PAPER_WINDOW, 256)
 
 
 def _dense(inputs: int, outputs: int) -> int:
@@ -106,9 +266,11 @@ def _stage2(name: str) -> tuple[tf.Graph, vim_model.VIM]:
 
 
 class CoverageTest(tf.test.TestCase):
-  def test_every_preset_is_counted(self):
-    self.assertEqual({*_STAGE1_SIZES, *_OURS}, set(presets.STAGE1))
-    self.assertEqual({*_STAGE2_SIZES, *_OURS}, set(presets.STAGE2))
+  def test_every_preset_is_counted_and_pinned(self):
+    for table in (_STAGE1_SIZES, _STAGE1_PAPER):
+      self.assertEqual({*table, *_OURS}, set(presets.STAGE1))
+    for table in (_STAGE2_SIZES, _STAGE2_PAPER):
+      self.assertEqual({*table, *_OURS}, set(presets.STAGE2))
 
 
 class Stage1Test(tf.test.TestCase, parameterized.TestCase):

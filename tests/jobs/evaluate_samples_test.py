@@ -189,7 +189,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       ['class-0000.png', 'class-0001.png', 'figures.json'],
     )
     with Image.open(self.out / 'class-0001.png') as file:
-      self.assertEqual(file.size, (8 * 18 + 2, 18 + 2))
+      self.assertEqual(file.size, (8 * 18 + 2, 18 + 2 + 14))
 
   def test_batches_and_a_saved_reference_change_no_figure(self):
     again = self._again(f'--reference={self.reference}', '--batch_size=8')
@@ -305,7 +305,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       ['--reference={reference}', '--reference_split=train'],
       ['leave out'],
     ),
-    ('nowhere_to_save', ['--save_reference=/none/a.npz'], ['/none/a.npz']),
+    ('nowhere_to_save', ['--save_reference=/none/a.npz'], ['Cannot write']),
     ('no_network', ['--network=vgg'], ["no feature network 'vgg'"]),
     ('other_data', ['--data=folder:{root}/others'], ['not those of the model']),
     ('out_exists', ['--out={out}'], ['exists already']),
@@ -344,6 +344,8 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
         [self.network, f'--classifier=head:file:{self.root}/copy'],
         'choose another',
       ),
+      # Which is told before anything is read.
+      (['--out=/proc/new', '--workdir=/none'], 'Cannot write to --out=/proc'),
     ):
       new = self.root / 'new'
       result = self.study.run(

@@ -72,7 +72,10 @@ class MultiWorkerTest(parameterized.TestCase, tf.test.TestCase):
     train(config, str(expected), strategy_lib.make('one_device'))
     for worker in workers:
       self.assertEqual(worker.wait(_SECONDS), 0, worker.text())
-      self.assertIn('2 replica(s), batch 16 in all, 8 each', worker.text())
+      self.assertRegex(
+        worker.text(),
+        r'2 replica\(s\), here on CPU:0, batch 16 in all, 8 each',
+      )
     told = comparing.assert_close(
       self, self.root / f'two-{stage}', expected, _QKV_WIDTH
     )

@@ -160,6 +160,9 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     text = '\n'.join(probe_figures.in_words(self.figures))
     for part in ('raw pixels', 'mean code vector', 'untrained VIM', '30 held'):
       self.assertIn(part, text)
+    self.assertIn('chosen on validation', text)
+    one = {**self.figures, 'blocks': self.figures['blocks'][:1]}
+    self.assertNotIn('chosen', '\n'.join(probe_figures.in_words(one)))
     flat = probe_figures.flat(self.figures)
     self.assertEqual(
       flat['pixels'], self.figures['baselines']['pixels']['top1']

@@ -106,7 +106,8 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
   def test_batches_are_told(self):
     self.assertEqual(
       strategy_lib.describe(_strategy(_REPLICAS), 16),
-      '4 replica(s), batch 16 in all, 4 each',
+      '4 replica(s), here on CPU:0, CPU:1, CPU:2, CPU:3, batch 16 in all, '
+      '4 each',
     )
 
   def test_batch_that_does_not_divide(self):

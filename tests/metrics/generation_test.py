@@ -2,6 +2,7 @@
 
 import itertools
 
+from absl.testing import parameterized
 import numpy as np
 import scipy.linalg
 import scipy.spatial
@@ -69,7 +70,7 @@ class CompareTest(tf.test.TestCase):
     self.assertNotEqual(expected, generation.precision_recall(real, generated))
 
 
-class KernelDistanceTest(tf.test.TestCase):
+class KernelDistanceTest(tf.test.TestCase, parameterized.TestCase):
   def test_equals_unbiased_estimator(self):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=[20, 5]), 0.5 + rng.normal(size=[30, 5])
@@ -83,20 +84,42 @@ class KernelDistanceTest(tf.test.TestCase):
     a_rows, b_rows = list(a), list(b)
     expected = mean(a_rows, a_rows) + mean(b_rows, b_rows)
     expected -= 2 * mean(a_rows, b_rows)
-    distance, error = generation.kernel_distance(a, b)
-    self.assertAllClose(distance, expected)
-    self.assertTrue(np.isnan(error))  # Too few for ten blocks of five.
+    self.assertAllClose(generation.kernel_distance(a, b)[0], expected)
 
-  def test_is_unbiased_and_its_error_fits(self):
+  def test_few_images_have_no_error(self):
+    a, b = np.random.default_rng(0).normal(size=[2, 10, 3])
+    for count, finite in ((4, True), (3, False), (2, False)):
+      for pair in ((a[:count], b), (a, b[:count])):
+        distance, error = generation.kernel_distance(*pair)
+        self.assertTrue(np.isfinite(distance))
+        self.assertEqual(np.isfinite(error), finite)
+
+  @parameterized.parameters(
+    (50, 50, 1000, 0.0, 1.0),
+    (30, 90, 1000, 0.0, 1.0),
+    (50, 50, 1000, 0.2, 1.0),
+    (90, 30, 1000, 1.0, 1.0),
+    (50, 50, 1000, 0.0, 1.5),
+    (120, 90, 40, 0.0, 1.0),
+    (120, 90, 40, 0.5, 1.0),
+  )
+  def test_error_is_the_spread_of_many_sets(self, n, m, block, shift, scale):
+    """Of sets that are alike, and of such that are not."""
     rng = np.random.default_rng(1)
     draws = [
-      generation.kernel_distance(*rng.normal(size=[2, 100, 8]))
-      for _ in range(60)
+      generation.kernel_distance(
+        rng.normal(size=[n, 8]),
+        shift + scale * rng.normal(size=[m, 8]),
+        max_block_size=block,
+      )
+      for _ in range(300)
     ]
     distances, errors = np.array(draws).T
-    self.assertLess(abs(distances.mean()), 3 * distances.std() / np.sqrt(60))
-    self.assertLess(distances.min(), 0)
-    self.assertAllInRange(np.median(errors) / distances.std(), 0.7, 4.0)
+    spread = np.std(distances)
+    self.assertBetween(np.mean(errors) / spread, 0.85, 1.2)
+    if not shift and scale == 1:
+      self.assertLess(abs(distances.mean()), 3 * spread / 300**0.5)
+      self.assertLess(distances.min(), 0)
 
   def test_many_blocks(self):
     rng = np.random.default_rng(2)

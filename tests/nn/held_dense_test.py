@@ -1,10 +1,11 @@
 """Tests of dense layers that hold their weights over a loop."""
 
+import contextlib
+
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from experiments.studies.speed import profiling, timing
 from tests import testing
 from vim_tf.nn import held_dense
 
@@ -92,20 +93,40 @@ class HeldWeightsTest(tf.test.TestCase, parameterized.TestCase):
     else:
       self.assertNotAllClose(run(_inputs()), before)
 
-  @parameterized.product(frozen=(False, True), zero_bias=(False, True))
-  def test_products_are_fused(self, frozen, zero_bias):
-    # Which is for TensorFlow's optimizer to decide, and what the speed is from.
-    stack = _stack('mixed_bfloat16')
-    if zero_bias:
-      stack.parts[0].bias.assign(tf.zeros([_WIDTH]))
-    run = _looped(stack, frozen)
-    run(_inputs())
-    job = timing.Job(lambda: run(_inputs()).numpy())
-    runs = {one['operation']: one['runs'] for one in profiling.operations(job)}
-    if not any(name.startswith('_Mkl') for name in runs):
-      self.skipTest('This TensorFlow computes without oneDNN.')
-    products = {name for name in runs if 'MatMul' in name}
-    self.assertEqual(products, {'_MklNativeFusedMatMul'})
+  @parameterized.product(
+    frozen=(False, True), dtype=('float32', 'mixed_bfloat16')
+  )
+  def test_weights_are_read_before_the_loop(self, frozen, dtype):
+    """What the loop itself makes of the variables does not show in it."""
+    stack = _stack(dtype)
+    expected = _looped(stack, frozen)(_inputs())
+
+    def halve_after(x):
+      x = stack(x)
+      with tf.control_dependencies([x]):
+        for variable in stack.trainable_variables:
+          variable.assign(0.5 * variable)
+      return x
+
+    @tf.function(autograph=False)
+    def run(x, held):
+      x = tf.cast(x, stack.compute_dtype)
+      with (
+        held_dense.held_weights(stack, frozen)
+        if held
+        else contextlib.nullcontext()
+      ):
+        return tf.while_loop(
+          lambda i, x: i < _STEPS,
+          lambda i, x: (i + 1, halve_after(x)),
+          (0, x),
+        )[1]
+
+    weights = stack.get_weights()
+    self.assertAllClose(run(_inputs(), True), expected)
+    self.assertNotAllEqual(stack.get_weights()[0], weights[0])
+    stack.set_weights(weights)
+    self.assertNotAllClose(run(_inputs(), False), expected)
 
   def test_size(self):
     weights = 2 * _WIDTH**2

@@ -139,6 +139,19 @@ class BitsTest(tf.test.TestCase, parameterized.TestCase):
     statistic = scipy.stats.kstest(x.reshape(-1), 'uniform')
     self.assertGreater(statistic.pvalue, _LEAST_P)
 
+  @parameterized.parameters(False, True)
+  def test_gumbel_of_every_uniform_there_is(self, jit_compile):
+    numbers = np.arange(1 << 24)
+    gumbel = tf.function(
+      randomness.gumbel, jit_compile=jit_compile, autograph=False
+    )
+    noise = gumbel(tf.cast(numbers, tf.float32) * 2.0**-24).numpy()
+    expected = -np.log(-np.log((numbers + 0.5) * 2.0**-24))
+    self.assertAllGreaterEqual(np.diff(noise), 0.0)
+    self.assertLess(np.abs(noise - expected)[:-100].max(), 0.01)
+    # Here float32 holds every other half step only.
+    self.assertLess(np.abs(noise - expected)[-100:].max(), 0.3)
+
 
 def _words(along: str, count: int) -> np.ndarray:
   """Words drawn by running positions, seeds or streams, the others fixed."""

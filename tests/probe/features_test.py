@@ -107,13 +107,13 @@ class TabulateTest(tf.test.TestCase):
         'mask': tf.constant(np.pad(np.ones(len(part)), [0, missing])),
       }
 
-  def _tabulate(self, passes, count=5):
+  def _tabulate(self, passes, count=5, may_lack=False):
     def compute(images):
       x = images[:, 0, 0]
       return {'x': x, 'both': tf.concat([x, x**2], axis=1)}
 
     folder = self.create_tempdir().full_path
-    return features.tabulate(compute, passes, count, folder)
+    return features.tabulate(compute, passes, count, folder, may_lack)
 
   def test_every_pass_of_every_image(self):
     for limit in (features.MAX_MEMORY, 0):  # In memory, then in a file.
@@ -137,6 +137,13 @@ class TabulateTest(tf.test.TestCase):
     self.assertAllEqual(found['x'][:, 0], [-5, -2, 5, 2])
     self.assertAllEqual(found['both'][:, 1], [25, 4, 25, 4])
     self.assertAllEqual(labels, [5, 2, 5, 2])
+
+  def test_some_may_lack(self):
+    table = self._tabulate([self._batches(1), self._batches(-1)], 7, True)
+    self.assertEqual((table.num_passes, table.num_images), (2, 5))
+    self.assertAllEqual(table.labels, np.arange(1, 6))
+    with self.assertRaisesRegex(UserError, 'gave 4, but there are 5'):
+      self._tabulate([self._batches(1), self._batches(-1, 4)], 7, True)
 
   def test_refuses_another_number_of_images(self):
     for count in (4, 7):

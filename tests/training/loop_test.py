@@ -4,15 +4,22 @@ import collections
 import dataclasses
 import os
 import pathlib
+import re
 import signal
-import time
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig, RunConfig, UserError
-from vim_tf.data import pipeline
-from vim_tf.training import checkpoints, loop, optimizers, preemption, skips
+from vim_tf.training import (
+  checkpoints,
+  loop,
+  optimizers,
+  preemption,
+  progress,
+  skips,
+)
 from vim_tf.training import workdir as workdir_lib
 
 _RUN = RunConfig(
@@ -229,23 +236,50 @@ class LoopTest(tf.test.TestCase):
 
     self.assertEqual(timeless(rows), timeless(expected))
 
-  def test_sigterm_saves_at_the_end_of_the_chunk(self):
+  def test_asked_to_stop_it_saves_at_the_end_of_the_chunk(self):
     path, toy = self._path(), _Toy()
     run = dataclasses.replace(_RUN, checkpoint_every=10)
     before = signal.getsignal(signal.SIGTERM)
+    # Tests may be run where it is ignored.
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    self.addCleanup(signal.signal, signal.SIGINT, ctrl_c)
 
-    def stop():  # Called at step 5, which no checkpoint was due at.
-      os.kill(os.getpid(), signal.SIGTERM)
+    def stop():  # Called at steps 5, which no checkpoint was due at, and 10.
+      os.kill(
+        os.getpid(), signal.SIGTERM if toy.updates() == 5 else signal.SIGINT
+      )
       return {}
 
-    with self.assertRaisesRegex(preemption.Preempted, 'step 5 of 10: .*same'):
-      self._train(toy, path, run, evaluate=stop)
+    for step, name in ((5, 'SIGTERM'), (10, 'Ctrl-C')):
+      with self.assertRaisesRegex(
+        preemption.Preempted, f'{name}.* step {step} of 10: .*same'
+      ):
+        self._train(toy, path, run, evaluate=stop)
+      self.assertEqual(
+        checkpoints.steps(pathlib.Path(path) / 'checkpoints')[-1], step
+      )
     self.assertIs(signal.getsignal(signal.SIGTERM), before)
-    self.assertEqual(checkpoints.steps(pathlib.Path(path) / 'checkpoints'), [5])
     resumed, whole = _Toy(), _Toy()
     self._train(resumed, path, run)
     self._train(whole, self._path(), run)
     self.assertEqual(resumed.state().keys(), whole.state().keys())
+    for name, value in whole.state().items():
+      self.assertAllEqual(resumed.state()[name], value, name)
+
+  def test_more_steps_and_other_intervals_go_on_as_if_always_so(self):
+    """A finished run, and one whose intervals change in the middle."""
+    whole, toy, path = _Toy(), _Toy(), self._path()
+    self._train(whole, self._path())
+    first = dataclasses.replace(
+      _RUN, num_steps=4, steps_per_loop=1, log_every=3, checkpoint_every=3
+    )
+    before, _ = self._train(toy, path, first)
+    resumed = _Toy()
+    rows, _ = self._train(resumed, path)
+    self.assertEqual(rows[: len(before)], before)
+    self.assertEqual(
+      [row['step'] for row in rows if 'loss' in row], [3, 4, 6, 8, 10]
+    )
     for name, value in whole.state().items():
       self.assertAllEqual(resumed.state()[name], value, name)
 
@@ -292,25 +326,32 @@ class LoopTest(tf.test.TestCase):
     rows = workdir_lib.read_metrics(path)
     self.assertEqual(max(row['step'] for row in rows), 6)
 
-  def test_nothing_is_waited_for_at_the_end(self):
-    # TensorFlow's iterator of a device tunes itself in a thread, at intervals
-    # that double; its end waits for the next one, here for two seconds.
-    seconds = 3.0
+  def test_the_time_left_knows_of_kinds_to_come(self):
+    class Late(_Toy):
+      def step_kind(self, step):
+        return 'early' if step < 6 else 'late'
+
+    with (
+      mock.patch.object(progress, '_SECONDS_BETWEEN_LINES', -1.0),
+      self.assertLogs('absl', 'INFO') as logs,
+    ):
+      self._train(Late(), self._path())
+    lines = [line for line in logs.output if line.endswith(' left')]
+    # Calls that compile tell nothing: the first one, and the late steps' first.
+    found = [re.search(r', (\?|over)? ?\S* left$', line)[1] for line in lines]
+    self.assertEqual(found, ['?', *['over'] * 4, None])
+
+  def test_one_cpu_has_an_iterator_of_its_own_thread(self):
+    # One that fetches to a device has a thread, whose end a run waits for.
     left_out = skips.Skips(pathlib.Path(self._path()), writes=False)
-    strategy = tf.distribute.OneDeviceStrategy('/cpu:0')
-    iterator = loop._iterator(
-      strategy,
-      lambda first, _: (
-        _batches(first).prefetch(2).with_options(pipeline.options())
-      ),
-      left_out,
-      0,
-    )
-    next(iterator)
-    time.sleep(seconds)
-    started = time.monotonic()
-    del iterator
-    self.assertLess(time.monotonic() - started, seconds / 3)
+    for strategy, own in (
+      (tf.distribute.OneDeviceStrategy('/cpu:0'), True),
+      (tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1']), False),
+    ):
+      iterator = loop._iterator(
+        strategy, lambda first, _: _batches(first), left_out, 0
+      )
+      self.assertEqual(isinstance(iterator, tf.data.Iterator), own)
 
   def test_two_replicas_equal_one(self):
     one = _Toy()

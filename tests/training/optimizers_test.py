@@ -1,13 +1,15 @@
-"""Tests of the optimizer: what decays, AdamW by NumPy, clipping, averages."""
+"""Tests of the optimizer: decay, AdamW and LAMB by NumPy, clips, averages."""
 
 import collections
+import sys
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
 from vim_tf import presets
-from vim_tf.config import AdversarialConfig, OptimizerConfig
+from vim_tf.config import AdversarialConfig, ConfigError, OptimizerConfig
 from vim_tf.training import optimizers
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import discriminators
@@ -196,5 +198,122 @@ class OptimizerTest(parameterized.TestCase, tf.test.TestCase):
       optimizers.Optimizer(OptimizerConfig(ema_decay=0.9), _variables())
 
 
+class LambTest(parameterized.TestCase, tf.test.TestCase):
+  _SHAPES = {'kernel': [3, 2], 'bias': [2], 'codebook': [4, 3]}
+  _CONFIG = OptimizerConfig(
+    name='lamb',
+    learning_rate=0.1,
+    beta_2=0.96,
+    weight_decay=0.5,
+    warmup_steps=2,
+    clip_norm=3.0,
+    ema_decay=0.5,
+  )
+
+  def _make(self, strategy):
+    rng = np.random.default_rng(0)
+    with strategy.scope():
+      variables, averages = (
+        [
+          tf.Variable(rng.normal(size=s).astype(np.float32), name=f'a/{name}')
+          for name, s in self._SHAPES.items()
+        ]
+        for _ in range(2)
+      )
+      return optimizers.Optimizer(self._CONFIG, variables, averages), variables
+
+  def _run(self, optimizer, strategy, gradients, **kwargs):
+    """Replicas have equal shares of the gradients."""
+    share = 1.0 / strategy.num_replicas_in_sync
+
+    @tf.function(autograph=False, **kwargs)
+    def step(values):
+      return strategy.run(optimizer.apply, args=(values,))
+
+    for values in gradients:
+      step(
+        [
+          strategy.experimental_distribute_values_from_function(
+            lambda _, g=g: tf.constant(share * g)
+          )
+          for g in values
+        ]
+      )
+
+  def _gradients(self):
+    rng = np.random.default_rng(1)
+    return [
+      [rng.normal(size=s).astype(np.float32) for s in self._SHAPES.values()]
+      for _ in range(5)
+    ]
+
+  def _expected(self, weights, gradients):
+    """LAMB (You et al., 2020, algorithm 2) in float64."""
+    config, weights = self._CONFIG, [w.astype(np.float64) for w in weights]
+    m, v = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    for t, step in enumerate(gradients, 1):
+      rate = config.learning_rate * min(1, t / config.warmup_steps)
+      norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in step))
+      for i, (name, g) in enumerate(zip(self._SHAPES, step, strict=True)):
+        g = g / max(1, norm / config.clip_norm)
+        m[i] = config.beta_1 * m[i] + (1 - config.beta_1) * g
+        v[i] = config.beta_2 * v[i] + (1 - config.beta_2) * g**2
+        update = m[i] / (1 - config.beta_1**t)
+        update /= np.sqrt(v[i] / (1 - config.beta_2**t)) + 1e-6
+        if name == 'kernel':
+          update = update + config.weight_decay * weights[i]
+        if name != 'bias':
+          ratio = np.linalg.norm(weights[i]) / np.linalg.norm(update)
+          update = ratio * update
+        weights[i] = weights[i] - rate * update
+    return weights
+
+  @parameterized.parameters(False, True)
+  def test_equals_lamb_by_numpy(self, jit_compile):
+    strategy = tf.distribute.OneDeviceStrategy('/cpu:0')
+    optimizer, variables = self._make(strategy)
+    expected = self._expected([v.numpy() for v in variables], self._gradients())
+    self._run(
+      optimizer, strategy, self._gradients(), jit_compile=jit_compile or None
+    )
+    for variable, weights in zip(variables, expected, strict=True):
+      self.assertAllClose(variable, weights, rtol=1e-4, atol=1e-5)
+    self.assertEqual(int(optimizer.iterations), 5)
+
+  def test_replicas_and_resumed(self):
+    """Two replicas, saved after two steps and read by another optimizer."""
+    gradients = self._gradients()
+    strategy = tf.distribute.OneDeviceStrategy('/cpu:0')
+    whole, expected = self._make(strategy)
+    self._run(whole, strategy, gradients)
+    strategy = tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1'])
+    first, variables = self._make(strategy)
+    self._run(first, strategy, gradients[:2])
+    path = self.create_tempfile('ckpt').full_path
+    path = tf.train.Checkpoint(optimizer=first, variables=variables).write(path)
+    again, variables = self._make(strategy)
+    checkpoint = tf.train.Checkpoint(optimizer=again, variables=variables)
+    checkpoint.read(path).assert_consumed()
+    self._run(again, strategy, gradients[2:])
+    self.assertEqual(int(again.iterations.numpy()), 5)
+    for variable, one in zip(variables, expected, strict=True):
+      for copy in strategy.experimental_local_results(variable):
+        self.assertAllClose(copy, one, rtol=1e-5, atol=1e-6)
+
+  def test_without_the_package(self):
+    with mock.patch.dict(sys.modules, {'tensorflow_addons': None}):
+      with mock.patch.dict(sys.modules):
+        sys.modules.pop('tensorflow_addons.optimizers', None)
+        with self.assertRaisesRegex(
+          ConfigError, 'lamb.*tensorflow-addons'
+        ) as e:
+          self._make(tf.distribute.get_strategy())
+    self.assertNotIn('\n', str(e.exception))
+
+
 if __name__ == '__main__':
+  tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices('CPU')[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+  )
   tf.test.main()

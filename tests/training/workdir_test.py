@@ -9,7 +9,7 @@ import pathlib
 from absl.testing import absltest
 
 from vim_tf import config as config_lib
-from vim_tf import presets
+from vim_tf import config_fields, config_probe, presets
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -31,9 +31,26 @@ class WorkdirTest(absltest.TestCase):
     self._config = presets.stage1('tiny')
     self._facts = {'class_names': ['a', 'b'], 'data_fingerprint': '12ab'}
 
-  def _open(self, config=None, kind='vit_vqgan', **facts):
+  def _open(
+    self, config=None, kind='vit_vqgan', accept_new_data=False, **facts
+  ):
     return workdir_lib.Workdir(
-      self._path, kind, config or self._config, {**self._facts, **facts}
+      self._path,
+      kind,
+      config or self._config,
+      {**self._facts, **facts},
+      accept_new_data=accept_new_data,
+    )
+
+  def _save(self, step):
+    """What a checkpoint looks like from outside."""
+    folder = pathlib.Path(self._path) / 'checkpoints' / f'step-{step:09d}'
+    folder.mkdir()
+    (folder / 'checkpoint.index').write_text('weights')
+
+  def _read_config(self):
+    return workdir_lib.read_config(
+      self._path, 'vit_vqgan', config_lib.Stage1Config
     )
 
   def _assert_refused(self, make, *texts):
@@ -57,10 +74,8 @@ class WorkdirTest(absltest.TestCase):
     self.assertContainsSubset(
       ['tensorflow', 'keras', 'numpy'], record['versions']
     )
-    self.assertEqual(
-      workdir_lib.read_config(self._path, 'vit_vqgan', config_lib.Stage1Config),
-      self._config,
-    )
+    self.assertEqual(record['format_version'], 1)
+    self.assertEqual(self._read_config(), self._config)
     self.assertTrue(workdir.checkpoints.is_dir())
 
   def test_the_same_config_goes_on(self):
@@ -69,30 +84,259 @@ class WorkdirTest(absltest.TestCase):
     self.assertEqual(self._open().rows(), [{'step': 1}])
     self.assertEqual(_snapshot(self._path), before)
 
-  def test_another_config_is_refused_by_its_first_difference(self):
+  # ------------------------------------------------ what may change, what not
+
+  def test_what_may_change_is_these_settings_and_no_other(self):
+    """The contract, written down apart from where it is declared."""
+    schedule = ('learning_rate', 'final_learning_rate', 'decay')
+    schedule = (*schedule, 'decay_start', 'decay_end', 'accumulate')
+    run = ('num_steps', 'recompute', 'steps_per_loop', 'eval_examples')
+    run = (*run, 'log_every', 'eval_every', 'picture_every')
+    run = (*run, 'checkpoint_every', 'keep_checkpoints')
+    both = {'data.data_dir', *(f'run.{name}' for name in run)}
+    both |= {f'optimizer.{name}' for name in schedule}
+    theirs = {f'discriminator_optimizer.{name}' for name in schedule}
+    for cls, free, known in (
+      (
+        config_lib.Stage1Config,
+        {*both, *theirs, 'perceptual.weights_file'},
+        {
+          'data.name': 'data_fingerprint',
+          'finetune_decoder_of': 'start_fingerprint',
+        },
+      ),
+      (
+        config_lib.Stage2Config,
+        both,
+        {
+          'data.name': 'data_fingerprint',
+          'tokenizer': 'tokenizer_fingerprint',
+          'codes': 'codes_fingerprint',
+        },
+      ),
+      (
+        config_probe.ProbeConfig,
+        {'data.data_dir'},
+        {
+          'data.name': 'data_fingerprint',
+          'tokenizer': 'tokenizer_fingerprint',
+          'vim': 'vim_fingerprint',
+        },
+      ),
+    ):
+      rules = config_fields.rules(cls)
+      self.assertEqual(
+        {
+          name: rule.known_by for name, rule in rules.items() if rule.may_change
+        },
+        {**dict.fromkeys(free, ''), **known},
+      )
+
+  def test_changes_are_noted_and_what_was_logged_stays(self):
+    workdir = self._open()
+    workdir.log({'step': 10, 'loss': 1.5})
+    self._save(10)
+    workdir.close()
+    longer = {'run.num_steps': '900', 'optimizer.decay_end': '900'}
+    with self.assertLogs('absl', 'INFO') as logs:
+      self._open(config_lib.replace(self._config, longer)).close()
+    old = self._config.run.num_steps
+    self.assertIn(f'run.num_steps=900 ({old} before)', str(logs.output))
+    self._save(20)
+    last = config_lib.replace(self._config, {**longer, 'run.log_every': '7'})
+    workdir = self._open(last)
+    self.assertEqual(workdir.rows(), [{'step': 10, 'loss': 1.5}])
+    self.assertEqual(self._read_config(), last)
+    decay = self._config.optimizer.decay_end
+    self.assertEqual(
+      [tuple(row.values()) for row in workdir_lib.read(self._path)['changes']],
+      [
+        (10, 'optimizer.decay_end', decay, 900),
+        (10, 'run.num_steps', old, 900),
+        (20, 'run.log_every', self._config.run.log_every, 7),
+      ],
+    )
+
+  def test_another_config_is_refused_by_every_difference(self):
     self._open().log({'step': 1})
+    self._save(10)
     before = _snapshot(self._path)
     other = config_lib.replace(
-      self._config, {'model.code_dim': '16', 'run.seed': '5'}
+      self._config,
+      {'model.code_dim': '16', 'run.seed': '5', 'run.log_every': '7'},
     )
-    self._assert_refused(
-      lambda: self._open(other), self._path, 'config.model.code_dim=8, not 16'
+    texts = (
+      self._path,
+      'model.code_dim=8, not 16; run.seed=0, not 5: leave',
+      '--workdir',
     )
-    other = config_lib.replace(self._config, {'run.seed': '5'})
+    self._assert_refused(lambda: self._open(other), *texts)
     self._assert_refused(
-      lambda: self._open(other), 'config.run.seed=0, not 5', '--workdir'
+      lambda: workdir_lib.check(self._path, 'vit_vqgan', other), *texts
+    )
+    fewer = config_lib.replace(self._config, {'run.num_steps': '9'})
+    self._assert_refused(lambda: self._open(fewer), 'is at step 10 already')
+    self._assert_refused(
+      lambda: self._open(kind='vim'), "of kind 'vit_vqgan', not 'vim'"
     )
     self.assertEqual(_snapshot(self._path), before)
 
-  def test_other_kind_and_other_data_are_refused(self):
+  def test_places_may_change_while_their_fingerprints_are_the_same(self):
+    config = config_lib.replace(
+      presets.stage2('tiny'), {'data.name': 'folder:a', 'tokenizer': 'there'}
+    )
+    moved = config_lib.replace(
+      config, {'data.name': 'folder:b/a/', 'tokenizer': 'here/'}
+    )
+    self._open(config, 'vim', tokenizer_fingerprint='t1').close()
+    self._save(10)
+    workdir_lib.check(self._path, 'vim', moved)  # Nothing is known yet.
+    self._assert_refused(
+      lambda: self._open(moved, 'vim', tokenizer_fingerprint='t2'),
+      "tokenizer='there', not 'here/'; tokenizer_fingerprint='t1', not 't2'",
+    )
+    self._open(moved, 'vim', tokenizer_fingerprint='t1').close()
+    cached = config_lib.replace(moved, {'codes': 'codes'})
+    self._assert_refused(
+      lambda: self._open(
+        cached, 'vim', tokenizer_fingerprint='t1', codes_fingerprint='c1'
+      ),
+      "codes='', not 'codes'",
+    )
+
+  def test_other_data_are_counted_and_refused_unless_accepted(self):
+    old = {'train': 20, 'held_out': 2}
+    new = {
+      'data_fingerprint': 'ff',
+      'data_images': {'train': 21, 'held_out': 3},
+    }
+    self._open(data_images=old).close()
+    self._save(10)
+    before = _snapshot(self._path)
+    self._assert_refused(
+      lambda: self._open(**new),
+      '20 images and 2 held-out ones',
+      'now there are 21 images and 3 held-out ones',
+      '--accept_new_data',
+    )
+    self.assertEqual(_snapshot(self._path), before)
+    self._open(accept_new_data=True, **new).close()
+    record = workdir_lib.read(self._path)
+    self.assertContainsSubset(new, record)
+    self.assertEqual(
+      [(row['setting'], row['old']) for row in record['changes']],
+      [('data_fingerprint', '12ab'), ('data_images', old)],
+    )
+
+  def test_other_codes_are_new_data_only_if_the_images_are(self):
+    config = config_lib.replace(
+      presets.stage2('tiny'), {'tokenizer': 'there', 'codes': 'codes'}
+    )
+    self._open(config, 'vim', codes_fingerprint='c1').close()
+    self._save(10)
+    other = config_lib.replace(config, {'codes': 'new'})
+    self._assert_refused(
+      lambda: self._open(
+        other, 'vim', accept_new_data=True, codes_fingerprint='c2'
+      ),
+      "codes_fingerprint='c1', not 'c2'",
+    )
+    facts = {'data_fingerprint': 'ff', 'codes_fingerprint': 'c2'}
+    self._open(other, 'vim', accept_new_data=True, **facts).close()
+    self.assertEqual(workdir_lib.read(self._path)['config']['codes'], 'new')
+
+  def test_other_classes_are_refused_where_they_are_learned(self):
+    config = dataclasses.replace(presets.stage2('tiny'), tokenizer='there')
+    self._open(config, 'vim').close()
+    self._save(10)
+    self._assert_refused(
+      lambda: self._open(
+        config, 'vim', accept_new_data=True, class_names=['b', 'a']
+      ),
+      "class_names=['a', 'b'], not ['b', 'a']",
+    )
+
+  def test_a_run_without_a_checkpoint_gives_way_and_loses_nothing(self):
+    workdir = self._open()
+    workdir.log({'step': 1})
+    (workdir.events / 'events.1').write_text('events')
+    self._save(0)  # Has learned nothing.
+    workdir.close()
+    held = _snapshot(self._path)
+    other = config_lib.replace(self._config, {'run.seed': '5'})
+    file = pathlib.Path(self._path) / 'figures.json'
+    file.write_text('{}')  # Somebody's.
+    self._assert_refused(lambda: self._open(other), 'run.seed=0, not 5')
+    file.unlink()
+    workdir = self._open(other)
+    self.assertEqual(self._read_config(), other)
+    self.assertEqual(workdir.rows(), [])
+    self.assertEmpty(os.listdir(workdir.checkpoints))
+    aside = _snapshot(pathlib.Path(self._path) / 'replaced-1')
+    self.assertEqual(aside, held)
+    workdir.close()
+    self._open().close()  # And again.
+    self.assertTrue((pathlib.Path(self._path) / 'replaced-2').is_dir())
+    self.assertEqual(self._read_config(), self._config)
+
+  # ------------------------------------------------------ records of long ago
+
+  def _rewrite(self, change):
+    file = pathlib.Path(self._path) / 'config.json'
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+  def test_settings_that_are_missing_are_as_before_they_were(self):
+    @dataclasses.dataclass(frozen=True)
+    class Losses:
+      old: float = 1.0
+      new: str = config_fields.setting('binned', before='density')
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+      losses: Losses
+      run: config_lib.RunConfig = config_lib.RunConfig()
+      later: int = 3
+
+    self._open(Config(Losses())).close()
+    self._save(10)
+
+    def forget(record):
+      del record['config']['losses']['new'], record['config']['later']
+      del record['format_version'], record['class_names']
+
+    # Type hints of local classes cannot be resolved by name.
+    Config.__annotations__.update(losses=Losses, run=config_lib.RunConfig)
+    self._rewrite(forget)
+    old = workdir_lib.read_config(self._path, 'vit_vqgan', Config)
+    self.assertEqual(old, Config(Losses(new='density')))
+    self._assert_refused(
+      lambda: self._open(Config(Losses())),
+      "losses.new='density', not 'binned'",
+    )
+    self._open(old).close()
+    record = workdir_lib.read(self._path)
+    self.assertEqual(record['config'], config_lib.to_dict(old))
+    self.assertEqual(
+      [tuple(row.values()) for row in record['changes']],
+      [
+        (10, 'losses.new', None, 'density'),
+        (10, 'later', None, 3),
+        (10, 'class_names', None, ['a', 'b']),
+      ],
+    )
+
+  def test_unknown_settings_are_refused_and_what_wrote_them_is_said(self):
     self._open()
-    self._assert_refused(
-      lambda: self._open(kind='vim'), "kind='vit_vqgan', not 'vim'"
-    )
-    self._assert_refused(
-      lambda: self._open(data_fingerprint='ffff'), "'12ab', not 'ffff'"
-    )
-    self._assert_refused(lambda: self._open(class_names=['a']), 'class_names')
+    self._save(10)
+    self._rewrite(lambda record: record['config']['model'].update(colours=4))
+    versions = workdir_lib.read(self._path)['versions']
+    texts = ('no setting colours', f'tensorflow {versions["tensorflow"]}')
+    self._assert_refused(self._read_config, *texts, 'format 1')
+    self._assert_refused(self._open, *texts)
+    self._rewrite(lambda record: record.update(format_version=99))
+    self._assert_refused(self._read_config, 'format 99', 'up to 1')
 
   def test_in_use(self):
     first = self._open()
@@ -118,9 +362,7 @@ class WorkdirTest(absltest.TestCase):
       (pathlib.Path(self._path) / 'config.json').write_bytes(content)
       self._assert_refused(self._open, 'config.json')
       self._assert_refused(
-        lambda: workdir_lib.read_config(
-          self._path, 'vit_vqgan', config_lib.Stage1Config
-        ),
+        self._read_config,
         'config.json',
       )
 

@@ -123,12 +123,76 @@ class DrawTest(tf.test.TestCase, parameterized.TestCase):
     codes = _draw(logits, _uniforms(2)[:, :4], temperature=0.0)
     self.assertAllEqual(codes, [1, 1])
 
-  def test_extreme_numbers_stay_within_the_support(self):
-    uniforms = np.float32([[0.0] * _SIZE, [1 - 2.0**-24] * _SIZE])
-    for top_k, top_p in ((0, 1.0), (3, 1.0), (0, 0.5), (1, 0.01)):
-      codes = _draw(_logits(), uniforms, top_k=top_k, top_p=top_p)
-      expected = _reference(_logits(), top_k=top_k, top_p=top_p)
-      self.assertAllGreater(expected[codes], 0.0)
+  @parameterized.parameters(False, True)
+  def test_no_uniform_makes_a_hopeless_code_win(self, jit_compile):
+    """Every number that the hash can give, against the least of them."""
+    draw = tf.function(sampling.draw, jit_compile=jit_compile, autograph=False)
+    part = 1 << 21
+    logits = tf.tile([[-60.0, 0.0]], [part, 1])  # One in e^60.
+    settings = tf.ones([part]), tf.zeros([part], tf.int32), tf.ones([part])
+    for first in range(0, 1 << 24, part):
+      uniforms = tf.cast(tf.range(first, first + part), tf.float32) * 2.0**-24
+      uniforms = tf.stack([uniforms, tf.zeros([part])], axis=1)
+      codes = draw(logits, uniforms, *settings)
+      self.assertEqual(int(tf.reduce_min(codes)), 1)
+
+  def test_no_hopeless_code_wins_at_the_size_of_the_paper(self):
+    """Wherever 64 seeds meet the largest of all uniform numbers."""
+    size, positions, seeds = 8192, 1024, tf.cast(tf.range(64), tf.uint32)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def largest(first):
+      return tf.stack(
+        [
+          tf.reduce_max(randomness.uniform(seeds, (size,), first + i), axis=1)
+          for i in range(16)
+        ]
+      )
+
+    found = np.concatenate([largest(i) for i in tf.range(0, positions, 16)])
+    self.assertEqual(found.shape, (positions, 64))
+    places = np.argwhere(found == 1 - 2.0**-24)  # Two in three positions.
+    self.assertIn([53, 24], places.tolist())
+    uniforms = tf.concat(
+      [
+        randomness.uniform(tf.constant([seed], tf.uint32), (size,), position)
+        for position, seed in places
+      ],
+      axis=0,
+    )
+    count = len(places)
+    drawn = tf.argmax(uniforms, axis=1, output_type=tf.int32)
+    likely = (drawn + 1) % size
+    logits = 60.0 * tf.one_hot(likely, size) - 30.0
+    compiled = tf.function(sampling.draw, jit_compile=True, autograph=False)
+    for temperature, top_k, top_p in (
+      (1.0, 0, 1.0),
+      (1.0, 5, 1.0),
+      (1.0, 0, 0.9),
+      (0.0, 0, 1.0),
+    ):
+      settings = (
+        tf.fill([count], temperature),
+        tf.fill([count], top_k),
+        tf.fill([count], top_p),
+      )
+      for draw in (sampling.draw, compiled):
+        self.assertAllEqual(draw(logits, uniforms, *settings), likely)
+
+  def test_the_smallest_top_p_keeps_the_likeliest(self):
+    for top_p in (1e-6, 1e-40, 1e-50):
+      codes = _draw(_logits(), _uniforms(100), top_p=top_p)
+      self.assertAllEqual(codes, [np.argmax(_logits())] * 100)
+
+  def test_where_nothing_is_asked_nothing_is_left_out(self):
+    """Even where the running sum of the probabilities rounds to 1."""
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.normal(0, 2, [8, 8192]), tf.float32)
+    nothing = tf.zeros([8], tf.int32), tf.ones([8])
+    self.assertAllEqual(sampling.restrict(logits, *nothing), logits)
+    top_k = tf.fill([8], 1000)
+    kept = sampling.restrict(logits, top_k, tf.ones([8]))
+    self.assertAllEqual(tf.reduce_sum(tf.cast(kept > -1e9, tf.int32), 1), top_k)
 
   def test_settings_are_of_each_example(self):
     logits = np.stack([_logits(seed) for seed in range(4)])

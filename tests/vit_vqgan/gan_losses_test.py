@@ -79,19 +79,24 @@ class AdversarialTest(tf.test.TestCase, parameterized.TestCase):
         return tf.reshape(logits, [-1, 2, 2])
       return tf.reduce_sum(logits, axis=1)
 
+    def of_signed(images):  # In [-1, 1], as StyleGAN2's are.
+      return discriminator((images + 1) / 2)
+
     images = _images(3, 2, 2, 3).astype(np.float64)
+    signed = 2 * images - 1
     expected = np.zeros(3)
     for index in np.ndindex(2, 2, 3):
       step = np.zeros([2, 2, 3])
       step[index] = 1e-6
-      difference = discriminator(images + step) - discriminator(images - step)
+      difference = of_signed(signed + step) - of_signed(signed - step)
       difference = np.reshape(difference, [3, -1]).mean(axis=1)
       expected += (difference / 2e-6) ** 2
     penalty = gan_losses.r1_penalty(discriminator, tf.constant(images))
     self.assertAllClose(penalty, expected, rtol=1e-4)
 
   def test_r1_can_be_differentiated(self):
-    # D(x) = w . x^2 has R1 = 4 sum w^2 x^2, with gradient 8 w x^2 at w.
+    # D = w . x^2 with y = 2 x - 1 has dD/dy = w x, so R1 = sum w^2 x^2, with
+    # gradient 2 w x^2 at w.
     w = tf.Variable(_normal(2, 2, 3))
     images = tf.constant(_images(1, 2, 2, 3))
     with tf.GradientTape() as tape:
@@ -99,7 +104,7 @@ class AdversarialTest(tf.test.TestCase, parameterized.TestCase):
         lambda x: tf.reduce_sum(w * x**2, axis=[1, 2, 3]), images
       )
     self.assertAllClose(
-      tape.gradient(penalty, w), 8 * w * images[0] ** 2, rtol=1e-5
+      tape.gradient(penalty, w), 2 * w * images[0] ** 2, rtol=1e-5
     )
 
   def test_adaptive_weight_is_a_capped_ratio_of_norms(self):

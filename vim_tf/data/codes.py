@@ -394,6 +394,8 @@ def _describe(manifest: dict) -> Description:
     field.name: manifest[field.name]
     for field in dataclasses.fields(Description)
   }
-  values['data'] = config_lib.from_dict(config_lib.DataConfig, values['data'])
+  values['data'] = config_lib.from_dict(
+    config_lib.DataConfig, values['data'], recorded=True
+  )
   values['class_names'] = tuple(values['class_names'])
   return Description(**values)

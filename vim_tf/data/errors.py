@@ -7,7 +7,7 @@ from vim_tf.config import UserError
 _UNREADABLE = (
   r'corrupted record at \d+|truncated record at \d+|'
   r'Unknown image file format|Input is empty|'
-  r'(?:Invalid|Corrupt|Truncated|Expected)[^.\n]*(?:JPEG|PNG|BMP|GIF|image)'
+  r'(?:Invalid|Corrupt|Truncated|Expected)[^.\n]*(?:JPEG|PNG|image)'
 )
 """How TensorFlow's readers and decoders tell of bad data."""
 
@@ -30,7 +30,8 @@ def find_data_error(error: Exception) -> DataError | None:
   """
   if isinstance(error, DataError):
     return error
-  found = re.search(r'DataError: (.+)', str(error))
+  # In brackets, if it was an assertion of the graph that failed.
+  found = re.search(r'DataError: (.+?)\]?$', str(error), re.MULTILINE)
   if found:
     return DataError(found.group(1).strip())
   found = re.search(_UNREADABLE, str(error))

@@ -1,28 +1,38 @@
 """Folders of images: which files, which classes, which split.
 
-Layouts: one subfolder a class, or images alone (one class). Where subfolders
-`train` and `validation` both exist, they are the splits, each with such a
-layout; otherwise about a tenth of the files is held out by a hash of its name.
+Layouts: one subfolder a class, or images alone (one class). Subfolders such as
+`train` and `val` are splits, each with such a layout; without them about a
+tenth of each class is held out (`folder_splits`).
 """
 
 from concurrent import futures
 import hashlib
 import io
 import pathlib
+import re
 
 import numpy as np
 import PIL.Image
 
+from vim_tf.data import folder_splits
 from vim_tf.data.errors import DataError
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
-SPLITS = ('train', 'validation')
+EXTENSIONS = ('.jpg', '.jpeg', '.png')
+SPLITS = (folder_splits.TRAIN, folder_splits.HELD_OUT)
+"""The splits that every folder has."""
 MAX_CHECKED_FILES = 20_000
-"""Of larger folders, files are checked when they are read."""
+"""Files of larger folders are first looked at when they are decoded."""
 
-_HELD_OUT = 0.1
-_FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'GIF')  # MPO: some cameras' JPEG.
-_CLUTTER = ('thumbs.db', 'desktop.ini')
+_FORMATS = ('JPEG', 'MPO', 'PNG')  # MPO: some cameras' JPEG.
+_CLUTTER = (
+  '@eadir', '#recycle', '$recycle.bin', '__macosx', 'desktop.ini',
+  'ehthumbs.db', 'icon\r', 'lost+found', 'picasa.ini',
+  'system volume information', 'thumbs.db',
+)  # fmt: skip
+"""What systems put among pictures by themselves, besides hidden files."""
+
+_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
+_EOI, _NO_LENGTH = b'\xd9', b'\xd8\x01'
 
 
 def list_images(
@@ -32,44 +42,48 @@ def list_images(
 
   Args:
     folder: The folder, with one of the layouts above.
-    split: 'train' or 'validation'.
+    split: 'train' or 'validation'; 'test' of a folder that has its own.
 
   Returns:
     Paths in sorted order; the class of each, int32 `[num_images]`; the names
     of the classes.
 
   Raises:
-    DataError: If the folder is missing, has no images or a file that is none.
+    DataError: If the folder is missing, has no images or a file that is none,
+      no such split, or folders that may be splits or classes.
   """
   root = pathlib.Path(folder)
-  if split not in SPLITS:
-    raise DataError(
-      f'Folder {folder} has no split {split!r}; it has train and validation.'
-    )
   if not root.is_dir():
     raise DataError(f'There is no folder {folder}.')
-  if all((root / name).is_dir() for name in SPLITS):
-    _, _, names = _list_classes(root / 'train')
-    paths, labels, own_names = _list_classes(root / split)
+  subfolders = sorted(p for p in _visible(root) if p.is_dir())
+  places = folder_splits.find(root, subfolders, _has_images)
+  known = places if len(places) > 1 else SPLITS
+  if split not in known:
+    raise DataError(
+      f'Folder {folder} has no split {split!r}; it has {" and ".join(known)}.'
+    )
+  train = places[folder_splits.TRAIN]
+  if train != root:
+    _refuse_loose(root, train.name)
+  if len(places) > 1:
+    _, _, names = _list_classes(train)
+    paths, labels, own_names = _list_classes(places[split])
     if not set(own_names) <= set(names):
       unknown = sorted(set(own_names) - set(names))
       raise DataError(
-        f'{root / split} has classes that {root / "train"} lacks: '
-        f'{", ".join(unknown)}.'
+        f'{places[split]} has classes that {train} lacks: {", ".join(unknown)}.'
       )
     numbers = np.array([names.index(name) for name in own_names], np.int32)
     return paths, numbers[labels], names
-  paths, labels, names = _list_classes(root)
-  hashes = np.array([_hash(pathlib.Path(p).relative_to(root)) for p in paths])
-  held_out = hashes < _HELD_OUT
-  if not held_out.any():
-    held_out[hashes.argmin()] = True
-  chosen = np.flatnonzero(held_out == (split == 'validation'))
-  if not chosen.size:
+  paths, labels, names = _list_classes(train)
+  if len(paths) < 2:
     raise DataError(
       f'Folder {folder} has a single image, but training and evaluation '
       'need at least one each.'
     )
+  relative = [pathlib.Path(p).relative_to(train).as_posix() for p in paths]
+  held_out = folder_splits.hold_out(relative, labels)
+  chosen = np.flatnonzero(held_out == (split == folder_splits.HELD_OUT))
   return [paths[i] for i in chosen], labels[chosen], names
 
 
@@ -87,32 +101,62 @@ def check_files(paths: list[str]):
     _refuse([problem for problem in pool.map(find_problem, paths) if problem])
 
 
+def refuse(path: str):
+  """Raises a `DataError` that says why a file cannot be decoded."""
+  check_files([path])
+  raise DataError(f'{readable(path)} is a broken image.')
+
+
 def check_image(encoded: bytes, path: str):
-  """Checks an encoded image without decoding it in full.
+  """Checks an encoded image without decoding it.
 
   Args:
     encoded: Content of the file.
     path: Its name, for the message.
 
   Raises:
-    DataError: If it is not a JPEG, PNG, BMP or GIF image, or a broken one.
+    DataError: If it is not a JPEG or PNG image, or a broken one, or one that
+      is too large to be decoded as a whole.
   """
+  path = readable(path)
   try:
     with PIL.Image.open(io.BytesIO(encoded)) as image:
-      kind, mode = image.format, image.mode
-      if kind in ('BMP', 'GIF'):
-        image.load()
-      else:
-        image.verify()
+      kind = image.format
+      image.verify()
+  except PIL.Image.DecompressionBombError as error:
+    raise DataError(
+      f'{path} has more than {2 * PIL.Image.MAX_IMAGE_PIXELS // 10**6} million '
+      'pixels, too many to be decoded as a whole.'
+    ) from error
   except Exception as error:  # Pillow raises many kinds, SyntaxError included.
     raise DataError(f'{path} is not an image, or a broken one.') from error
-  if kind not in _FORMATS or (kind == 'BMP' and mode == 'P'):
-    raise DataError(
-      f'{path} is {kind} ({mode}), which is not supported: convert it to '
-      'JPEG or PNG.'
-    )
-  if kind in ('JPEG', 'MPO') and b'\xff\xd9' not in encoded[-65536:]:
+  if kind not in _FORMATS:
+    raise DataError(f'{path} is a {kind} image, not JPEG or PNG.')
+  if kind != 'PNG' and not _ends(encoded):
     raise DataError(f'{path} is a broken image: the JPEG data end too early.')
+
+
+def readable(path: str) -> str:
+  """A path that can be printed, also if its bytes are not UTF-8."""
+  return path.encode('utf-8', 'surrogateescape').decode(
+    'utf-8', 'backslashreplace'
+  )
+
+
+def _ends(jpeg: bytes) -> bool:
+  """Whether a JPEG's own end marker is there.
+
+  It need not be the last of the file, to which phones append a film, nor the
+  first, since a thumbnail in the header has one of its own. Source: ITU T.81,
+  B.1.1; in the pixels of a scan a marker cannot occur by chance.
+  """
+  found = _MARKER.search(jpeg)
+  while found and found[1] != _EOI:
+    place = found.end()
+    if found[1] not in _NO_LENGTH:
+      place += int.from_bytes(jpeg[place : place + 2], 'big')
+    found = _MARKER.search(jpeg, place)
+  return bool(found)
 
 
 def fingerprint(paths: list[str], folder: str) -> str:
@@ -121,21 +165,16 @@ def fingerprint(paths: list[str], folder: str) -> str:
   for path in paths:
     file = pathlib.Path(path)
     name = file.relative_to(folder).as_posix()
-    digest.update(f'{name}\0{file.stat().st_size}\n'.encode())
+    line = f'{name}\0{file.stat().st_size}\n'
+    digest.update(line.encode('utf-8', 'surrogateescape'))
   return digest.hexdigest()[:16]
 
 
 def _list_classes(root: pathlib.Path):
   """Paths, labels and class names of one folder with either layout."""
   subfolders = sorted(p for p in _visible(root) if p.is_dir())
-  loose = [
-    p for p in _visible(root) if p.is_file() and p.suffix.lower() in EXTENSIONS
-  ]
-  if subfolders and loose:
-    raise DataError(
-      f'Folder {root} has images both beside and inside its subfolders, '
-      f'such as {loose[0].name}: move them into a class.'
-    )
+  if subfolders:
+    _refuse_loose(root, 'a class')
   classes = subfolders or [root]
   paths, labels, strays = [], [], []
   for label, place in enumerate(classes):
@@ -151,6 +190,25 @@ def _list_classes(root: pathlib.Path):
   return paths, np.array(labels, np.int32), names
 
 
+def _refuse_loose(root: pathlib.Path, place: str):
+  """Refuses images beside the subfolders that belong into `place`."""
+  loose = [
+    p for p in _visible(root) if p.is_file() and p.suffix.lower() in EXTENSIONS
+  ]
+  if loose:
+    raise DataError(
+      f'Folder {root} has images both beside and inside its subfolders, '
+      f'such as {loose[0].name}: move them into {place}.'
+    )
+
+
+def _has_images(folder: pathlib.Path) -> bool:
+  return any(
+    _has_images(path) if path.is_dir() else path.suffix.lower() in EXTENSIONS
+    for path in _visible(folder)
+  )
+
+
 def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
   """The files of a folder and its subfolders, in a fixed order.
 
@@ -158,10 +216,7 @@ def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
   """
   files = []
   for path in sorted(_visible(folder)):
-    if path.is_dir():
-      files += files_below(path)
-    elif path.name.lower() not in _CLUTTER:
-      files.append(path)
+    files += files_below(path) if path.is_dir() else [path]
   return files
 
 
@@ -172,7 +227,7 @@ def _images_below(folder: pathlib.Path, strays: list[str]) -> list[str]:
     if path.suffix.lower() in EXTENSIONS:
       images.append(str(path))
     else:
-      strays.append(f'{path} is not an image of a known kind.')
+      strays.append(f'{readable(str(path))} is no JPEG or PNG image.')
   return images
 
 
@@ -188,17 +243,17 @@ def _refuse(problems: list[str]):
 
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-  return [p for p in folder.iterdir() if not p.name.startswith('.')]
-
-
-def _hash(path: pathlib.PurePath) -> float:
-  """A number in [0, 1) from a relative path, the same on every system."""
-  digest = hashlib.sha256(path.as_posix().encode()).digest()
-  return int.from_bytes(digest[:6], 'big') / 2**48
+  return [
+    path
+    for path in folder.iterdir()
+    if not path.name.startswith('.') and path.name.lower() not in _CLUTTER
+  ]
 
 
 def _read(path: str) -> bytes:
   try:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
-    raise DataError(f'{path} cannot be read: {error.strerror}.') from error
+    raise DataError(
+      f'{readable(path)} cannot be read: {error.strerror}.'
+    ) from error

@@ -6,6 +6,10 @@ import tensorflow as tf
 
 from vim_tf.data import orientation
 
+_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+_ADOBE = b'\xff\xd8\xff\xee\0\x0eAdobe\0d\0\0\0\0\0'
+_OTHER_KINDS = ((b'GIF8', 'GIF'), (b'BM', 'BMP'), (b'RIFF', 'WebP'))
+
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
   """Rounds and clamps images to bytes: the only place where that happens.
@@ -25,12 +29,33 @@ def from_uint8(images: tf.Tensor) -> tf.Tensor:
   return tf.cast(images, tf.float32) * (1.0 / 255.0)
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes a JPEG, PNG, BMP or GIF image.
+def problem(encoded: tf.Tensor) -> tf.Tensor:
+  """What keeps a file from being decoded, by its first bytes.
 
-  Gray becomes RGB, transparency is laid on white, 16 bits become 8, and of an
-  animation the first frame is taken. An orientation that a camera noted in
-  the metadata is not applied.
+  Args:
+    encoded: Scalar string.
+
+  Returns:
+    Scalar string: why it is refused, or ''.
+  """
+
+  def starts(magic: bytes):
+    return tf.equal(tf.strings.substr(encoded, 0, len(magic)), magic)
+
+  text = tf.constant('the bytes are not a JPEG or PNG image')
+  for magic, kind in _OTHER_KINDS:
+    text = tf.where(
+      starts(magic), f'it is a {kind} image: convert it to JPEG or PNG', text
+    )
+  return tf.where(starts(_JPEG) | starts(_PNG), '', text)
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+  """Decodes a JPEG or PNG image.
+
+  Gray and CMYK become RGB, transparency is laid on white, 16 bits become 8,
+  and of an animated PNG the still image is taken. A JPEG is turned as the
+  camera noted.
 
   Args:
     encoded: Scalar string.
@@ -39,7 +64,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     float32 `[height, width, 3]` in [0, 1].
 
   Raises:
-    tf.errors.InvalidArgumentError: If it cannot be decoded.
+    tf.errors.InvalidArgumentError: If it is of another kind, or cannot be
+      decoded.
   """
   return _traced(_decode)(encoded)
 
@@ -74,30 +100,46 @@ def _decode_square(encoded: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:
-  # Not decode_image for JPEG, which would refuse CMYK; and no fixed number of
-  # channels for PNG, because TF then gives small palettes a false alpha.
-  image = tf.cond(
-    tf.io.is_jpeg(encoded),
-    lambda: orientation.turn(
-      tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE'),
-      orientation.read(encoded),
-    ),
-    lambda: tf.io.decode_image(encoded, expand_animations=False),
-  )
-  image = from_uint8(image)
-  image = tf.cond(
-    tf.shape(image)[-1] == 3, lambda: image, lambda: _to_rgb(image)
-  )
+  found = problem(encoded)
+  with tf.control_dependencies([tf.debugging.Assert(found == '', [found])]):
+    # Decoders take other kinds than their own, hence the branch.
+    image = tf.cond(
+      tf.io.is_jpeg(encoded),
+      lambda: _decode_jpeg(encoded),
+      lambda: _decode_png(encoded),
+    )
   return tf.ensure_shape(image, [None, None, 3])
 
 
-def _to_rgb(image: tf.Tensor) -> tf.Tensor:
-  """Lays gray (1 channel), gray and alpha (2) or RGB and alpha (4) on white."""
-  channels = tf.shape(image)[-1]
-  gray = tf.repeat(image[..., :1], 3, axis=-1)
-  colour = tf.cond(channels < 3, lambda: gray, lambda: image[..., :3])
-  alpha = tf.where(channels % 2 == 0, image[..., -1:], 1.0)
-  return colour * alpha + (1.0 - alpha)
+def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+  # Every reader takes CMYK as Adobe writes it, TensorFlow only where a marker
+  # says so; a later one, if there is one, holds.
+  marked = tf.cond(
+    tf.io.extract_jpeg_shape(encoded)[2] == 4,
+    lambda: _ADOBE + tf.strings.substr(encoded, 2, 2**31 - 1),
+    lambda: encoded,
+  )
+  image = tf.io.decode_jpeg(marked, 3, dct_method='INTEGER_ACCURATE')
+  return from_uint8(orientation.turn(image, orientation.read(encoded)))
+
+
+def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
+  """Decodes a PNG, and lays what is transparent in it on white."""
+  # Asked for alpha where there is none, TensorFlow makes one up: a wrong one
+  # below 8 bits. Unasked, it forgets that of gray and RGB with a tRNS chunk.
+  header = tf.io.decode_raw(tf.strings.substr(encoded, 0, 26), tf.uint8)
+  colour_type = header[25:]
+  has_alpha = tf.reduce_any(colour_type & 4 > 0) | tf.strings.regex_full_match(
+    encoded, r'\C*\x00\x00(\x00\C|\x01\x00)tRNS\C*'
+  )
+
+  def on_white():
+    image = from_uint8(tf.io.decode_png(encoded, channels=4))
+    return image[..., :3] * image[..., 3:] + (1.0 - image[..., 3:])
+
+  return tf.cond(
+    has_alpha, on_white, lambda: from_uint8(tf.io.decode_png(encoded, 3))
+  )
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:

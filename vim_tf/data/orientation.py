@@ -2,13 +2,15 @@
 
 Phones save pixels as the sensor gives them, and note how to turn them. This is
 done by TensorFlow's ops alone, since it runs inside of input pipelines and of
-exported models. Formats: Exif 2.32 (4.5.4, 4.6.4), TIFF 6.0 (section 2).
+exported models. Formats: JPEG (ITU T.81, B.1), Exif 2.32 (4.5.4, 4.6.4), TIFF
+6.0 (section 2).
 """
 
 import tensorflow as tf
 
-_HEAD = 2**14  # Bytes that are looked at: Exif demands to be first in a file.
 _TAG = 0x0112
+_EXIF = b'Exif\0\0'
+_MOST_SEGMENTS = 1000  # Or a file made for it would keep a server busy.
 
 
 def read(encoded: tf.Tensor) -> tf.Tensor:
@@ -21,17 +23,13 @@ def read(encoded: tf.Tensor) -> tf.Tensor:
     Scalar int32, 1 to 8 as Exif counts them; 1, which is upright, also for
     files other than JPEG and where nothing that makes sense is noted.
   """
-  head = tf.strings.substr(encoded, 0, _HEAD)
 
   def find():
-    values = tf.pad(tf.io.decode_raw(head, tf.uint8), [[0, 1]])
-    found = _find_tag(values, _find_header(values))
+    exif = tf.io.decode_raw(_find_exif(encoded), tf.uint8)
+    found = _find_tag(tf.pad(exif, [[0, 1]]))
     return tf.where((found >= 1) & (found <= 8), tf.cast(found, tf.int32), 1)
 
-  # Asked first, as it is quick, and most files have none.
-  may_be = tf.strings.regex_full_match(head, r'\C*Exif\x00\x00\C*')
-  is_jpeg = tf.strings.substr(head, 0, 2) == b'\xff\xd8'
-  return tf.cond(is_jpeg & may_be, find, lambda: tf.constant(1))
+  return tf.cond(tf.io.is_jpeg(encoded), find, lambda: tf.constant(1))
 
 
 def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -59,50 +57,76 @@ def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
   return tf.cond(bits > 0, turned, same)
 
 
-def _number(head: tf.Tensor, start, size: int, little=False) -> tf.Tensor:
-  """int64 of the shape of `start`, of `size` bytes; zeros beyond the end."""
+def _find_exif(encoded: tf.Tensor) -> tf.Tensor:
+  """What follows 'Exif' in the first such segment of a JPEG, or ''."""
+  end = tf.strings.length(encoded)
+
+  def at(place, count):
+    return tf.strings.substr(encoded, tf.minimum(place, end), count)
+
+  def number(place):
+    return _number(
+      tf.pad(tf.io.decode_raw(at(place, 2), tf.uint8), [[0, 2]]), 0
+    )
+
+  def is_exif(place):
+    return (number(place) == 0xFFE1) & (at(place + 4, len(_EXIF)) == _EXIF)
+
+  def goes_on(place):
+    # Application segments and comments come before those of the image. Bytes
+    # of 0xFF may fill up the room before a marker.
+    marker = number(place)
+    before = (marker >= 0xFFE0) & (marker <= 0xFFEF) | (marker >= 0xFFFE)
+    return before & ~is_exif(place)
+
+  def step(place):
+    filled = number(place) == 0xFFFF
+    length = tf.cast(number(place + 2), tf.int32)
+    return [place + tf.where(filled, 1, 2 + length)]
+
+  place = tf.while_loop(
+    goes_on, step, [tf.constant(2)], maximum_iterations=_MOST_SEGMENTS
+  )[0]
+  length = tf.cast(number(place + 2), tf.int32) - 2 - len(_EXIF)
+  found = at(place + 4 + len(_EXIF), tf.maximum(length, 0))
+  return tf.where(is_exif(place), found, '')
+
+
+def _number(data: tf.Tensor, start, size: int = 2, little=False) -> tf.Tensor:
+  """int64 of the shape of `start`, of `size` bytes; zeros beyond the end.
+
+  Args:
+    data: Bytes, with a zero at their end.
+    start: Where the number starts.
+    size: How many bytes it has.
+    little: Whether the lowest comes first.
+  """
   start = tf.cast(start, tf.int64)[..., None]
-  last = tf.size(head, tf.int64) - 1  # The zero that `read` has put there.
+  last = tf.size(data, tf.int64) - 1
   places = tf.minimum(start + tf.range(size, dtype=tf.int64), last)
-  values = tf.cast(tf.gather(head, places), tf.int64)
+  values = tf.cast(tf.gather(data, places), tf.int64)
   values = tf.where(little, values[..., ::-1], values)
   return tf.reduce_sum(values * [256**k for k in reversed(range(size))], -1)
 
 
-def _find_header(head: tf.Tensor) -> tf.Tensor:
-  """Where the TIFF header of a JPEG's Exif segment starts, scalar int64.
-
-  If there is none it is the end of all, where everything reads as 0.
-  """
-
-  def is_exif(at):
-    return (
-      (_number(head, at, 2) == 0xFFE1)
-      & (_number(head, at + 4, 4) == int.from_bytes(b'Exif', 'big'))
-      & (_number(head, at + 8, 2) == 0)
-    )
-
-  def goes_on(at):
-    # Application segments and comments come before those of the image.
-    marker = _number(head, at, 2)
-    before = (marker >= 0xFFE0) & (marker <= 0xFFEF) | (marker == 0xFFFE)
-    return before & ~is_exif(at)
-
-  at = tf.constant(2, tf.int64)
-  at = tf.while_loop(
-    goes_on, lambda at: [at + 2 + _number(head, at + 2, 2)], [at]
-  )[0]
-  return tf.where(is_exif(at), at + 10, tf.size(head, tf.int64))
-
-
-def _find_tag(head: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-  """The orientation in the first directory behind a TIFF header, or 0."""
-  order = _number(head, header, 4)
+def _find_tag(exif: tf.Tensor) -> tf.Tensor:
+  """The orientation in the first directory of a TIFF header, or 0."""
+  order = _number(exif, 0, 4)
   little = order == int.from_bytes(b'II*\0', 'big')
   big = order == int.from_bytes(b'MM\0*', 'big')
-  directory = header + _number(head, header + 4, 4, little)
-  count = _number(head, directory, 2, little)
-  entries = directory + 2 + 12 * tf.range(count)
-  is_it = _number(head, entries, 2, little) == _TAG
-  values = tf.boolean_mask(_number(head, entries + 8, 2, little), is_it)
-  return tf.where(little | big, tf.reduce_sum(values[:1]), 0)
+
+  def number(start, size=2):
+    return _number(exif, start, size, little)
+
+  directory = number(4, 4)
+  entries = directory + 2 + 12 * tf.range(number(directory))
+  kind = number(entries + 2)
+  is_short, is_long = (
+    (kind == unsigned) | (kind == signed)
+    for unsigned, signed in ((3, 8), (4, 9))
+  )
+  values = tf.where(is_long, number(entries + 8, 4), number(entries + 8))
+  is_it = number(entries) == _TAG
+  is_it &= (is_short | is_long) & (number(entries + 4, 4) > 0)
+  values = tf.boolean_mask(values, is_it)
+  return tf.where(little | big, tf.reduce_sum(values[-1:]), 0)

@@ -71,22 +71,21 @@ def training_batches(
       f'Data set {source.name!r} is streamed, so that its classes cannot be '
       'balanced: set balance_classes to false.'
     )
-  start = start_step * batch_size
-  epoch = start // source.num_examples
-  if source.random_access:
-    data = draw_examples(
-      source.num_examples,
-      source.labels if config.balance_classes else None,
-      seed=seed,
-      epoch=epoch,
-    )
-  else:
-    data = _stream_examples(source, seed, epoch)
-  data = data.skip(start % source.num_examples)
-  if local_size < batch_size:
-    data = data.batch(batch_size, drop_remainder=True).map(share).unbatch()
   read = _reader(source, config)
   flippable = tf.constant(source.flippable)
+
+  def draws(start):
+    epoch = start // source.num_examples
+    if source.random_access:
+      data = draw_examples(
+        source.num_examples,
+        source.labels if config.balance_classes else None,
+        seed=seed,
+        epoch=epoch,
+      )
+    else:
+      data = _stream_examples(source, seed, epoch)
+    return data.skip(start % source.num_examples)
 
   def finish(example):
     image, label, sound = read(example)
@@ -95,8 +94,20 @@ def training_batches(
     )
     return dict(images=image, labels=label, seeds=example['seed'], sound=sound)
 
-  data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
-  data = _whole(data.batch(local_size, drop_remainder=True), source)
+  def following(number):
+    rest = draws((start_step + number + 1) * batch_size)
+    return _map(finish, rest.take(source.num_examples))
+
+  data = draws(start_step * batch_size)
+  if local_size < batch_size:
+    data = data.batch(batch_size, drop_remainder=True).map(share).unbatch()
+  data = _map(finish, data).batch(local_size, drop_remainder=True)
+  if source.on_bad_example == bad_examples.SKIP:
+    data = bad_examples.fill_gaps(data, following, source.name)
+  else:
+    data = data.map(
+      lambda batch: {k: x for k, x in batch.items() if k != 'sound'}
+    )
   return data.prefetch(2).with_options(options())
 
 
@@ -108,6 +119,7 @@ def evaluation_batches(
   batch_size: int,
   max_examples: int | None = None,
   part: range | None = None,
+  fill_gaps: bool = False,
 ) -> tf.data.Dataset:
   """One pass over images in a fixed order, with a centre crop.
 
@@ -118,6 +130,8 @@ def evaluation_batches(
     max_examples: Most images given out: spread evenly over a random-access
       source, the first ones of a stream.
     part: Which of those, by their place in that order; None: all.
+    fill_gaps: Whether sound images stand in for bad ones, so that there are as
+      many as there should be.
 
   Returns:
     Dictionaries: `images`, float32 `[batch_size, image_size, image_size, 3]`
@@ -132,21 +146,15 @@ def evaluation_batches(
     data = tf.data.Dataset.from_tensor_slices(dict(index=chosen))
   else:
     data = source.examples().take(count)
-  if part is not None:
-    data = data.skip(part.start).take(len(part))
   read = _reader(source, config, centered=True)
 
   def finish(example):
     image, label, sound = read(example)
     return dict(
-      images=image,
-      labels=label,
-      indices=example['index'],
-      mask=tf.cast(sound, tf.float32),
+      images=image, labels=label, indices=example['index'], sound=sound
     )
 
-  data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
-  return full_batches(data, batch_size).prefetch(1).with_options(options())
+  return _one_pass(source, data, finish, batch_size, part, fill_gaps)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -158,6 +166,7 @@ def epoch_batches(
   seed: int,
   epoch: int,
   part: range | None = None,
+  fill_gaps: bool = False,
 ) -> tf.data.Dataset:
   """One pass in the source's own order, augmented as training augments.
 
@@ -169,6 +178,7 @@ def epoch_batches(
     epoch: Which of its crops an image is given: that with which a run of this
       seed draws it after so many earlier draws.
     part: Which examples, by their place in that order; None: all.
+    fill_gaps: As of `evaluation_batches`.
 
   Returns:
     Dictionaries as `evaluation_batches` gives them.
@@ -179,8 +189,6 @@ def epoch_batches(
     )
   else:
     data = source.examples()
-  if part is not None:
-    data = data.skip(part.start).take(len(part))
   read = _reader(source, config)
   flippable = tf.constant(source.flippable)
 
@@ -191,14 +199,10 @@ def epoch_batches(
       image, seeds, tf.gather(flippable, label), config
     )
     return dict(
-      images=image,
-      labels=label,
-      indices=example['index'],
-      mask=tf.cast(sound, tf.float32),
+      images=image, labels=label, indices=example['index'], sound=sound
     )
 
-  data = data.map(finish, num_parallel_calls=_THREADS, deterministic=True)
-  return full_batches(data, batch_size).prefetch(1).with_options(options())
+  return _one_pass(source, data, finish, batch_size, part, fill_gaps)
 
 
 def evaluation_arrays(
@@ -291,22 +295,6 @@ def own_share(
   }
 
 
-@tf.autograph.experimental.do_not_convert
-def full_batches(data: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-  """Batches of dictionaries, the last one filled up with zeros."""
-
-  def fill(batch):
-    missing = batch_size - tf.shape(batch['mask'])[0]
-
-    def pad(x):
-      x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-      return tf.ensure_shape(x, [batch_size, *x.shape[1:]])
-
-    return {name: pad(x) for name, x in batch.items()}
-
-  return data.batch(batch_size).map(fill)
-
-
 def options() -> tf.data.Options:
   """How every input pipeline runs: in order, on few threads, not sharded."""
   result = tf.data.Options()
@@ -318,6 +306,10 @@ def options() -> tf.data.Options:
     tf.data.experimental.AutoShardPolicy.OFF
   )
   return result
+
+
+def _map(function: Callable, data: tf.data.Dataset) -> tf.data.Dataset:
+  return data.map(function, num_parallel_calls=_THREADS, deterministic=True)
 
 
 def _stream_examples(source: Source, seed: int, epoch: int):
@@ -333,15 +325,46 @@ def _stream_examples(source: Source, seed: int, epoch: int):
   return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
 
 
-def _whole(data: tf.data.Dataset, source: Source) -> tf.data.Dataset:
-  """Batches in which sound examples stand in for bad ones."""
-  if source.on_bad_example == bad_examples.SKIP:
-    return data.map(lambda batch: bad_examples.fill_gaps(batch, source.name))
+def _without_note(batch):
+  return {name: x for name, x in batch.items() if name != 'sound'}
 
-  def without_note(batch):
-    return {name: x for name, x in batch.items() if name != 'sound'}
 
-  return data.map(without_note)
+def _one_pass(
+  source: Source,
+  data: tf.data.Dataset,
+  finish: Callable,
+  batch_size: int,
+  part: range | None,
+  fill_gaps: bool,
+) -> tf.data.Dataset:
+  """Batches of a part of a pass, the last one filled up with zeros."""
+  part = range(source.num_examples) if part is None else part
+  fill_gaps &= source.on_bad_example == bad_examples.SKIP
+
+  def following(number):
+    rest = data.skip(part.start + (number + 1) * batch_size)
+    return _map(finish, rest.concatenate(data))
+
+  def fill_up(batch):
+    batch = dict(batch)
+    if fill_gaps:
+      mask = tf.ones_like(batch.pop('broken'))
+    else:
+      mask = tf.cast(batch.pop('sound'), tf.float32)
+    batch['mask'] = mask
+    missing = batch_size - tf.shape(batch['mask'])[0]
+
+    def pad(x):
+      x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+      return tf.ensure_shape(x, [batch_size, *x.shape[1:]])
+
+    return {name: pad(x) for name, x in batch.items()}
+
+  examples = data.skip(part.start).take(len(part))
+  batches = _map(finish, examples).batch(batch_size)
+  if fill_gaps:
+    batches = bad_examples.fill_gaps(batches, following, source.name)
+  return batches.map(fill_up).prefetch(1).with_options(options())
 
 
 def _reader(source: Source, config: DataConfig, centered: bool = False):
@@ -354,7 +377,11 @@ def _reader(source: Source, config: DataConfig, centered: bool = False):
   """
   whole = config.crop == 'random_resized' and not centered
   size = config.image_size
-  find = _encoded(source)
+
+  def find(example):
+    if source.random_access:
+      return source.read(example['index'])
+    return example['image']
 
   def prepare(example):
     encoded = find(example)
@@ -363,12 +390,15 @@ def _reader(source: Source, config: DataConfig, centered: bool = False):
     return images.decode_square(encoded, size)
 
   def attempt(example):
-    if source.on_bad_example != bad_examples.SKIP:
-      return prepare(example), tf.constant(True)
     blank = tf.zeros([size, size, 3], tf.float32 if whole else tf.uint8)
-    return bad_examples.guarded(
+    image, sound = bad_examples.guarded(
       lambda example: (prepare(example), True), example, (blank, False)
     )
+    if source.on_bad_example == bad_examples.STOP:
+      sound = bad_examples.refused(
+        sound, lambda: source.explain(example['index'])
+      )
+    return image, sound
 
   if source.random_access:
     labels = tf.constant(source.labels, tf.int32)
@@ -383,13 +413,6 @@ def _reader(source: Source, config: DataConfig, centered: bool = False):
     return image, example['label'], sound
 
   return read
-
-
-def _encoded(source: Source):
-  """A function from an example to its encoded image, inside `tf.data`."""
-  if source.random_access:
-    return lambda example: source.read(example['index'])
-  return lambda example: example['image']
 
 
 def _cached(source: Source, size: int, attempt):

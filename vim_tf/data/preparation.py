@@ -6,7 +6,9 @@ name. The originals are left as they are.
 """
 
 from concurrent import futures
+import contextlib
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -16,6 +18,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
+import tqdm
 
 from vim_tf.data import folders
 from vim_tf.data.errors import DataError
@@ -23,10 +26,12 @@ from vim_tf.data.errors import DataError
 _LOSSY = ('JPEG', 'MPO', 'WEBP', 'AVIF', 'HEIF')
 _QUALITY = 95
 _THREADS = 4
-_MEDIA = {
-  '.heic': 'HEIC, which Pillow does not read: export it as JPEG',
-  '.heif': 'HEIF, which Pillow does not read: export it as JPEG',
-}
+_MOST_PIXELS = 2**29  # More than any camera's picture has.
+_HEIF = ('.heic', '.heif', '.hif')
+_NO_HEIF = (
+  'HEIC, for which Pillow needs the package pillow-heif: install it, or export '
+  'the picture as JPEG'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,56 +40,83 @@ class Report:
 
   Attributes:
     num_written: How many images were written.
-    left_out: Of each file that was not, its path and why, in one line.
+    num_there: How many were not, because they were there already.
+    left_out: Of each file that was left out, its path and why, in one line.
   """
 
   num_written: int
+  num_there: int
   left_out: tuple[str, ...]
 
 
-def prepare(source: pathlib.Path, out: pathlib.Path, size: int) -> Report:
-  """Makes a folder that can be trained on.
+def prepare(
+  source: pathlib.Path,
+  out: pathlib.Path,
+  size: int,
+) -> Report:
+  """Makes a folder that can be trained on, or adds to one.
 
   Args:
     source: The folder of originals, with subfolders or without; hidden files
       are passed over.
-    out: The new folder, with the same subfolders. It is there in the end or
-      not at all.
+    out: The folder of what is prepared, with the same subfolders. What is
+      there already is left as it is, and nothing is added before all is ready.
     size: The shorter side of the images that are written, in pixels; smaller
       ones are not enlarged.
 
   Raises:
-    DataError: If `source` is no folder, `out` exists, lies inside `source` or
-      cannot be written, or no file is an image.
+    DataError: If `source` is no folder, `out` lies inside `source` or cannot
+      be written, or no file is an image.
   """
   if not source.is_dir():
     raise DataError(f'There is no folder {source}.')
-  if out.exists():
-    raise DataError(f'{out} exists already; name a new folder.')
-  if source.resolve() in out.resolve().parents:
+  if out.exists() and not out.is_dir():
+    raise DataError(f'{out} is a file; name a folder.')
+  if source.resolve() in (out.resolve(), *out.resolve().parents):
     raise DataError(f'{out} is inside {source}: put it elsewhere.')
-  files = [p.relative_to(source) for p in folders.files_below(source)]
+  names = [p.relative_to(source) for p in folders.files_below(source)]
+  new = [
+    name
+    for name in names
+    if not any(path.exists() for path in _targets(out, name))
+  ]
+  has_heif = _register_heif()
   try:
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-      prefix=f'.{out.name}-', dir=out.parent
-    ) as scratch:
+    with (
+      tempfile.TemporaryDirectory(
+        prefix=f'.{out.name}-', dir=out.parent
+      ) as scratch,
+      futures.ThreadPoolExecutor(_THREADS) as pool,
+      _large_pictures(),
+    ):
       made = pathlib.Path(scratch) / out.name
       made.mkdir()
-      with futures.ThreadPoolExecutor(_THREADS) as pool:
-        problems = list(
-          pool.map(lambda name: _prepare_file(source, made, name, size), files)
-        )
+      work = functools.partial(_prepare_file, source, made, size, has_heif)
+      problems = tqdm.tqdm(
+        pool.map(work, new),
+        'Preparing',
+        len(new),
+        disable=None,  # Where there is no terminal.
+        unit='file',
+        dynamic_ncols=True,
+      )
       left_out = tuple(problem for problem in problems if problem)
-      if len(left_out) == len(files):
+      if len(left_out) == len(names):
         first = f', such as {left_out[0]}' if left_out else ''
         raise DataError(f'No file in {source} is an image{first}.')
-      os.rename(made, out)
+      if out.exists():
+        for path in folders.files_below(made):
+          target = out / path.relative_to(made)
+          target.parent.mkdir(parents=True, exist_ok=True)
+          os.rename(path, target)
+      else:
+        os.rename(made, out)
   except OSError as error:
     raise DataError(
       f'Cannot write {out}: {error.strerror or error}.'
     ) from error
-  return Report(len(files) - len(left_out), left_out)
+  return Report(len(new) - len(left_out), len(names) - len(new), left_out)
 
 
 def make_image(encoded: bytes, size: int) -> PIL.Image.Image:
@@ -111,33 +143,67 @@ def make_image(encoded: bytes, size: int) -> PIL.Image.Image:
   return image
 
 
+def _targets(out: pathlib.Path, name: pathlib.Path) -> list[pathlib.Path]:
+  """The names that an image may be written under; the first is its own."""
+  # Kept within the others, since a.heic may be by a.jpg.
+  return [out / name, *(out / f'{name}{ending}' for ending in ('.jpg', '.png'))]
+
+
 def _prepare_file(
-  source: pathlib.Path, out: pathlib.Path, name: pathlib.Path, size: int
+  source: pathlib.Path,
+  out: pathlib.Path,
+  size: int,
+  has_heif: bool,
+  name: pathlib.Path,
 ) -> str:
   """Prepares one file; gives '' or why it is left out."""
+  shown = folders.readable(str(name))
   try:
     encoded = (source / name).read_bytes()
   except OSError as error:
-    return f'{name} cannot be read: {error.strerror}'
+    return f'{shown} cannot be read: {error.strerror}'
   try:
     with PIL.Image.open(io.BytesIO(encoded)) as image:
       lossy = image.format in _LOSSY
+  except PIL.Image.DecompressionBombError:
+    return f'{shown} has more than {_MOST_PIXELS // 10**6} million pixels'
   except Exception:  # Pillow raises many kinds, SyntaxError included.
-    return f'{name} is {_MEDIA.get(name.suffix.lower(), "not an image")}'
+    unknown = name.suffix.lower() in _HEIF and not has_heif
+    return f'{shown} is {_NO_HEIF if unknown else "not an image"}'
   try:
     image = make_image(encoded, size)
   except Exception as error:  # Likewise; said, lest a fault of ours hides here.
-    return f'{name} is a broken image ({type(error).__name__})'
-  target = out / name
-  endings = ('.jpg', '.jpeg') if lossy else ('.png',)
-  if name.suffix.lower() not in endings:  # Kept, since a.heic may be by a.jpg.
-    target = target.with_name(name.name + endings[0])
+    return f'{shown} is a broken image ({type(error).__name__})'
+  target, jpeg, png = _targets(out, name)
+  if name.suffix.lower() not in (('.jpg', '.jpeg') if lossy else ('.png',)):
+    target = jpeg if lossy else png
   target.parent.mkdir(parents=True, exist_ok=True)
   if lossy:
     image.save(target, 'JPEG', quality=_QUALITY, subsampling=0)
   else:
     image.save(target, 'PNG')
   return ''
+
+
+def _register_heif() -> bool:
+  """Lets Pillow read HEIC, if the package for it is there."""
+  try:
+    import pillow_heif
+  except ImportError:
+    return False
+  pillow_heif.register_heif_opener()
+  return True
+
+
+@contextlib.contextmanager
+def _large_pictures():
+  """Lets Pillow read pictures of 200 megapixels, which phones make."""
+  usual = PIL.Image.MAX_IMAGE_PIXELS
+  PIL.Image.MAX_IMAGE_PIXELS = _MOST_PIXELS // 2  # It refuses twice as many.
+  try:
+    yield
+  finally:
+    PIL.Image.MAX_IMAGE_PIXELS = usual
 
 
 def _to_srgb(image: PIL.Image.Image) -> PIL.Image.Image:

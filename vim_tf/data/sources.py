@@ -17,7 +17,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf.config import DataConfig, first_line
-from vim_tf.data import bad_examples, folders, tfds_examples
+from vim_tf.data import (
+  bad_examples,
+  folders,
+  tfds_examples,
+  tfds_preparation,
+)
 from vim_tf.data.errors import DataError
 
 MAX_MEMORY = 512 * 2**20
@@ -63,6 +68,8 @@ class Source:
     records_are_paths: Which of both `records` holds.
     stream: Makes the stream of a source that is not random-access; see
       `streams.records`.
+    explain: From the index of an example that cannot be read to what is wrong
+      with it, naming its file, both scalar tensors; or it raises a `DataError`.
     on_bad_example: What the pipeline does about an image or a record that
       cannot be read: 'stop' or 'skip'.
     cache: What the pipeline keeps between uses (decoded images).
@@ -80,6 +87,9 @@ class Source:
   records: list | None = None
   records_are_paths: bool = False
   stream: Callable[..., tf.data.Dataset] | None = None
+  explain: Callable[[tf.Tensor], tf.Tensor] = functools.partial(
+    tf.strings.format, 'Image {} cannot be decoded.'
+  )
   on_bad_example: str = bad_examples.STOP
   cache: dict = dataclasses.field(default_factory=dict)
 
@@ -106,20 +116,17 @@ class Source:
 
   @functools.cached_property
   def _record_tensor(self) -> tf.Tensor:
+    records = self.records
+    if self.records_are_paths:  # Not all names are UTF-8.
+      records = [os.fsencode(path) for path in records]
     # Lifted out of whatever `tf.data` function asks for it first.
     with tf.init_scope(), tf.device('CPU'):
-      return tf.constant(self.records, tf.string)
+      return tf.constant(records, tf.string)
 
   def read(self, index: tf.Tensor) -> tf.Tensor:
     """The encoded image at a scalar index; for use inside `tf.data`."""
     record = tf.gather(self._record_tensor, index)
-    if not self.records_are_paths:
-      return record
-    encoded = tf.io.read_file(record)
-    if self.num_examples > folders.MAX_CHECKED_FILES:
-      encoded = tf.numpy_function(_checked, [encoded, record], tf.string)
-      encoded.set_shape([])
-    return encoded
+    return tf.io.read_file(record) if self.records_are_paths else record
 
   @tf.autograph.experimental.do_not_convert
   def examples(self) -> tf.data.Dataset:
@@ -185,6 +192,9 @@ def _load_folder(name: str, split: str, on_bad_example: str) -> Source:
     labels=labels,
     records=paths,
     records_are_paths=True,
+    explain=lambda index: tf.numpy_function(
+      lambda i: folders.refuse(paths[i]), [index], tf.string
+    ),
     on_bad_example=on_bad_example,
   )
 
@@ -247,22 +257,16 @@ def _from_builder(
   image_key, label_key = tfds_examples.find_features(
     builder.info.features, name
   )
-  try:
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-  except Exception as error:
-    raise DataError(
-      f'Data set {name!r} cannot be prepared in {builder.data_dir} (is the '
-      f'network down?): {first_line(error)}'
-    ) from error
+  tfds_preparation.prepare(builder, name)
   try:
     info = builder.info.splits[split]
     num_examples = info.num_examples
   except (KeyError, ValueError) as error:
     raise DataError(
-      f'Data set {name!r} has no split {split!r}; it has '
-      f'{", ".join(builder.info.splits)}.'
+      f'Data set {name!r} in {builder.data_dir} has no split {split!r}; it has '
+      f'{", ".join(builder.info.splits)}: name one of these, or a part such as '
+      f"'{next(iter(builder.info.splits), 'train')}[90%:]', by --train_split "
+      'and --eval_split.'
     ) from error
   if not num_examples:
     raise DataError(f'Split {split!r} of data set {name!r} is empty.')
@@ -291,8 +295,3 @@ def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:
 
 def _data_dir(config: DataConfig) -> str | None:
   return os.path.expanduser(config.data_dir) or None
-
-
-def _checked(encoded: bytes, path: bytes) -> bytes:
-  folders.check_image(encoded, path.decode())
-  return encoded

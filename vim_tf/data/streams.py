@@ -18,18 +18,45 @@ def first_indices(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
   return firsts
 
 
-def records(
-  instructions, firsts, seed, epoch, lenient: bool = False
-) -> tf.data.Dataset:
+def explain(instructions, firsts: dict[str, int], index) -> tf.Tensor:
+  """Names an example that cannot be read, by its file and place there.
+
+  Args:
+    instructions: As of `records`, as `firsts` is.
+    firsts: See `first_indices`.
+    index: What `records` gave with it, scalar int64.
+
+  Returns:
+    Scalar string; by TensorFlow's ops alone, for hosts that run no Python.
+  """
+  files = [i.filename for i in instructions]
+  starts = tf.constant([firsts[file] for file in files], tf.int64)
+  number = tf.cast(index, tf.int64) - starts
+  sizes = tf.constant([i.examples_in_shard for i in instructions], tf.int64)
+  place = tf.argmax((number >= 0) & (number < sizes))
+  return tf.strings.join(
+    [
+      'Record ',
+      tf.strings.as_string(number[place]),
+      ' of ',
+      tf.gather(files, place),
+      ' (counted from 0), or one before it, is damaged or no JPEG or PNG '
+      'image; --on_bad_example=skip leaves out such ones.',
+    ]
+  )
+
+
+def records(instructions, firsts, seed, epoch) -> tf.data.Dataset:
   """Reads the records of a split once.
+
+  Empty records stand in for a damaged one and, because TFRecords give no other
+  place to go on, for the rest of its file.
 
   Args:
     instructions: What to read of which file, as TFDS puts it.
     firsts: See `first_indices`.
     seed: The run's seed, or None for the order of the files.
     epoch: Scalar int64, or None; with a seed this runs inside `tf.data`.
-    lenient: Whether empty records stand in for a damaged one and, because
-      TFRecords give no other place to go on, for the rest of its file.
 
   Returns:
     Pairs of index (int64, unique in the split) and record (string).
@@ -45,9 +72,8 @@ def records(
 
   def read(file, skip, take, first):
     found = tf.data.TFRecordDataset(file).skip(skip).take(take)
-    if lenient:
-      empty = tf.data.Dataset.from_tensors('').repeat()
-      found = found.ignore_errors().concatenate(empty).take(take)
+    empty = tf.data.Dataset.from_tensors('').repeat()
+    found = found.ignore_errors().concatenate(empty).take(take)
     return found.enumerate(first + skip)
 
   columns = [tf.gather(x, order) for x in (files, skips, takes, starts)]

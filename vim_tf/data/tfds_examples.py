@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vim_tf.config import first_line
 from vim_tf.data import bad_examples, streams
 from vim_tf.data.errors import DataError
 
@@ -62,20 +61,18 @@ def in_memory(source, builder, image_key: str, label_key: str):
     The source with encoded images and labels. Labels without names get theirs.
 
   Raises:
-    DataError: If a file is damaged, no record can be read, or a label lacks.
+    DataError: If a record cannot be read, which is named, or, where such ones
+      are left out, none can; or a label lacks.
   """
-  data = _all_examples(source, builder, image_key, label_key)
-  records, labels = [], []
-  try:
-    for image, label in data.as_numpy_iterator():
-      if image:
-        records.append(image)
-        labels.append(label)
-  except tf.errors.DataLossError as error:
-    raise DataError(
-      f'A file of data set {source.name!r} in {builder.data_dir} is damaged: '
-      f'{first_line(error)}'
-    ) from error
+  whole = streamed(source, builder, image_key, label_key, numbered=True)
+  records, labels, places = [], [], []
+  for example in whole.examples().as_numpy_iterator():
+    if example['image']:
+      records.append(example['image'])
+      labels.append(example['label'])
+      places.append(example['index'])
+    elif source.on_bad_example == bad_examples.STOP:
+      raise DataError(whole.explain(example['index']).numpy().decode())
   lost = source.num_examples - len(records)
   if not records:
     raise DataError(f'No record of data set {source.name!r} can be read.')
@@ -104,26 +101,8 @@ def in_memory(source, builder, image_key: str, label_key: str):
     labels=labels.astype(np.int32),
     records=records,
     num_examples=len(records),
+    explain=lambda index: whole.explain(tf.gather(places, index)),
   )
-
-
-@tf.autograph.experimental.do_not_convert
-def _all_examples(source, builder, image_key, label_key) -> tf.data.Dataset:
-  """Pairs of encoded image and label; no image where it cannot be read."""
-  decoders = {image_key: tfds.decode.SkipDecoding()}
-  if source.on_bad_example == bad_examples.STOP:
-    data = builder.as_dataset(
-      split=source.split, shuffle_files=False, decoders=decoders
-    )
-    return data.map(
-      lambda example: (
-        example[image_key],
-        example[label_key] if label_key else tf.constant(0, tf.int64),
-      )
-    )
-  # TFDS counts what it reads, and would not end.
-  stream = streamed(source, builder, image_key, label_key, numbered=True)
-  return stream.examples().map(lambda e: (e['image'], e['label']))
 
 
 def streamed(
@@ -143,8 +122,8 @@ def streamed(
   """
   if builder.info.file_format.value != 'tfrecord':
     raise DataError(
-      f'Data set {source.name!r} is too large for the memory and stored as '
-      f'{builder.info.file_format.value}; only tfrecord can be streamed.'
+      f'Data set {source.name!r} is stored as '
+      f'{builder.info.file_format.value}; only tfrecord can be read.'
     )
   if source.class_names == ('image',) and not numbered:
     label_key = ''  # Numbers without names: unknown before all are read.
@@ -163,21 +142,25 @@ def streamed(
     )
 
   def parse_or_leave_out(index, record):
-    # No image is a bad one, which the pipeline leaves out.
-    blank = dict(image='', index=index, label=0)
-    return bad_examples.guarded(
-      lambda pair: parse(*pair), (index, record), blank
+    # No image is a bad one, about which the pipeline decides.
+    blank = dict(image=tf.constant(''), index=index, label=tf.constant(0))
+    if source.on_bad_example == bad_examples.SKIP:
+      return bad_examples.guarded(
+        lambda pair: parse(*pair), (index, record), blank
+      )
+    return tf.cond(
+      tf.equal(record, ''), lambda: blank, lambda: parse(index, record)
     )
 
-  lenient = source.on_bad_example == bad_examples.SKIP
   instructions = builder.info.splits[source.split].file_instructions
-  for instruction in instructions if lenient else ():
+  for instruction in instructions:
     if not tf.io.gfile.exists(instruction.filename):
       raise DataError(f'{instruction.filename} is not there.')
   firsts = streams.first_indices(builder)
   return dataclasses.replace(
     source,
     stream=lambda seed, epoch: streams.records(
-      instructions, firsts, seed, epoch, lenient
-    ).map(parse_or_leave_out if lenient else parse),
+      instructions, firsts, seed, epoch
+    ).map(parse_or_leave_out),
+    explain=lambda index: streams.explain(instructions, firsts, index),
   )

@@ -18,7 +18,7 @@ def read_prefix(
 
   Args:
     tokenizer: Makes the codes.
-    path: A JPEG, PNG, BMP or GIF file of any size: its largest centred square
+    path: A JPEG or PNG file of any size: its largest centred square
       is taken, resized.
     keep_rows: Rows of codes to keep, of which each is as high as a patch.
 

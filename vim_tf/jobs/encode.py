@@ -23,6 +23,8 @@ class Encoder:
     crops: Augmented crops of each training image.
     seed: Seed of the augmentation.
     batch_size: Images at once.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it, so
+      that the codes of another one stand in for its own.
 
   Attributes:
     description: What the codes are.
@@ -39,12 +41,16 @@ class Encoder:
     crops: int,
     seed: int,
     batch_size: int,
+    on_bad_example: str = 'stop',
   ):
     self._to_codes = tf.function(tokenizer.model.encode, autograph=False)
     self._batch_size = batch_size
     self._sources = {
-      codes_lib.TRAIN: sources.load(data, data.train_split),
-      codes_lib.EVALUATION: sources.load(data, data.eval_split),
+      name: sources.load(data, split, on_bad_example)
+      for name, split in (
+        (codes_lib.TRAIN, data.train_split),
+        (codes_lib.EVALUATION, data.eval_split),
+      )
     }
     train = self._sources[codes_lib.TRAIN]
     self.description = codes_lib.Description(
@@ -80,7 +86,7 @@ class Encoder:
       part: Which examples, by their place in that order; None: all.
     """
     source, data = self._sources[name], self.description.data
-    settings = dict(batch_size=self._batch_size, part=part)
+    settings = dict(batch_size=self._batch_size, part=part, fill_gaps=True)
     if name == codes_lib.TRAIN:
       seed = self.description.seed
       found = pipeline.epoch_batches(
@@ -106,6 +112,7 @@ def encode(
   seed: int = 0,
   batch_size: int = 64,
   shard_bytes: int = 2**27,
+  on_bad_example: str = 'stop',
 ):
   """Writes a cache of codes.
 
@@ -117,11 +124,12 @@ def encode(
     seed: Seed of the augmentation.
     batch_size: Images at once.
     shard_bytes: Size of a file at most; one batch at least goes into each.
+    on_bad_example: As of `Encoder`.
 
   Raises:
     DataError: If the data cannot be used or the folder not be written.
   """
-  encoder = Encoder(tokenizer, data, crops, seed, batch_size)
+  encoder = Encoder(tokenizer, data, crops, seed, batch_size, on_bad_example)
   total = sum(part.examples * part.crops for part in encoder.parts.values())
   done = 0
 

@@ -28,6 +28,7 @@ class Job:
   seed: int
   batch_size: int
   shard_bytes: int
+  on_bad_example: str = 'stop'
 
   def encoder(self) -> encode_job.Encoder:
     """Opens tokenizer and data."""
@@ -37,6 +38,7 @@ class Job:
       self.crops,
       self.seed,
       self.batch_size,
+      self.on_bad_example,
     )
 
 

@@ -32,6 +32,8 @@ class Protocol:
     passes: Augmented passes over the training images that the counting models
       learn from, drawn as the VIM's own were; of a cache, its crops at most.
     max_train_codes: How many codes they learn from at most, for the memory.
+    on_bad_example: At an image or a record that cannot be read 'stop', or
+      'skip' it.
   """
 
   data: DataConfig
@@ -40,6 +42,7 @@ class Protocol:
   codes: str = ''
   passes: int = 7
   max_train_codes: int = 2**25
+  on_bad_example: str = 'stop'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +194,10 @@ def _encoded(
       f'The images are of {data.image_size} pixels, but the tokenizer takes '
       f'{tokenizer.config.model.image_size}.'
     )
-  train = sources.load(data, data.train_split)
-  held_out = sources.load(data, data.eval_split)
+  train, held_out = (
+    sources.load(data, split, protocol.on_bad_example)
+    for split in (data.train_split, data.eval_split)
+  )
   encode = tf.function(tokenizer.model.encode, autograph=False)
   batch_size = protocol.batch_size
   count = _count(train.num_examples, tokenizer.config.model.num_codes, protocol)

@@ -32,6 +32,7 @@ class Protocol:
     network: Name of the feature network; '' leaves the distances out.
     perceptual: Whether to measure LPIPS (VGG16).
     precisions: Whether to compare the codes of bfloat16 with those of float32.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
   data: DataConfig
@@ -40,6 +41,7 @@ class Protocol:
   network: str = feature_networks.DEFAULT
   perceptual: bool = True
   precisions: bool = False
+  on_bad_example: str = 'stop'
 
 
 def evaluate(
@@ -65,7 +67,7 @@ def evaluate(
       f'The images are of {data.image_size} pixels, but the tokenizer takes '
       f'{tokenizer.config.model.image_size}.'
     )
-  source = sources.load(data, data.eval_split)
+  source = sources.load(data, data.eval_split, protocol.on_bad_example)
 
   def batches():
     return pipeline.evaluation_batches(
@@ -75,7 +77,8 @@ def evaluate(
       max_examples=protocol.max_images,
     )
 
-  measure = _measure(tokenizer.model, protocol)
+  form = tokenizer.config.losses.logit_laplace_form
+  measure = _measure(tokenizer.model, protocol, form)
   network = None
   if protocol.network:
     network = feature_networks.load(protocol.network)
@@ -122,7 +125,7 @@ def evaluate(
   }, _picture(tokenizer.model, batches(), psnr)
 
 
-def _measure(model, protocol: Protocol):
+def _measure(model, protocol: Protocol, form: str):
   perceptual = lpips.LPIPS() if protocol.perceptual else None
 
   @tf.function(autograph=False)
@@ -133,9 +136,13 @@ def _measure(model, protocol: Protocol):
     if perceptual is not None:
       values['lpips_vgg'] = perceptual(images, rebuilt)
     if model.config.logit_laplace:
-      values['logit_laplace_nll'] = losses.logit_laplace_nll(
-        images, out['mu'], out['log_scale']
+      nll = losses.logit_laplace_nll(
+        images, out['mu'], out['log_scale'], form=form
       )
+      # In the paper's units, whatever was trained on.
+      if form == 'binned':
+        nll = losses.binned_to_density(nll)
+      values['logit_laplace_nll'] = nll
     return out['codes'], rebuilt, values
 
   return measure

@@ -1,5 +1,6 @@
 """How good a VIM's samples are, with the whole protocol."""
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 
@@ -7,7 +8,7 @@ from absl import logging
 import numpy as np
 
 from vim_tf.config import DataConfig, UserError
-from vim_tf.jobs import pictures, restore, scoring
+from vim_tf.jobs import class_names, pictures, restore, scoring
 from vim_tf.jobs import sample as sample_job
 from vim_tf.metrics import classifiers, feature_networks
 from vim_tf.metrics import generation as scores_lib
@@ -15,7 +16,6 @@ from vim_tf.vim import sampling as sampling_lib
 
 _SHOWN = 64  # Images of a class in its gallery.
 _COLUMNS = 8
-MIXES = ('data', 'equal')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Protocol:
     reference_split: Split that the distances are from; '': training, as is
       usual for samples (and is not for reconstructions).
     batch_size: Images at once; in float32 it changes no figure.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
   data: DataConfig
@@ -54,6 +55,7 @@ class Protocol:
   save_reference: str = ''
   reference_split: str = ''
   batch_size: int = 32
+  on_bad_example: str = 'stop'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,12 @@ def prepare(
     UserError: If something of the protocol does not fit the model, or the
       network that selects is the one that scores.
   """
-  data = scoring.Data(protocol.data, protocol.max_images, protocol.batch_size)
+  data = scoring.Data(
+    protocol.data,
+    protocol.max_images,
+    protocol.batch_size,
+    protocol.on_bad_example,
+  )
   selecting = protocol.acceptance < 1
   if selecting:  # Told before anything is measured.
     scoring.check_conditional(vim)
@@ -192,7 +199,7 @@ def evaluate(
     'figures': {**figures, **bench.baselines},
     'protocol': protocol_row,
   }
-  return result, galleries(kept.images, labels)
+  return result, galleries(kept.images, labels, vim.record['class_names'])
 
 
 def selection_facts(bench: Bench) -> dict:
@@ -219,18 +226,18 @@ def draw(bench: Bench, protocol: Protocol):
 
 
 def galleries(
-  images: np.ndarray, labels: np.ndarray | None
+  images: np.ndarray, labels: np.ndarray | None, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
   """A grid of each class's first images, by file name."""
   images = images / np.float32(255)
   if labels is None:
     return {'samples.png': pictures.grid(images[:_SHOWN], _COLUMNS)}
-  return {
-    f'class-{label:04d}.png': pictures.grid(
-      images[labels == label][:_SHOWN], _COLUMNS
-    )
-    for label in np.unique(labels)
-  }
+  found = {}
+  for label in np.unique(labels):
+    own = images[labels == label][:_SHOWN]
+    shown = [class_names.shown_name(names[label])] * len(own)
+    found[f'class-{label:04d}.png'] = pictures.grid(own, _COLUMNS, shown)
+  return found
 
 
 def _check_names(protocol: Protocol):

@@ -17,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
-from vim_tf.data import pipeline, sources
+from vim_tf.data import bad_examples, pipeline, sources
 from vim_tf.jobs import probe_features, probe_fit, restore
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
+from vim_tf.training import preamble
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -77,7 +78,8 @@ def sweep(
     UserError: If there is no such block, the labels cannot be used, or the
       directory is that of another run.
   """
-  path = workdir_lib.make_folder(path)  # Told before anything is computed.
+  path = workdir_lib.make_folder(path)
+  workdir_lib.check(path, 'probe', config)  # Told before anything is computed.
   probe_features.check_block(vim.model, config.fixed_block)
   for source, what in (
     (train, 'training images'),
@@ -98,6 +100,16 @@ def sweep(
     'vim_fingerprint': restore.fingerprint(vim.model),
   }
   workdir = workdir_lib.Workdir(path, 'probe', config, facts)
+  for line in preamble.describe(
+    'probe',
+    config.run,
+    dataclasses.replace(preamble.Split.of(train), crops=1 + config.passes),
+    preamble.Split.of(held_out),
+    {'VIM, which is not trained': vim.model.count_params()},
+    path,
+    pictures=False,
+  ):
+    logging.info(line)
   probe_features.warn(tokenizer, vim)
 
   # ---------------------------------------------------------------- features
@@ -162,7 +174,11 @@ def _tables(
   held_out_passes = config.passes if config.views == 'augmented' else 0
   return tuple(
     features_lib.tabulate(
-      extract, passes(source, count), source.num_examples, folder / name
+      extract,
+      passes(source, count),
+      source.num_examples,
+      folder / name,
+      source.on_bad_example == bad_examples.SKIP,
     )
     for source, count, name in (
       (train, config.passes, 'train'),

@@ -211,7 +211,8 @@ def in_words(figures: Mapping) -> list[str]:
         text += f' ± {100 * row["margin_standard_error"]:.1f}'
     lines.append(text)
 
-  line(f'VIM, block {figures["best_block"]}, chosen on validation', figures)
+  chosen = ', chosen on validation' if len(figures['blocks']) > 1 else ''
+  line(f'VIM, block {figures["best_block"]}{chosen}', figures)
   for name, row in figures['baselines'].items():
     line(_NAMES[name], row)
   if errors:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vim_tf.config import ConfigError, UserError, from_dict
-from vim_tf.jobs import pictures, restore
+from vim_tf.jobs import class_names, pictures, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import sampling
@@ -56,6 +56,7 @@ def models_facts(tokenizer: restore.Restored, vim: restore.Restored) -> dict:
 def write(
   out: pathlib.Path,
   samples: Samples,
+  images: np.ndarray,
   tokenizer: restore.Restored,
   vim: restore.Restored,
   workdir: str,
@@ -65,12 +66,11 @@ def write(
   Args:
     out: The folder, which is there.
     samples: What was drawn.
-    tokenizer: Turns the codes into images: here, and in one way, so that the
-      same codes give the same files.
+    images: What its codes became, uint8 `[count, height, width, 3]`.
+    tokenizer: What turned them into images.
     vim: What drew them.
     workdir: Its working directory.
   """
-  images = decode(tokenizer, samples.codes, samples.batch_size)
   names = vim.record['class_names']
   rows = []
   for i, image in enumerate(images):
@@ -87,7 +87,11 @@ def write(
     if samples.probabilities is not None:
       row['probability'] = float(samples.probabilities[i])
     rows.append(row)
-  grid = pictures.grid(images / np.float32(255), _columns(samples.ids))
+  grid = pictures.grid(
+    images / np.float32(255),
+    _columns(samples.ids),
+    class_names.of(samples.ids, names, vim.config.model),
+  )
   Image.fromarray(grid).save(out / 'grid.png')
   workdir_lib.write_json(
     out / FILE,

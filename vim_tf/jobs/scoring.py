@@ -51,16 +51,20 @@ class Data:
     config: Name, splits and size.
     max_images: Images of a split at most.
     batch_size: Images at once; changes no figure.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
   config: DataConfig
   max_images: int
   batch_size: int
+  on_bad_example: str = 'stop'
 
   def source(self, split: str) -> sources.Source:
     """A split, loaded once."""
     if split not in self._loaded:
-      self._loaded[split] = sources.load(self.config, split)
+      self._loaded[split] = sources.load(
+        self.config, split, self.on_bad_example
+      )
     return self._loaded[split]
 
   @functools.cached_property

@@ -9,7 +9,7 @@ from vim_tf.data import pipeline, sources
 from vim_tf.jobs import pictures, restore
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
-from vim_tf.training import loop, optimizers, workers
+from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import lpips
@@ -26,6 +26,7 @@ def train(
   strategy: tf.distribute.Strategy,
   title: str = 'ViT-VQGAN',
   faults: Faults = STOP,
+  accept_new_data: bool = False,
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
@@ -35,12 +36,13 @@ def train(
     strategy: Where replicas run.
     title: What the progress bar says.
     faults: What to do about bad examples and a loss that is not finite.
+    accept_new_data: Whether a run may go on with other data than it began with.
 
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
   # Whatever can be refused is, before data are read or anything is written.
-  workdir_lib.make_folder(path)
+  workdir_lib.check(path, 'vit_vqgan', config)
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
@@ -53,21 +55,39 @@ def train(
     config.data, config.data.eval_split, faults.on_bad_example
   )
   strategy_lib.check_input(strategy, source.random_access, source.name)
+  splits = preamble.Split.of(source), preamble.Split.of(held_out)
+  preamble.check_batch(config.run.batch_size, splits[0])
   facts = {
     'class_names': list(source.class_names),
     'data_fingerprint': source.fingerprint,
+    'data_images': {
+      'train': source.num_examples,
+      'held_out': held_out.num_examples,
+    },
     'data_licence': source.licence,
   }
   if start is not None:
     facts['start_fingerprint'] = restore.fingerprint(start)
   workdir = workdir_lib.Workdir(
-    path, 'vit_vqgan', config, facts, workers.is_chief(strategy)
+    path,
+    'vit_vqgan',
+    config,
+    facts,
+    workers.is_chief(strategy),
+    accept_new_data,
   )
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
     step, model = build(config, start, perceptual)
+  parameters = {
+    name: part.count_params()
+    for name, part in step.checkpoint_contents().items()
+    if name in ('model', 'discriminator')
+  }
+  for line in preamble.describe(title, config.run, *splits, parameters, path):
+    logging.info(line)
 
   figures = Figures(model)
 
@@ -85,7 +105,8 @@ def train(
     batches = pipeline.evaluation_batches(
       held_out, config.data, batch_size=_PICTURES
     )
-    images = next(iter(batches))['images']
+    batch = next(iter(batches))
+    images = tf.boolean_mask(batch['images'], batch['mask'] > 0)
     return {
       'reconstructions': pictures.pairs(
         images, model.decode(model.encode(images))

@@ -11,8 +11,8 @@ from vim_tf.config import Stage2Config, check_stages_match
 from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
-from vim_tf.jobs import pictures, restore
-from vim_tf.training import loop, optimizers, workers
+from vim_tf.jobs import class_names, pictures, restore
+from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import decoding, sampling
@@ -31,6 +31,7 @@ def train(
   strategy: tf.distribute.Strategy,
   title: str = 'VIM',
   faults: Faults = STOP,
+  accept_new_data: bool = False,
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
@@ -40,12 +41,13 @@ def train(
     strategy: Where replicas run.
     title: What the progress bar says.
     faults: What to do about bad examples and a loss that is not finite.
+    accept_new_data: Whether a run may go on with other data than it began with.
 
   Raises:
     UserError: Bad data, a tokenizer of other sizes, a directory of another
       run, a non-finite loss.
   """
-  workdir_lib.make_folder(path)  # Told before any data are read.
+  workdir_lib.check(path, 'vim', config)  # Told before any data are read.
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   with strategy.scope():
     tokenizer = restore.tokenizer(config.tokenizer)
@@ -56,15 +58,26 @@ def train(
     strategy_lib.check_input(strategy, True, config.codes)
   else:
     examples = _online_examples(config, faults, strategy)
+  preamble.check_batch(config.run.batch_size, examples.splits[0])
   facts = {**examples.facts, 'tokenizer_fingerprint': fingerprint}
   workdir = workdir_lib.Workdir(
-    path, 'vim', config, facts, workers.is_chief(strategy)
+    path,
+    'vim',
+    config,
+    facts,
+    workers.is_chief(strategy),
+    accept_new_data,
   )
   tf.keras.utils.set_random_seed(config.run.seed)
   if config.run.deterministic:
     tf.config.experimental.enable_op_determinism()
   with strategy.scope():
     step, model = build(config, tokenizer.model.encode)
+  parameters = {'model': model.count_params()}
+  for line in preamble.describe(
+    title, config.run, *examples.splits, parameters, path
+  ):
+    logging.info(line)
   decoder = decoding.Decoder(model)
 
   figures = Figures(model, tokenizer.model)
@@ -73,10 +86,11 @@ def train(
     return figures(examples.held_out())
 
   def draw():
-    classes = np.arange(_PICTURES) % max(1, config.model.num_classes)
+    classes = np.sort(np.arange(_PICTURES) % max(1, config.model.num_classes))
     codes = decoder(classes, np.arange(_PICTURES), sampling.SamplingConfig())
     images = tokenizer.model.decode(tf.constant(codes))
-    return {'samples': pictures.grid(images, columns=6)}
+    names = class_names.of(classes, facts['class_names'], config.model)
+    return {'samples': pictures.grid(images, 6, names)}
 
   loop.train(
     step,
@@ -129,11 +143,13 @@ class _Examples:
     training: From a step and an input pipeline to its share of the endless
       batches from that step on.
     held_out: One pass over held-out examples.
+    splits: What both are.
   """
 
   facts: dict
   training: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
   held_out: Callable[[], tf.data.Dataset]
+  splits: tuple[preamble.Split, preamble.Split]
 
 
 def _online_examples(
@@ -158,6 +174,10 @@ def _online_examples(
     {
       'class_names': list(source.class_names),
       'data_fingerprint': source.fingerprint,
+      'data_images': {
+        'train': source.num_examples,
+        'held_out': held_out.num_examples,
+      },
       'data_licence': source.licence,
     },
     lambda first, context: pipeline.training_batches(
@@ -174,6 +194,7 @@ def _online_examples(
       batch_size=_EVAL_BATCH,
       max_examples=config.run.eval_examples,
     ),
+    (preamble.Split.of(source), preamble.Split.of(held_out)),
   )
 
 
@@ -186,6 +207,10 @@ def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
     {
       'class_names': list(cache.description.class_names),
       'data_fingerprint': cache.train.fingerprint,
+      'data_images': {
+        'train': cache.train.num_examples,
+        'held_out': cache.evaluation.num_examples,
+      },
       'data_licence': cache.description.licence,
       'codes_fingerprint': cache.fingerprint,
     },
@@ -199,6 +224,15 @@ def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
     ),
     lambda: codes_lib.evaluation_batches(
       cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
+    ),
+    tuple(
+      preamble.Split(
+        f'{config.codes} ({part.split})',
+        part.num_examples,
+        cache.description.class_names,
+        crops=part.crops,
+      )
+      for part in (cache.train, cache.evaluation)
     ),
   )
 

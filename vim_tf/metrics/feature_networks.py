@@ -27,7 +27,7 @@ from vim_tf import config as config_lib
 from vim_tf.config import first_line
 from vim_tf.metrics import efficientnet_lite
 
-DEFAULT = 'efficientnet_lite0'
+DEFAULT = config_lib.FEATURE_NETWORK
 
 _EFFICIENTNETS = tuple(
   f'efficientnet_lite{variant}'

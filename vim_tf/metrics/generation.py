@@ -12,17 +12,15 @@ import dataclasses
 import json
 import zipfile
 
+from absl import logging
 import numpy as np
-import tensorflow as tf
 
 from vim_tf import config as config_lib
 
 # Rows of a distance matrix made at once: bounds its memory.
 _CHUNK = 1024
-# Blocks that the error of a kernel distance is estimated from, at least, and
-# images in a block, at least.
-_ERROR_BLOCKS = 10
-_MIN_BLOCK = 5
+_NEIGHBORS = 3  # Whose farthest a ball of a manifold reaches to.
+_LEAST_DISTANCE = 2  # Images of a set that has a distance.
 _LEAST_LOGIT = -700.0
 
 
@@ -75,8 +73,7 @@ def kernel_distance(
   """Kernel distance (KID) of two sets of features, unbiased, and its error.
 
   The squared maximum mean discrepancy of the kernel (x'y / d + 1)^3 (Binkowski
-  et al., 2018), by TF-GAN in float64, averaged over blocks of the shuffled
-  sets.
+  et al., 2018) in float64, averaged over blocks of the shuffled sets.
 
   Args:
     features_a: `[images, num_features]`, at least 2 images.
@@ -86,31 +83,76 @@ def kernel_distance(
 
   Returns:
     The distance, around 0 for equal distributions and then as often negative,
-    and its standard error. Where the sets make fewer than ten blocks, the error
-    is that of ten smaller ones, which is a little too large; NaN for sets too
-    small for that.
+    and its standard error: how far the distances of other sets of as many
+    images lie apart. NaN if a block has fewer than 4 images of a set. It is
+    that of independent sets: of images and their reconstructions, which vary
+    together, it is too large.
   """
   a, b = _pair(features_a, features_b)
   rng = np.random.default_rng(seed)
-  a, b = tf.constant(rng.permutation(a)), tf.constant(rng.permutation(b))
   larger, smaller = max(len(a), len(b)), min(len(a), len(b))
-  # TF-GAN makes as many blocks of both: none may have fewer than 2 images.
-  blocks = min(-(-larger // max_block_size), smaller // 2)
-  distance, error = _kernel_distance(a, b, -(-larger // blocks))
-  if blocks < _ERROR_BLOCKS:
-    error = float('nan')
-    if smaller >= _ERROR_BLOCKS * _MIN_BLOCK:
-      _, error = _kernel_distance(a, b, -(-larger // _ERROR_BLOCKS))
-  return distance, error
+  # As many blocks of both: none may have fewer than 2 images.
+  count = min(-(-larger // max_block_size), smaller // 2)
+  parts = (np.array_split(rng.permutation(x), count) for x in (a, b))
+  distances, variances = np.transpose([_block(*pair) for pair in zip(*parts)])
+  return float(np.mean(distances)), float(np.sum(variances) ** 0.5 / count)
 
 
-def _kernel_distance(a, b, block_size: int) -> tuple[float, float]:
-  distance, error = (
-    _tfgan_eval().kernel_classifier_distance_and_std_from_activations(
-      a, b, max_block_size=block_size
-    )
+def _block(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+  """The kernel distance of one block, and its variance.
+
+  A two-sample U-statistic varies by a part of each image alone, and by one of
+  each pair (Hoeffding, 1948). The first part is 0 if both sets are alike, which
+  the spread of smaller blocks, where pairs count for more, does not tell.
+  """
+  n, m = len(a), len(b)
+
+  def kernel(x, y):
+    return (x @ y.T / a.shape[1] + 1.0) ** 3
+
+  within_a, within_b, across = kernel(a, a), kernel(b, b), kernel(a, b)
+  for matrix in (within_a, within_b):
+    np.fill_diagonal(matrix, 0.0)
+  distance = (
+    within_a.sum() / (n * (n - 1))
+    + within_b.sum() / (m * (m - 1))
+    - 2.0 * across.mean()
   )
-  return float(distance), float(error)
+  if min(n, m) < 4:
+    return distance, float('nan')
+  rows_a, pairs_a = _parts(within_a)
+  rows_b, pairs_b = _parts(within_b)
+  to_b, to_a = across.mean(axis=1), across.mean(axis=0)
+  centered = across - to_b[:, None] - to_a + across.mean()
+  pairs_ab = np.sum(centered**2) / ((n - 1) * (m - 1))
+  # What pairs add to the variance of the means of rows is taken off again.
+  of_a = np.var(rows_a - to_b, ddof=1) - pairs_a / (n - 2) - pairs_ab / m
+  of_b = np.var(rows_b - to_a, ddof=1) - pairs_b / (m - 2) - pairs_ab / n
+  of_images = 4.0 * (of_a / n + of_b / m)
+  of_pairs = (
+    2.0 * pairs_a / (n * (n - 1))
+    + 2.0 * pairs_b / (m * (m - 1))
+    + 4.0 * pairs_ab / (n * m)
+  )
+  return distance, max(of_images, 0.0) + of_pairs
+
+
+def _parts(kernel: np.ndarray) -> tuple[np.ndarray, float]:
+  """What images alone and what pairs of a set put into a kernel matrix.
+
+  Args:
+    kernel: `[images, images]` of at least 4 images, with a diagonal of 0.
+
+  Returns:
+    The matrix's mean of each row but for a constant, `[images]`, and the
+    variance that is left without them, unbiased (Szekely & Rizzo, 2014).
+  """
+  count = len(kernel)
+  rows = kernel.sum(axis=1) / (count - 2)
+  centered = kernel - rows[:, None] - rows
+  centered += kernel.sum() / ((count - 1) * (count - 2))
+  np.fill_diagonal(centered, 0.0)
+  return rows, np.sum(centered**2) / (count * (count - 3))
 
 
 def classifier_score(logits) -> float:
@@ -134,7 +176,7 @@ def classifier_score(logits) -> float:
 
 
 def precision_recall(
-  real_features, generated_features, *, neighbors: int = 3
+  real_features, generated_features, *, neighbors: int = _NEIGHBORS
 ) -> tuple[float, float]:
   """Improved precision and recall (Kynkaanniemi et al., 2019).
 
@@ -208,20 +250,39 @@ def compare(real_features, generated_features, name: str) -> dict[str, float]:
   Returns:
     'fd_<name>', 'kd_<name>', 'kd_error_<name>', 'precision_<name>' and
     'recall_<name>'. The last two are of as many real images as generated
-    ones: of the larger set, a part spread evenly over it.
+    ones: of the larger set, a part spread evenly over it. NaN, and a line in
+    the log, where there are too few images.
   """
-  kernel, error = kernel_distance(real_features, generated_features)
   count = min(len(real_features), len(generated_features))
-  precision, recall = precision_recall(
-    _thin(real_features, count), _thin(generated_features, count)
-  )
+  frechet = kernel = error = precision = recall = float('nan')
+  if count >= _LEAST_DISTANCE:
+    frechet = frechet_distance(real_features, generated_features)
+    kernel, error = kernel_distance(real_features, generated_features)
+  else:
+    _log_missing('distances', name, count, _LEAST_DISTANCE)
+  if count > _NEIGHBORS:
+    precision, recall = precision_recall(
+      _thin(real_features, count), _thin(generated_features, count)
+    )
+  else:
+    _log_missing('precision and recall', name, count, _NEIGHBORS + 1)
   return {
-    f'fd_{name}': frechet_distance(real_features, generated_features),
+    f'fd_{name}': frechet,
     f'kd_{name}': kernel,
     f'kd_error_{name}': error,
     f'precision_{name}': precision,
     f'recall_{name}': recall,
   }
+
+
+def _log_missing(what: str, name: str, count: int, least: int):
+  logging.warning(
+    'There are no %s over %s: a set has %d images, but at least %d are needed.',
+    what,
+    name,
+    count,
+    least,
+  )
 
 
 def _thin(features, count: int) -> np.ndarray:
@@ -338,9 +399,9 @@ def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
       f'Features have the shapes {list(a.shape)} and {list(b.shape)}, but must '
       'be [images, num_features] of one network.'
     )
-  if min(len(a), len(b)) < 2:
+  if min(len(a), len(b)) < _LEAST_DISTANCE:
     raise config_lib.UserError(
-      f'Distances of {len(a)} to {len(b)} images: at least 2 of each are '
-      'needed.'
+      f'Distances of {len(a)} to {len(b)} images: at least {_LEAST_DISTANCE} '
+      'of each are needed.'
     )
   return a, b

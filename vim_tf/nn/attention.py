@@ -26,6 +26,7 @@ class KVCache(tf.experimental.ExtensionType):
   in_place: bool = False
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class MultiHeadAttention(tf.keras.layers.Layer):
   """Scaled dot-product self-attention (Vaswani et al., 2017).
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 _HELD = contextvars.ContextVar('held', default=None)
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class HeldDense(tf.keras.layers.Dense):
   """Keras's layer without an activation; see `held_weights`."""
 

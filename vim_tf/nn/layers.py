@@ -1,4 +1,4 @@
-"""Dense layers and norms as every part of the models makes them."""
+"""What every model is made of: its base, dense layers and norms."""
 
 from collections.abc import Iterator
 import contextlib
@@ -17,6 +17,22 @@ Tried once each on an unquantised tokenizer (150 steps, one seed): this and an
 output layer that starts near the data's colour gave 16.1 dB together, but
 either alone 11.8 and 12.5 dB, and weights of variance 1 / fan-in 11.9 dB.
 """
+
+
+class SizedModel(tf.keras.Model):
+  """A model whose `build` makes every variable without an input.
+
+  Keras loads the weights of a saved model into what is built, and would build
+  this one only if it had been built with the shape of an input.
+  """
+
+  def get_build_config(self):
+    return {'input_shape': None}
+
+  def build_from_config(self, config):
+    del config
+    self.build()
+
 
 _DRAWN = contextvars.ContextVar('drawn', default=True)
 

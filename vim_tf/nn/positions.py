@@ -30,6 +30,7 @@ def sincos_2d(grid_size: int, width: int) -> np.ndarray:
   return np.concatenate([rows, columns], axis=1).astype(np.float32)
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class GridPositions(tf.keras.layers.Layer):
   """Adds a position vector to each element of a raster-ordered grid.
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from vim_tf.nn import fusion
 
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive positions.
+_HALF_STEP = 2.0**-25  # Of the uniform numbers.
 
 
 def _xor_shift(x: tf.Tensor, bits: int) -> tf.Tensor:
@@ -84,6 +85,21 @@ def uniform(seeds: tf.Tensor, shape: tuple[int, ...], stream) -> tf.Tensor:
     bits(seeds, shape, stream), tf.constant(8, tf.uint32)
   )
   return tf.cast(high, tf.float32) * 2.0**-24
+
+
+def gumbel(uniforms: tf.Tensor) -> tf.Tensor:
+  """Gumbel noise: the largest of logits plus it draws from their softmax.
+
+  Args:
+    uniforms: float32 as `uniform` gives them, of any shape.
+
+  Returns:
+    float32 of that shape, finite for every uniform: from -2.9 to 17.4.
+  """
+  # Half a step keeps 0 away. The largest uniform rounds up to 1 with it, whose
+  # logarithm is 0 instead of about half a step.
+  exponential = tf.maximum(-tf.math.log(uniforms + _HALF_STEP), _HALF_STEP)
+  return -tf.math.log(exponential)
 
 
 def dropout(x: tf.Tensor, rate: float, seeds: tf.Tensor, stream) -> tf.Tensor:

@@ -17,6 +17,7 @@ ACTIVATIONS = {
 }
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class MLP(tf.keras.layers.Layer):
   """Two dense layers with a non-linearity between them.
 
@@ -95,6 +96,7 @@ def _fused_activation(activation: str, dropout: float = 0.0):
   )
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class Block(tf.keras.layers.Layer):
   """Attention and MLP, each after a LayerNorm and added to its input.
 
@@ -193,6 +195,7 @@ class Block(tf.keras.layers.Layer):
     }
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class Transformer(tf.keras.layers.Layer):
   """A stack of blocks with a LayerNorm after the last one.
 

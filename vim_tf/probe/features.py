@@ -110,6 +110,7 @@ def tabulate(
   passes: list[Iterable[Mapping[str, tf.Tensor]]],
   num_images: int,
   folder: str | pathlib.Path,
+  may_lack: bool = False,
 ) -> Table:
   """Runs over images and keeps all their features.
 
@@ -120,6 +121,7 @@ def tabulate(
       'images', 'labels' and 'mask'.
     num_images: Images of one pass.
     folder: Where tables go that are too large for the memory.
+    may_lack: Whether images may be left out, the same ones of each pass.
 
   Returns:
     The table.
@@ -143,11 +145,15 @@ def tabulate(
         tables[name][number, first:last] = values.numpy()[keep]
       labels[first:last] = batch['labels'].numpy()[keep]
       first = last
-    if first != num_images:
+    if may_lack and not number:
+      num_images = first
+    if not first or first != num_images:
       raise UserError(
         f'A pass over the images gave {first}, but there are {num_images}.'
       )
-  return Table(tables, labels)
+  return Table(
+    {name: x[:, :num_images] for name, x in tables.items()}, labels[:num_images]
+  )
 
 
 def _allocate(shape: list[int], path: pathlib.Path) -> np.ndarray:

@@ -6,6 +6,7 @@ import tensorflow as tf
 _SMALLEST_SCALE = 1e-2  # Of the largest standard deviation of a feature.
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class SoftmaxLayer(tf.keras.layers.Layer):
   """Softmax layers of one kind of features, trained side by side.
 

@@ -87,7 +87,8 @@ def train(
   Raises:
     NonFiniteError: If a loss term is not finite, naming the term and step.
     CheckpointError: If checkpoints cannot be read or written.
-    Preempted: If SIGTERM came; everything up to the end of that chunk is saved.
+    Preempted: If SIGTERM or Ctrl-C came; everything up to the end of that
+      chunk is saved.
     WorkerLost: If another worker of the run has ended.
   """
   # ---------------------------------------------------------------- restore
@@ -117,7 +118,7 @@ def train(
 
   # ----------------------------------------------------------------- chunks
   with (
-    progress.Bar(title, step, run.num_steps) as bar,
+    progress.Bar(title, step, run.num_steps, kind=trainer.step_kind) as bar,
     preemption.Watch() as watch,
     team.or_lost(title),
   ):
@@ -130,7 +131,9 @@ def train(
       while step + count < end and trainer.step_kind(step + count) == kind:
         count += 1
       rows = run_chunk(kind, iterator, step, count)
-      seconds += time.monotonic() - started
+      elapsed = time.monotonic() - started
+      seconds += elapsed
+      bar.timed(step, count, elapsed)
       wrong = _not_finite(rows, step)
       if wrong:
         if not goes_back:
@@ -160,14 +163,15 @@ def train(
           writer.scalars(step, evaluate(), 'eval/')
         if _due(step, run.picture_every, run.num_steps):
           writer.images(step, draw())
-      asked = team.any(watch.asked)
+      asked = team.any(bool(watch.asked))
       if chief and (asked or _due(step, run.checkpoint_every, run.num_steps)):
         writer.flush()
         saver.save(step, means.notes())
-      if asked and step < run.num_steps:
+      if asked:
         raise preemption.Preempted(
-          f'{title} was asked to stop (SIGTERM) and is saved at step {step} of '
-          f'{run.num_steps}: the same command goes on from there.'
+          f'{title} was asked to stop ({watch.asked or "another worker was"}) '
+          f'and is saved at step {step} of {run.num_steps}: the same command '
+          'goes on from there.'
         )
     team.any(False)  # The others wait here until the chief has written.
 

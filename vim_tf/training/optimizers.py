@@ -7,14 +7,8 @@ import tensorflow as tf
 from vim_tf.config import OptimizerConfig
 from vim_tf.training import schedules
 
-_NO_DECAY = (
-  'bias',
-  'gamma',
-  'beta',
-  'embedding',
-  'embeddings',
-  'codebook',
-)
+_VECTORS = ('bias', 'gamma', 'beta')
+_NO_DECAY = (*_VECTORS, 'embedding', 'embeddings', 'codebook')
 
 
 def decays(variable: tf.Variable) -> bool:
@@ -28,7 +22,7 @@ def decays(variable: tf.Variable) -> bool:
 
 
 class Optimizer(tf.Module):
-  """Adam on a fixed list of variables, with what surrounds an update.
+  """Adam or its kin on fixed variables, with what surrounds an update.
 
   Gradients are summed over replicas, so a replica's loss is its examples' sum
   divided by the GLOBAL batch size. Clipping is of the reduced gradient.
@@ -82,7 +76,7 @@ class Optimizer(tf.Module):
     rate = self.schedule(step)
     self._adam.apply_gradients(
       zip(gradients, self._variables, strict=True),
-      skip_gradients_aggregation=True,
+      experimental_aggregate_gradients=False,  # Is the older name, too.
     )
     if self.config.ema_decay:
       self._average(step)
@@ -97,6 +91,10 @@ class Optimizer(tf.Module):
 
 
 def _make(config, schedule, variables):
+  if config.name == 'lamb':
+    from vim_tf.training import addons  # Large batches alone.
+
+    return addons.lamb(config, schedule, variables, _NO_DECAY, _VECTORS)
   if config.name == 'adafactor':
     from vim_tf.training import adafactor  # The paper's stage 2 alone.
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import pathlib
 
+from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import ConfigError
+from vim_tf.config import STRATEGIES, ConfigError
 
-NAMES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
+_GPU_SIGNS = ('proc/driver/nvidia', 'dev/nvidia0')
+_NO_GPUS = ('', '-1', 'NoDevFiles')  # Values of CUDA_VISIBLE_DEVICES.
 
 _TF_CONFIG_HELP = (
   'strategy=multi_worker needs the environment variable TF_CONFIG, such as '
@@ -20,9 +23,10 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
   """Makes a distribution strategy; call it before TensorFlow computes anything.
 
   Args:
-    name: One of `NAMES`. 'auto' takes every GPU of this machine, else its CPU.
-      'mirrored' takes every GPU, or every logical CPU device. 'multi_worker'
-      joins the cluster that the environment variable TF_CONFIG describes.
+    name: One of `config.STRATEGIES`. 'auto' takes every GPU of this machine,
+      else its CPU. 'mirrored' takes every GPU, or every logical CPU device.
+      'multi_worker' joins the cluster that the environment variable TF_CONFIG
+      describes.
     tpu: 'local' on a Cloud TPU VM, or a TPU's name.
 
   Returns:
@@ -32,9 +36,9 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
     ConfigError: If the name is unknown, no TPU answers or TF_CONFIG describes
       no cluster.
   """
-  if name not in NAMES:
+  if name not in STRATEGIES:
     raise ConfigError(
-      f'strategy is {name!r}, but must be one of {", ".join(NAMES)}.'
+      f'strategy is {name!r}, but must be one of {", ".join(STRATEGIES)}.'
     )
   if name == 'tpu':
     try:
@@ -48,6 +52,8 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
   if name == 'multi_worker':
     return _multi_worker()
   gpus = tf.config.list_logical_devices('GPU')
+  if not gpus and (note := missing_gpu()):
+    logging.warning(note)
   if name == 'mirrored' or (name == 'auto' and len(gpus) > 1):
     devices = gpus or tf.config.list_logical_devices('CPU')
     return tf.distribute.MirroredStrategy([device.name for device in devices])
@@ -78,8 +84,33 @@ def _multi_worker() -> tf.distribute.Strategy:
     ) from error
 
 
+def missing_gpu(root: str | os.PathLike = '/') -> str:
+  """Why a GPU of this machine is not used; '' if it has none, or it is hidden.
+
+  Args:
+    root: Where the files of the machine's drivers are looked for.
+  """
+  signs = [pathlib.Path(root) / path for path in _GPU_SIGNS]
+  found = [str(path) for path in signs if path.exists()]
+  hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in _NO_GPUS
+  if not found or hidden:
+    return ''
+  build = tf.sysconfig.get_build_info()
+  text = (
+    f'This machine has an NVIDIA GPU ({found[0]}), but TensorFlow '
+    f'{tf.__version__} sees none and computes on the CPU: '
+  )
+  if not build['is_cuda_build']:
+    return text + 'it was built without CUDA.'
+  return (
+    f'{text}it needs the libraries of CUDA {build["cuda_version"]} and cuDNN '
+    f'{build["cudnn_version"]}, for which it was built. See '
+    'docs/troubleshooting.md, "A GPU is not used".'
+  )
+
+
 def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:
-  """One line with replicas and batch sizes.
+  """One line with replicas, this process's devices and batch sizes.
 
   Raises:
     ConfigError: If the batch does not divide over the replicas.
@@ -89,9 +120,11 @@ def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:
     raise ConfigError(
       f'batch_size {batch_size} does not divide over {replicas} replicas.'
     )
+  names = strategy.extended.worker_devices
+  devices = [name.rpartition('device:')[2] for name in names]
   return (
-    f'{replicas} replica(s), batch {batch_size} in all, '
-    f'{batch_size // replicas} each'
+    f'{replicas} replica(s), here on {", ".join(devices)}, batch {batch_size} '
+    f'in all, {batch_size // replicas} each'
   )
 
 

@@ -1,22 +1,29 @@
 """A run's working directory: its config, its lock, its metrics.
 
 The directory is self-contained: `config.json`, `checkpoints/`, `events/`,
-`metrics.jsonl` and `samples/`. A run of another config is refused, and so is
-a second run at the same time; nothing is ever overwritten.
+`metrics.jsonl` and `samples/`. A run of other settings is refused (but see
+`run_record`), and so is a second run at the same time; nothing is ever
+overwritten. A run without a checkpoint gives way to another one, and what it
+left is put aside.
 """
 
 import fcntl
-import importlib.metadata
 import json
 import math
 import os
 import pathlib
 import tempfile
 
-from vim_tf import config as config_lib
-from vim_tf.config import UserError
+from absl import logging
 
-_VERSIONS_OF = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
+from vim_tf import places
+from vim_tf.config import UserError, to_dict
+from vim_tf.training import checkpoints, run_record
+
+_PARTS = ('checkpoints', 'events', 'samples')
+_ASIDE = 'replaced-'
+
+flat = run_record.flat
 
 
 class WorkdirError(UserError):
@@ -33,10 +40,11 @@ class Workdir:
     facts: What else belongs into `config.json`: class names, fingerprints.
     writes: Whether this process writes; of several workers the first one
       does, and the others hold no lock and check nothing.
+    accept_new_data: Whether the data may be others than at the last start.
 
   Raises:
-    WorkdirError: If the directory cannot be written, belongs to a run of
-      another kind or config, or is in use.
+    WorkdirError: If the directory cannot be written or is in use, or belongs
+      to a run of another kind, or with settings or facts that may not change.
   """
 
   def __init__(
@@ -46,13 +54,12 @@ class Workdir:
     config,
     facts: dict | None = None,
     writes: bool = True,
+    accept_new_data: bool = False,
   ):
     self.path = make_folder(path)
     self._lock = None
     if not writes:
       return
-    for part in (self.checkpoints, self.events, self.samples):
-      make_folder(part)
     self._lock = open(self.path / 'lock', 'a')
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,18 +67,27 @@ class Workdir:
       raise WorkdirError(
         f'Another run is using the working directory {path}.'
       ) from error
-    record = {
-      'kind': kind,
-      'config': config_lib.to_dict(config),
-      **(facts or {}),
-    }
-    if (self.path / 'config.json').exists():
-      _refuse_other(path, read(path), record)
-    else:
-      record['versions'] = {
-        name: importlib.metadata.version(name) for name in _VERSIONS_OF
-      }
-      write_json(self.path / 'config.json', record)
+    self._write_record(kind, config, facts or {}, accept_new_data)
+    for part in _PARTS:
+      make_folder(self.path / part)
+
+  def _write_record(self, kind, config, facts, accept_new_data):
+    """Notes what this start is, or refuses it."""
+    record = run_record.new(kind, config, facts)
+    if is_run(self.path):
+      old = read(self.path)
+      try:
+        found = _compare(self.path, old, kind, config, facts, accept_new_data)
+      except WorkdirError:
+        if not may_be_replaced(self.path):
+          raise
+        _put_aside(self.path)
+      else:
+        if not found:
+          return
+        step = _newest_step(self.path)
+        record = run_record.changed(old, record, found, step)
+    write_json(self.path / 'config.json', record)
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -107,15 +123,47 @@ class Workdir:
     os.replace(temporary, self.path / 'metrics.jsonl')
 
 
+def check(path: str | os.PathLike, kind: str, config):
+  """Refuses what `Workdir` would, as far as no facts are needed.
+
+  For the start of a binary, before data are read.
+
+  Raises:
+    WorkdirError: If the folder cannot be written, or belongs to another run.
+  """
+  folder = make_folder(path)
+  if is_run(folder) and not may_be_replaced(folder):
+    _compare(folder, read(folder), kind, config, None, False)
+
+
+def is_run(path: str | os.PathLike) -> bool:
+  """Whether a folder holds a run, begun or done."""
+  return bool(path) and (pathlib.Path(path) / 'config.json').exists()
+
+
+def may_be_replaced(path: str | os.PathLike) -> bool:
+  """Whether a run has no checkpoint, nor anything else that would be lost."""
+  folder = pathlib.Path(path)
+  if _newest_step(folder):  # Step 0 has learned nothing.
+    return False
+  return all(
+    name in (*_PARTS, 'lock', 'config.json', 'metrics.jsonl', 'skipped.json')
+    or name.startswith(_ASIDE)
+    or name.endswith('.tmp')
+    for name in os.listdir(folder)
+  )
+
+
 def make_folder(path: str | os.PathLike) -> pathlib.Path:
   """Makes a folder that a run writes to, if it is not there.
 
   Raises:
     WorkdirError: If the folder cannot be made or written to.
+    ConfigError: If it is not local.
   """
   if not str(path):
     raise WorkdirError('No working directory was given: set --workdir.')
-  folder = pathlib.Path(path)
+  folder = pathlib.Path(places.local(path, 'The working directory'))
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -139,6 +187,7 @@ def read(path: str | os.PathLike) -> dict:
   Raises:
     WorkdirError: If there is none or it is damaged.
   """
+  path = places.local(path, 'The working directory')
   file = pathlib.Path(path) / 'config.json'
   try:
     record = json.loads(file.read_text())
@@ -156,16 +205,14 @@ def read(path: str | os.PathLike) -> dict:
 def read_config(path: str | os.PathLike, kind: str, cls):
   """The config of an existing run of a given kind.
 
+  Settings that did not exist when it was written have the values that held
+  then.
+
   Raises:
-    WorkdirError: If the directory holds a run of another kind, or none.
-    ConfigError: If its config is not one of `cls`.
+    WorkdirError: If the directory holds a run of another kind, or none, or
+      one with settings that are not known here.
   """
-  record = read(path)
-  if record.get('kind') != kind:
-    raise WorkdirError(
-      f'{path} holds a run of kind {record.get("kind")!r}, not {kind!r}.'
-    )
-  return config_lib.from_dict(cls, record['config'])
+  return _from_record(path, read(path), kind, cls)
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
@@ -202,22 +249,48 @@ def write_json(path: str | os.PathLike, value):
   os.replace(temporary, path)
 
 
-def flat(values: dict, prefix: str = '') -> dict:
-  """Nested dictionaries as one, with dots: {'model.encoder.width': 512}."""
-  found = {}
-  for key, value in values.items():
-    if isinstance(value, dict):
-      found.update(flat(value, f'{prefix}{key}.'))
-    else:
-      found[prefix + key] = list(value) if isinstance(value, tuple) else value
+def _from_record(path, record: dict, kind: str, cls):
+  try:
+    return run_record.config(record, kind, cls)
+  except UserError as error:
+    raise WorkdirError(f'{path} {error}') from error
+
+
+def _compare(
+  folder: pathlib.Path, record: dict, kind: str, config, facts, accept_new_data
+) -> list[run_record.Difference]:
+  """The differences that may be, of a run and what it is to go on with."""
+  old = _from_record(folder, record, kind, type(config))
+  try:
+    found = run_record.compare(record, old, config, facts, accept_new_data)
+  except UserError as error:
+    raise WorkdirError(f'{folder} {error}') from error
+  newest = _newest_step(folder)
+  wanted = flat(to_dict(config)).get('run.num_steps', newest)
+  if wanted < newest:
+    raise WorkdirError(
+      f'{folder} is at step {newest} already, so run.num_steps cannot become '
+      f'{wanted}: give at least {newest}, or another --workdir.'
+    )
   return found
 
 
-def _refuse_other(path, old, new):
-  for key, value in flat(new).items():
-    found = flat(old).get(key)
-    if found != value:
-      raise WorkdirError(
-        f'{path} belongs to a run with {key}={found!r}, not {value!r}: give '
-        'another --workdir, or the same settings to go on with that run.'
-      )
+def _newest_step(folder: pathlib.Path) -> int:
+  return max(checkpoints.steps(folder / 'checkpoints'), default=0)
+
+
+def _put_aside(folder: pathlib.Path):
+  """Moves what a run without checkpoints left into a folder of its own."""
+  number = 1
+  while (aside := folder / f'{_ASIDE}{number}').exists():
+    number += 1
+  aside.mkdir()
+  # The config last: until then it is that run's folder.
+  for name in (*_PARTS, 'metrics.jsonl', 'skipped.json', 'config.json'):
+    if (folder / name).exists():
+      os.replace(folder / name, aside / name)
+  logging.warning(
+    '%s held another run, without a checkpoint; what it left is in %s.',
+    folder,
+    aside,
+  )

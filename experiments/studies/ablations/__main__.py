@@ -17,18 +17,23 @@ import re
 import time
 
 from absl import flags, logging
-from PIL import Image
-import tensorflow as tf
+from etils import epy
 
 from experiments import flags as flags_lib
-from experiments.studies.ablations import budgets, page
+from experiments.studies.ablations import budgets
 from experiments.studies.ablations import record as record_lib
 from experiments.studies.ablations import rows as rows_lib
-from experiments.studies.ablations import runs as runs_lib
 from experiments.studies.ablations.rows import Row
 from vim_tf.config import ConfigError
-from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from PIL import Image
+  import tensorflow as tf
+
+  from experiments.studies.ablations import page
+  from experiments.studies.ablations import runs as runs_lib
+  from vim_tf.training import strategy as strategy_lib
 
 WORKDIR = flags.DEFINE_string(
   'workdir',

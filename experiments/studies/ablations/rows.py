@@ -42,7 +42,7 @@ _OPENMOJI_CLASSES = 9
 _HEAD_WIDTH = 32
 # Of either discriminator: 16 channels throughout, and 4 to 32.
 _STYLEGAN_CHANNELS, _PATCHGAN_CHANNELS = 1 / 32, 1 / 16
-# The paper's 0.1 lets the white of drawings outweigh the rest.
+# The paper's 0.1, as a density, lets the white of drawings outweigh the rest.
 _LOGIT_LAPLACE = 0.01
 
 
@@ -156,6 +156,7 @@ def _stage1(budget: Budget) -> list[Row]:
       {
         'model.logit_laplace': 'true',
         'losses.logit_laplace': str(_LOGIT_LAPLACE),
+        'losses.logit_laplace_form': 'density',
       },
     ),
     row(
@@ -343,7 +344,11 @@ def fingerprint(row: Row, budget: Budget, rows: Mapping[str, Row]) -> str:
   """
   parts = {'kind': row.kind, 'acceptance': row.acceptance}
   if row.kind == TOKENIZER:
-    parts['config'] = config_lib.to_dict(stage1(row, budget, 0, ''))
+    parts['config'] = config = config_lib.to_dict(stage1(row, budget, 0, ''))
+    # Lines from before there was a choice are of the density.
+    losses = config['losses']
+    if not losses['logit_laplace'] or losses['logit_laplace_form'] == 'density':
+      del losses['logit_laplace_form']
   else:
     upon = rows[row.vim or row.tokenizer]
     parts['upon'] = fingerprint(upon, budget, rows)

@@ -99,7 +99,7 @@ class Runner:
     Raises:
       UserError: If the folder holds a run of other settings, or a loss is not
         finite.
-      Preempted: If SIGTERM came; what was done is saved.
+      Preempted: If SIGTERM or Ctrl-C came; what was done is saved.
     """
     return {
       rows_lib.TOKENIZER: self._tokenizer_run,

@@ -11,15 +11,18 @@ tables of `docs/tpu.md`. A model takes from half a minute to some minutes.
 import dataclasses
 
 from absl import flags
+from etils import epy
 
 from experiments import flags as flags_lib
-from experiments.studies.lowering import abstract, hlo
 from vim_tf import presets
-from vim_tf.config import replace
-from vim_tf.jobs import replica_functions
-from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import lpips
-from vim_tf.vit_vqgan import model as vit_vqgan_model
+from vim_tf.config import ConfigError, replace
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  from experiments.studies.lowering import abstract, hlo
+  from vim_tf.jobs import replica_functions
+  from vim_tf.vim import model as vim_model
+  from vim_tf.vit_vqgan import lpips
+  from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 MODELS = flags.DEFINE_list(
   'models',
@@ -103,17 +106,31 @@ class Row:
 
 def main():
   """Lowers and prints."""
+  batches = _batches()
   print(f'| {" | ".join(_HEADINGS)} |')
   print('|' + ' --- |' * len(_HEADINGS))
   perceptual = None
   for name in MODELS.value:
-    for batch in map(int, BATCHES.value):
+    for batch in batches:
       if name in presets.STAGE2:
         row = stage2_row(name, batch)
       else:
         perceptual = perceptual or lpips.LPIPS('', dtype='bfloat16')
         row = stage1_row(name, batch, perceptual)
       print(row.markdown(UTILISATION.value), flush=True)
+
+
+def _batches() -> list[int]:
+  """The batches of the flags, once all that they say is found right."""
+  for name in MODELS.value:
+    if name not in presets.STAGE2:
+      presets.stage1(name)  # Which tells of unknown ones.
+  if not all(text.isdecimal() and int(text) for text in BATCHES.value):
+    raise ConfigError(
+      f'--batches={",".join(BATCHES.value)} must be whole numbers from 1, with '
+      'commas.'
+    )
+  return [int(text) for text in BATCHES.value]
 
 
 def stage1_row(name: str, batch: int, perceptual) -> Row:

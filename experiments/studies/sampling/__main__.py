@@ -19,26 +19,30 @@ The points of the second sweep share their candidates: those of a rate are
 among those of any lower one, so that each is drawn and classified once.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
-import pathlib
 import time
 
 from absl import flags, logging
+from etils import epy
 import numpy as np
-import tensorflow as tf
 
 from experiments import flags as flags_lib
-from experiments import sampling_flags
-from experiments.studies.sampling import figure as study_figure
+from experiments import output, sampling_flags
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
-from vim_tf.data import images as images_lib
-from vim_tf.jobs import evaluate_samples, restore, scoring
-from vim_tf.jobs import sample as sample_job
-from vim_tf.metrics import feature_networks
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import rejection
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from experiments.studies.sampling import figure as study_figure
+  from vim_tf.data import images as images_lib
+  from vim_tf.jobs import evaluate_samples, restore, scoring
+  from vim_tf.jobs import sample as sample_job
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -47,7 +51,7 @@ TOKENIZER = flags.DEFINE_string(
   'tokenizer', '', '[model] Its stage-1 run, if that was moved.'
 )
 OUT = flags.DEFINE_string(
-  'out', None, '[output] Folder for the results; must not exist.', required=True
+  'out', None, '[output] New or empty folder for the results.', required=True
 )
 NUM_SAMPLES = flags.DEFINE_integer(
   'num_samples', 180, '[what] Samples of each set.', lower_bound=4
@@ -66,7 +70,7 @@ SEED = flags.DEFINE_integer(
 )
 NETWORK = flags.DEFINE_string(
   'network',
-  feature_networks.DEFAULT,
+  config_lib.FEATURE_NETWORK,
   '[metrics] Feature network that scores; see evaluate.',
 )
 MAX_IMAGES = flags.DEFINE_integer(
@@ -83,6 +87,7 @@ DATA = tuple(
 )
 for _setting in DATA:
   _setting.define()
+flags_lib.define_bad_example_flag()
 
 FILE = 'study.json'
 
@@ -97,15 +102,21 @@ def main():
     raise ConfigError('--acceptance is swept: set --acceptance_rates.')
   base = sampling_flags.config()
   configs = [dataclasses.replace(base, guidance_scale=x) for x in scales]
-  out = pathlib.Path(OUT.value)
-  if out.exists():
-    raise ConfigError(f'--out={out} exists already; name a new folder.')
+  with output.new_folder(OUT.value) as out:
+    study = _measure(base, configs, rates)
+    workdir_lib.write_json(out / FILE, study)
+    study_figure.draw(study, out / 'study.png')
+    logging.info('The study is in %s.', out)
+
+
+def _measure(base, configs, rates) -> dict:
+  """Both sweeps, over `configs` and `rates`."""
   tokenizer, vim = restore.both(
     WORKDIR.value,
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
-  sampling_flags.warn(max(scales), vim.config)
+  sampling_flags.warn(max(x.guidance_scale for x in configs), vim.config)
   protocol = evaluate_samples.Protocol(
     data=config_lib.replace(
       vim.config, flags_lib.changes_from_flags(DATA)
@@ -118,6 +129,7 @@ def main():
     classifier=flags.FLAGS.classifier,
     network=NETWORK.value,
     batch_size=min(BATCH.value, NUM_SAMPLES.value),
+    on_bad_example=flags.FLAGS.on_bad_example,
   )
   scoring.check_conditional(vim)
   started = time.monotonic()
@@ -130,7 +142,7 @@ def main():
     dataclasses.replace(protocol, seed=protocol.seed + i * stride)
     for i in range(NUM_SETS.value)
   ]
-  study = {
+  return {
     'guidance': means([_sweep_guidance(bench, one, configs) for one in sets]),
     'acceptance': means([_sweep_acceptance(bench, one, rates) for one in sets]),
     'baselines': bench.baselines,
@@ -143,10 +155,6 @@ def main():
     },
     'seconds': round(time.monotonic() - started, 1),
   }
-  out.mkdir(parents=True)
-  workdir_lib.write_json(out / FILE, study)
-  study_figure.draw(study, out / 'study.png')
-  logging.info('The study is in %s.', out)
 
 
 def _sweep_guidance(bench, protocol, configs) -> list[dict]:
@@ -283,4 +291,4 @@ def _log(name: str, value: float, point: dict):
 
 
 if __name__ == '__main__':
-  flags_lib.run(main)
+  flags_lib.run(main, DATA)

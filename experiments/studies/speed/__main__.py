@@ -14,19 +14,25 @@ The second runs a row in two settings in turn, and gives the ratios of their
 times pair by pair, which hold also where other work disturbs the machine.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import json
 
 from absl import flags
-import tensorflow as tf
+from etils import epy
 
 from experiments import flags as flags_lib
-from experiments.studies.speed import limits, rows, session, table
 from experiments.studies.speed import sizes as sizes_lib
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
+
+with epy.lazy_imports():  # TensorFlow waits until flags are checked.
+  import tensorflow as tf
+
+  from experiments.studies.speed import limits, rows, session, table
 
 SIZES = flags.DEFINE_enum(
   'sizes',

@@ -8,7 +8,8 @@ import numpy as np
 from experiments.studies.speed import counts
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job
-from export import headers, sampler, saved_model, tokenizer, warmup
+from export import sampler, saved_model, tokenizer, warmup
+from export import settings as settings_lib
 from export.try_it import servables
 from vim_tf.config import PRECISIONS
 from vim_tf.config_checks import check_choice, check_least
@@ -120,8 +121,8 @@ def _write_tokenizer(sizes, settings, folder) -> pathlib.Path:
     sizes.stage1.model, dtype=restore.policy(settings.precision)
   )
   model.build()
-  module = tokenizer.Tokenizer(model, headers.Limits())
-  return saved_model.write(saved_model.Export(module), folder)
+  module = tokenizer.Tokenizer(model, settings_lib.Limits()).module
+  return pathlib.Path(saved_model.write(saved_model.Export(module), folder))
 
 
 def _write_sampler(sizes, settings, folder) -> pathlib.Path:
@@ -131,6 +132,6 @@ def _write_sampler(sizes, settings, folder) -> pathlib.Path:
   for model in (vim, decoder):
     model.build()
   module = sampler.Sampler(
-    vim, decoder, headers.Limits(), settings.xla, settings.frozen
-  )
-  return saved_model.write(saved_model.Export(module), folder)
+    vim, decoder, settings_lib.Limits(), settings.xla, settings.frozen
+  ).module
+  return pathlib.Path(saved_model.write(saved_model.Export(module), folder))

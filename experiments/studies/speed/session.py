@@ -10,6 +10,7 @@ import tempfile
 
 import tensorflow as tf
 
+from experiments import machine as machine_lib
 from experiments.studies.speed import limits, profiling, timing
 from experiments.studies.speed.rows import Row
 from experiments.studies.speed.sizes import Sizes
@@ -165,9 +166,9 @@ def machine(sizes: Sizes) -> dict:
   threads = tf.config.threading.get_intra_op_parallelism_threads()
   return {
     'kind': 'machine',
-    'cpu': _cpu(),
-    'cores': timing.cores(),
-    'threads': threads or timing.cores(),
+    'cpu': machine_lib.cpu(),
+    'cores': machine_lib.cores(),
+    'threads': threads or machine_lib.cores(),
     'load_average': os.getloadavg()[0],
     'python': platform.python_version(),
     'tensorflow': tf.__version__,
@@ -196,12 +197,3 @@ def versions(
     return None
   first = config_lib.replace(row.settings, dict(changes))
   return [first, config_lib.replace(first, dict(vs))] if vs else [first]
-
-
-def _cpu() -> str:
-  """The processor's name, as Linux tells it."""
-  with contextlib.suppress(OSError):
-    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
-      if line.startswith('model name'):
-        return line.partition(':')[2].strip()
-  return platform.processor() or platform.machine()

@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
-import os
 import pathlib
 import time
 
@@ -116,11 +115,6 @@ def resident_bytes() -> int | None:
 def peak_bytes(process: int) -> int | None:
   """The most memory that a process has had so far; None once it has ended."""
   return _status('VmHWM', process)
-
-
-def cores() -> int:
-  """Cores that this process may run on."""
-  return len(os.sched_getaffinity(0))
 
 
 def _timed(job: Job) -> tuple[float, int | None]:

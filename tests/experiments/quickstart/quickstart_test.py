@@ -1,7 +1,9 @@
 """Test of the quickstart: from nothing to a report, and on from there."""
 
 import json
+import os
 import pathlib
+from unittest import mock
 
 from absl.testing import absltest
 from PIL import Image
@@ -23,6 +25,9 @@ class QuickstartTest(absltest.TestCase):
   def test_twice(self):
     quickstart = running.Binary('quickstart')
     root = self.create_tempdir().full_path
+    # As on macOS.
+    self.enterContext(mock.patch.object(os, 'sched_getaffinity'))
+    del os.sched_getaffinity
     # Of its trainings others test that they can be traced.
     self.enterContext(testing.eagerly())
     folder = pathlib.Path(root) / _FOLDER
@@ -42,6 +47,7 @@ class QuickstartTest(absltest.TestCase):
     self.assertEqual(tokenizer['steps'], _STEPS)
     for name in ('top1', 'pixels', 'code_vectors', 'untrained_vim'):
       self.assertBetween(report['probe'][name], 0.0, 1.0, name)
+    self.assertEqual(report['machine']['cores'], os.cpu_count())
     self.assertIn('Linear probe', page)
     self.assertIn('CC BY-SA', page)
     self.assertIn('data:image/png;base64,', page)

@@ -88,7 +88,7 @@ class BenchmarkTest(absltest.TestCase):
       self.assertAlmostEqual(record['share'], amount / rate / record['seconds'])
       self.assertLessEqual(rate, ceilings[name])
       self.assertIn(f'{record["share"]:.1%} {name}', line)
-      self.assertGreater(record['first_seconds'], record['fastest'])
+      self.assertGreater(record['first_seconds'], 0.0)
     if record['row'].startswith('input'):
       self.assertNotIn('share', record)
       self.assertAlmostEqual(

@@ -7,6 +7,8 @@ from experiments.studies.speed import profiling
 from experiments.studies.speed.profiling import Event
 from experiments.studies.speed.timing import Job
 
+_PRODUCTS = {'MatMul', '_MklMatMul'}  # As oneDNN calls it.
+
 
 class OwnTimesTest(absltest.TestCase):
   def test_what_runs_within_another_counts_once(self):
@@ -36,38 +38,37 @@ class OwnTimesTest(absltest.TestCase):
 
 class OperationsTest(absltest.TestCase):
   def test_the_operations_of_a_function(self):
-    """Two large products and a small sum."""
-    x = tf.random.stateless_normal([384, 384], [0, 0])
+    """Two products, a sum, and a root to end with."""
+    x = tf.random.stateless_normal([64, 64], [0, 0])
     function = tf.function(
-      lambda x: tf.reduce_sum(tf.matmul(tf.matmul(x, x), x)), autograph=False
+      lambda x: tf.sqrt(tf.reduce_sum(tf.matmul(tf.matmul(x, x), x) ** 2)),
+      autograph=False,
     )
     job = Job(lambda: function(x).numpy())
     job.call()
     found = profiling.operations(job)
-    product = found[0]  # oneDNN calls it otherwise.
-    self.assertIn(product['operation'], ('MatMul', '_MklMatMul'))
-    self.assertEqual(product['runs'], 2)
-    (total,) = [one for one in found if one['operation'] == 'Sum']
-    self.assertEqual(total['runs'], 1)
-    self.assertGreater(product['seconds'], total['seconds'])
-    self.assertGreater(product['share'], total['share'])
-    self.assertLess(product['share'], 1.0)  # One after the other.
+    runs = {one['operation']: one['runs'] for one in found}
+    products = runs.keys() & _PRODUCTS
+    self.assertEqual([runs[name] for name in products], [2])
+    self.assertEqual(runs['Sum'], 1)
+    seconds = [one['seconds'] for one in found]
+    self.assertEqual(seconds, sorted(seconds, reverse=True))
+    self.assertGreater(seconds[0], 0.0)
+    whole = seconds[0] / found[0]['share']
+    for one in found:
+      self.assertAlmostEqual(one['seconds'] / whole, one['share'])
 
   def test_what_xla_compiled(self):
-    """Far more work than the one product beside it."""
-    x = tf.random.stateless_normal([512, 512], [0, 0])
+    x = tf.random.stateless_normal([64, 64], [0, 0])
     compiled = tf.function(
       lambda x: tf.sin(tf.cos(tf.math.erf(x))), jit_compile=True
     )
-    function = tf.function(
-      lambda x: compiled(tf.tile(tf.matmul(x[:2], x), [2000, 1]))
-    )
+    function = tf.function(lambda x: compiled(tf.matmul(x, x)))
     job = Job(lambda: function(x).numpy())
     job.call()
-    found = profiling.operations(job)
-    self.assertEqual(found[0]['operation'], profiling.COMPILED)
-    names = {one['operation'] for one in found}
-    self.assertTrue(names & {'MatMul', '_MklMatMul'})
+    names = {one['operation'] for one in profiling.operations(job)}
+    self.assertIn(profiling.COMPILED, names)
+    self.assertTrue(names & _PRODUCTS)
     self.assertNoCommonElements(names, {'Sin', 'Cos', 'Erf'})
 
 

@@ -1,6 +1,8 @@
 """Times, their order, and the memory beside them."""
 
+import itertools
 import time
+from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
@@ -8,12 +10,20 @@ import numpy as np
 from experiments.studies.speed import limits, timing
 from experiments.studies.speed.timing import Job, Times
 
-_NAP = 0.003
 _BLOCK = 200 * 2**20
 
 
-def _nap() -> None:
-  time.sleep(_NAP)
+class _Clock:
+  """A clock that goes when it is told to."""
+
+  def __init__(self):
+    self._seconds = 0.0
+
+  def now(self) -> float:
+    return self._seconds
+
+  def pass_by(self, seconds: float):
+    self._seconds += seconds
 
 
 class TimingTest(absltest.TestCase):
@@ -31,13 +41,13 @@ class TimingTest(absltest.TestCase):
     self.assertGreater(found[0].first, 0.0)
 
   def test_goes_on_for_the_time_that_is_given(self):
-    start = time.perf_counter()
-    (times,) = timing.measure([Job(_nap)], seconds=20 * _NAP, min_calls=1)
-    self.assertGreaterEqual(time.perf_counter() - start, 20 * _NAP)
-    self.assertGreaterEqual(times.fastest, _NAP)
-    self.assertLessEqual(times.fastest, times.median)
-    self.assertLessEqual(times.median, times.slowest)
-    self.assertLessEqual(times.calls, 20)
+    clock = _Clock()
+    job = Job(lambda: clock.pass_by(0.25))
+    with mock.patch.object(time, 'perf_counter', clock.now):
+      (times,) = timing.measure([job], seconds=5.0, min_calls=1)
+      (more,) = timing.measure([job], seconds=5.0, min_calls=30)
+    self.assertEqual((times.first, times.seconds), (0.25, 20 * (0.25,)))
+    self.assertEqual(more.seconds, 30 * (0.25,))
 
   def test_summaries(self):
     times = Times((3.0, 1.0, 8.0, 2.0))
@@ -57,7 +67,7 @@ class TimingTest(absltest.TestCase):
       np.ones([_BLOCK], np.uint8)  # Gone at once.
 
     large, small = timing.measure(
-      [Job(allocate), Job(_nap)], seconds=0.0, min_calls=3
+      [Job(allocate), Job(lambda: None)], seconds=0.0, min_calls=3
     )
     self.assertGreaterEqual(large.peak_bytes - before, 0.95 * _BLOCK)
     self.assertLess(small.peak_bytes - before, 0.5 * _BLOCK)
@@ -77,12 +87,13 @@ class CeilingsTest(absltest.TestCase):
       self.assertGreater(min(rates), 0.0)
       self.assertEqual(ceilings.best[kind], max(rates))
 
-  def test_larger_products_are_not_told_to_be_slower(self):
-    """A call's fixed cost weighs less: the rate is one of the product."""
-    small, large = (limits.Ceilings(size, 1) for size in (8, 256))
-    self.assertGreater(
-      large.measure(limits.FLOAT32), 10 * small.measure(limits.FLOAT32)
-    )
+  def test_rates_are_of_the_work_of_a_call(self):
+    clock = itertools.count(step=0.5)  # Each call takes half a second.
+    ceilings = limits.Ceilings(matmul=32, memory=2**12)
+    with mock.patch.object(time, 'perf_counter', lambda: next(clock)):
+      rates = [ceilings.measure(kind) for kind in limits.UNITS]
+    product = 2 * (2 * 32**3)
+    self.assertEqual(rates, [product, product, 2 * 2**12])
 
 
 if __name__ == '__main__':

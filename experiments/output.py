@@ -1,0 +1,54 @@
+"""What a binary writes its results to, checked before it computes."""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import tempfile
+
+from vim_tf.config import ConfigError
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[pathlib.Path]:
+  """Makes the folder of --out at once, rather than after hours of computing.
+
+  Args:
+    path: A new folder, or an empty one.
+
+  Yields:
+    The folder, which can be written to. If nothing was, it is removed.
+
+  Raises:
+    ConfigError: If it holds something, or cannot be made or written to.
+  """
+  out = pathlib.Path(path)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+      raise ConfigError(f'--out={out} exists already; name a new folder.')
+    with tempfile.TemporaryFile(dir=out):
+      pass
+  except OSError as error:
+    raise ConfigError(f'Cannot write to --out={out}: {error.strerror}.') from (
+      error
+    )
+  try:
+    yield out
+  finally:
+    with contextlib.suppress(OSError):  # It is not empty.
+      out.rmdir()
+
+
+def check_file(flag: str, path: str):
+  """Raises a `ConfigError` if the file of a flag cannot be written."""
+  there = os.path.exists(path)
+  try:
+    with open(path, 'ab'):
+      pass
+  except OSError as error:
+    raise ConfigError(f'Cannot write --{flag}={path}: {error.strerror}.') from (
+      error
+    )
+  if not there:
+    os.remove(path)
