@@ -55,7 +55,7 @@ class HelpTest(absltest.TestCase):
         words = ' '.join(text.split())
         for help_text in own.values():
           group, text = re.match(
-            r'(?:<.*>: )?(?:\[(.+)\] )?(.+)', help_text
+            r'(?:<.*>: )?(?:\[(.+?)\] )?(.+)', help_text
           ).groups()
           self.assertIn(group or 'flags', groups)
           self.assertIn(text.rstrip(';'), words)
@@ -107,7 +107,7 @@ class HelpTest(absltest.TestCase):
       ('experiments.train_vit_vqgan', (new, '--preset=a'), 'vit_vqgan_ss'),
       ('experiments.train_vit_vqgan', (new, '--set=a=1'), "'a'"),
       ('experiments.train_vit_vqgan', (), '--workdir must be given'),
-      ('experiments.train_vim', (new,), '--tokenizer must be given'),
+      ('experiments.train_vim', (new,), 'No tokenizer was given'),
       ('experiments.train_vim', (new, '--tokenizer=none'), 'none'),
       ('experiments.train_probe', (new, '--vim=none'), 'none'),
       ('experiments.encode_dataset', (new, '--out=y', 'z'), "'z'"),

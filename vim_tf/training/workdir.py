@@ -18,7 +18,7 @@ from absl import logging
 
 from vim_tf import places
 from vim_tf.config import UserError, to_dict
-from vim_tf.training import checkpoints, run_record
+from vim_tf.training import run_record
 
 _PARTS = ('checkpoints', 'events', 'samples')
 _ASIDE = 'replaced-'
@@ -276,6 +276,9 @@ def _compare(
 
 
 def _newest_step(folder: pathlib.Path) -> int:
+  # With TensorFlow, for which wrong flags shall not wait.
+  from vim_tf.training import checkpoints
+
   return max(checkpoints.steps(folder / 'checkpoints'), default=0)
 
 
