@@ -25,9 +25,10 @@ from etils import epy
 import numpy as np
 
 from experiments import flags as flags_lib
-from experiments import output, sampling_flags
+from experiments import sampling_flags
 from vim_tf import config as config_lib
 from vim_tf import config_sampling
+from vim_tf.jobs import output
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -37,8 +38,8 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
     evaluate_likelihood,
     evaluate_reconstructions,
     evaluate_samples,
+    references,
     restore,
-    scoring,
   )
 
 # --------------------------------------------------------- flags of every job
@@ -187,7 +188,6 @@ def _generation():
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
-  sampling_flags.warn(sampling_config.guidance_scale, vim.config)
   config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
   protocol = evaluate_samples.Protocol(
     data=config.data,
@@ -206,7 +206,7 @@ def _generation():
     on_bad_example=flags.FLAGS.on_bad_example,
   )
   return evaluate_samples.evaluate(
-    tokenizer, vim, protocol, scoring.heads_folder(WORKDIR.value)
+    tokenizer, vim, protocol, references.heads_folder(WORKDIR.value)
   )
 
 

@@ -16,22 +16,14 @@ With `--acceptance=0.5` twice as many images are drawn, and the half is kept
 whose class a classifier finds likeliest.
 """
 
-import pathlib
-
-from absl import flags, logging
+from absl import flags
 from etils import epy
-import numpy as np
 
 from experiments import flags as flags_lib
-from experiments import output, sampling_flags
-from vim_tf import config as config_lib
+from experiments import sampling_flags
 from vim_tf.config import ConfigError
-from vim_tf.jobs import class_names
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
-  from PIL import Image
-
-  from vim_tf.jobs import completion, restore, sample_folder, scoring
   from vim_tf.jobs import sample as sample_job
 
 WORKDIR = flags.DEFINE_string(
@@ -72,7 +64,6 @@ _DATA_DIR = next(s for s in flags_lib.DATA if s.flag == 'data_dir')
 _DATA_DIR.define()
 flags_lib.define_bad_example_flag()
 
-_MAX_IMAGES = 50_000  # That a head is trained on, at most.
 _IN_JSON = (
   'classes',
   'count',
@@ -86,91 +77,35 @@ _IN_JSON = (
 
 def main():
   """Draws everything, then writes it."""
-  with output.new_folder(OUT.value) as out:
-    if FROM_JSON.value:
-      _draw_again(out)
-    else:
-      _draw(out)
-
-
-def _draw(out: pathlib.Path):
-  config, acceptance = sampling_flags.config(), sampling_flags.acceptance()
-  if bool(COMPLETE.value) != (KEEP_ROWS.value is not None):
-    raise ConfigError(
-      '--complete and --keep_rows go together: an image, and how many rows of '
-      'its codes are kept.'
+  given = flags.FLAGS
+  if FROM_JSON.value:
+    for name in _IN_JSON:
+      if given[name].present:
+        raise ConfigError(
+          f'--{name} is said by --from_json already: leave it out, or draw '
+          'without --from_json.'
+        )
+    sample_job.sample_again(
+      FROM_JSON.value, WORKDIR.value, OUT.value, tokenizer=TOKENIZER.value
     )
-  tokenizer, vim = restore.both(
+    return
+  sample_job.sample(
     WORKDIR.value,
-    TOKENIZER.value,
-    restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
-  )
-  sampling_flags.warn(config.guidance_scale, vim.config)
-  names = vim.record['class_names']
-  classes = class_names.parse(
-    CLASSES.value, names, vim.config.model.num_classes
-  )
-  image, prefix, length, selection = None, None, 0, {'acceptance': acceptance}
-  if COMPLETE.value:
-    image, prefix, length = completion.read_prefix(
-      tokenizer, COMPLETE.value, KEEP_ROWS.value
-    )
-    selection['completed'] = COMPLETE.value
-  classifier = None
-  if acceptance < 1:
-    changes = flags_lib.changes_from_flags([_DATA_DIR])
-    data = config_lib.replace(vim.config, changes).data
-    classifier = scoring.load_classifier(
-      flags.FLAGS.classifier,
-      vim,
-      scoring.Data(data, _MAX_IMAGES, BATCH.value, flags.FLAGS.on_bad_example),
-      scoring.heads_folder(WORKDIR.value),
-    )
-    selection['classifier'] = classifier.name
-  ids = np.repeat(classes, COUNT.value)
-  kept = sample_job.Sampler(tokenizer.model, vim.model).keep_best(
-    ids,
-    SEED.value,
-    config,
-    acceptance=acceptance,
-    classifier=classifier,
+    OUT.value,
+    tokenizer=TOKENIZER.value,
+    classes=CLASSES.value,
+    count=COUNT.value,
+    seed=SEED.value,
+    config=sampling_flags.config(),
+    complete=COMPLETE.value,
+    keep_rows=KEEP_ROWS.value,
+    acceptance=sampling_flags.acceptance(),
+    classifier=given.classifier,
     batch_size=BATCH.value,
-    prefix=prefix,
-    prefix_length=length,
+    precision=given[sampling_flags.PRECISION].value,
+    changes=flags_lib.changes_from_flags([_DATA_DIR]),
+    on_bad_example=given.on_bad_example,
   )
-  selection['num_candidates'] = kept.num_candidates
-  samples = sample_folder.Samples(
-    ids,
-    kept.seeds,
-    kept.codes,
-    config,
-    BATCH.value,
-    np.zeros([0], np.int32) if prefix is None else prefix[:length],
-    kept.probabilities if classifier else None,
-    selection,
-  )
-  sample_folder.write(out, samples, kept.images, tokenizer, vim, WORKDIR.value)
-  if image is not None:
-    Image.fromarray(image).save(out / 'original.png')
-  logging.info('%d images are in %s.', len(ids), out)
-
-
-def _draw_again(out: pathlib.Path):
-  for name in _IN_JSON:
-    if flags.FLAGS[name].present:
-      raise ConfigError(
-        f'--{name} is said by --from_json already: leave it out, or draw '
-        'without --from_json.'
-      )
-  record = sample_folder.read(FROM_JSON.value)
-  tokenizer, vim = restore.both(
-    WORKDIR.value, TOKENIZER.value, record.precision
-  )
-  sample_folder.draw_again(record, tokenizer, vim)
-  samples = record.samples
-  images = sample_folder.decode(tokenizer, samples.codes, samples.batch_size)
-  sample_folder.write(out, samples, images, tokenizer, vim, WORKDIR.value)
-  logging.info('%d images are in %s.', len(samples.ids), out)
 
 
 if __name__ == '__main__':

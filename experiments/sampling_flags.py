@@ -4,9 +4,9 @@ They are defined by a call, as those of `cli`, so that several binaries can
 have them within one process.
 """
 
-from absl import flags, logging
+from absl import flags
 
-from vim_tf.config import ConfigError, Stage2Config
+from vim_tf.config import ConfigError
 from vim_tf.config_sampling import SCHEDULES, SamplingConfig
 from vim_tf.vim import rejection
 
@@ -95,23 +95,6 @@ def config() -> SamplingConfig:
     ConfigError: If a value is out of range.
   """
   return SamplingConfig(**{name: flags.FLAGS[name].value for name in SAMPLING})
-
-
-def warn(scale: float, vim: Stage2Config):
-  """Tells of a guidance scale that a model has not learned for."""
-  if scale == 1:
-    return
-  if not vim.model.num_classes:
-    logging.warning(
-      'guidance_scale is %g, but changes nothing: the model has no classes.',
-      scale,
-    )
-  elif not vim.label_drop:
-    logging.warning(
-      "guidance_scale is %g, but the model never met 'no class' in its "
-      'training, because label_drop was 0: samples may be poor.',
-      scale,
-    )
 
 
 def acceptance() -> float:

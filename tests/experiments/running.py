@@ -1,7 +1,7 @@
-"""Runs the binaries in a test's own process: one import of TensorFlow.
+"""Runs programs in a test's own process: one import of TensorFlow.
 
-Binaries define their flags when they are imported, and several define the same
-names. Hence a binary's flags are there only while it runs, at their defaults.
+Programs define their flags when they are imported, and several define the same
+names. Hence a program's flags are there only while it runs, at their defaults.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from unittest import mock
 from absl import flags
 
 from experiments import flags as flags_lib
+from tests import programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +42,20 @@ class Result:
 
 
 class Binary:
-  """One binary of `experiments`.
+  """One program of `experiments`.
 
   Args:
-    name: Name of its module.
+    name: Its module in `experiments`, such as 'sample' or 'studies.speed'.
   """
 
   _flags_of = {}  # By module, since its import defines them once only.
 
   def __init__(self, name: str):
     before = set(flags.FLAGS)
-    self._module = importlib.import_module(f'experiments.{name}')
+    module = f'experiments.{name}'
+    if (programs.ROOT / module.replace('.', '/')).is_dir():
+      module += '.__main__'
+    self._module = importlib.import_module(module)
     defined = {flag: flags.FLAGS[flag] for flag in set(flags.FLAGS) - before}
     self._flags = self._flags_of.setdefault(name, defined)
     if defined:

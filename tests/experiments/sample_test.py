@@ -27,11 +27,12 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     super().setUpClass()
     cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'sample'
     shutil.rmtree(cls.root, ignore_errors=True)
-    cls.images = cls.root / 'images'
-    tiny_runs.make_images(cls.images)
-    cls.tokenizer, cls.vim = cls.root / 'tokenizer', cls.root / 'vim'
-    tiny_runs.make_tokenizer(cls.tokenizer, cls.images)
-    tiny_runs.make_vim(cls.vim, cls.images, cls.tokenizer)
+    cls.root.mkdir()
+    shared = tiny_runs.shared()
+    cls.images, cls.tokenizer = shared.images, shared.tokenizer
+    cls.unconditional = shared.unconditional
+    cls.vim = cls.root / 'vim'  # Where a head is kept, too.
+    shutil.copytree(shared.vim, cls.vim)
     tf.saved_model.save(tiny_runs.Brightness(), str(cls.root / 'brightness'))
     tf.saved_model.save(tiny_runs.Means(2), str(cls.root / 'means'))
     cls.photo = cls.root / 'photo.png'
@@ -271,7 +272,7 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     ),
     (
       'unconditional',
-      ['--acceptance=0.5', '--workdir={root}/unconditional'],
+      ['--acceptance=0.5', '--workdir={unconditional}'],
       ['no classes'],
     ),
   )
@@ -284,9 +285,6 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
       ),
       'other': lambda path: tiny_runs.make_vim(
         path, self.images, self.tokenizer, seed=1
-      ),
-      'unconditional': lambda path: tiny_runs.make_vim(
-        path, self.images, self.tokenizer, num_classes=0
       ),
     }.items():
       needed = any(f'{{root}}/{name}' in argument for argument in arguments)

@@ -1,6 +1,9 @@
 """Working directories of both stages with random weights, as if trained."""
 
+import dataclasses
+import functools
 import pathlib
+import tempfile
 
 import numpy as np
 from PIL import Image
@@ -22,6 +25,36 @@ TRAIN = (12, 8)
 """Training images of each class."""
 HELD_OUT = (6, 5)
 """Held-out images of each class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+  """What `shared` makes: images, and runs on them.
+
+  Attributes:
+    images: Folder of the images.
+    tokenizer: A stage-1 run.
+    vim: A stage-2 run on it.
+    unconditional: Another one, without classes.
+  """
+
+  images: pathlib.Path
+  tokenizer: pathlib.Path
+  vim: pathlib.Path
+  unconditional: pathlib.Path
+
+
+@functools.cache
+def shared() -> Runs:
+  """Made once a process, for tests that change nothing in them."""
+  root = pathlib.Path(tempfile.mkdtemp(dir=tf.compat.v1.test.get_temp_dir()))
+  names = (field.name for field in dataclasses.fields(Runs))
+  runs = Runs(**{name: root / name for name in names})
+  make_images(runs.images)
+  make_tokenizer(runs.tokenizer, runs.images)
+  make_vim(runs.vim, runs.images, runs.tokenizer)
+  make_vim(runs.unconditional, runs.images, runs.tokenizer, num_classes=0)
+  return runs
 
 
 def make_images(folder: pathlib.Path):

@@ -6,11 +6,14 @@ import pathlib
 import shutil
 
 from absl.testing import parameterized
+import numpy as np
 from PIL import Image
 import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running
+import vim_tf
+from vim_tf.data import pipeline, sources
 from vim_tf.jobs import probe_features, restore
 from vim_tf.training import workdir as workdir_lib
 
@@ -82,6 +85,19 @@ class TrainProbeTest(parameterized.TestCase, tf.test.TestCase):
       restore.fingerprint(vim.model),
       self.record['protocol']['vim_fingerprint'],
     )
+
+  def test_its_run_classifies_as_it_was_measured(self):
+    run = vim_tf.load(self.out)
+    held_out = sources.load(run.config.data, run.config.data.eval_split)
+    images, labels = pipeline.evaluation_arrays(held_out, run.config.data)
+    found = run.classify(images)
+    self.assertAllClose(found.sum(axis=1), np.ones([359]))
+    self.assertAlmostEqual(
+      np.mean(found.argmax(axis=1) == labels),
+      self.record['figures']['top1'],
+      delta=1e-6,
+    )
+    self.assertLen(run.class_names, 10)
 
   def test_goes_on_by_its_working_directory_alone(self):
     """Of a probe that is moved and done: to the same figures."""

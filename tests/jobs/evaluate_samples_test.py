@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
-from vim_tf.jobs import scoring
+from vim_tf.jobs import references
 from vim_tf.metrics import classifiers, feature_networks, generation
 from vim_tf.training import workdir as workdir_lib
 
@@ -54,7 +54,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
     tf.saved_model.save(tiny_runs.Means(4), str(cls.root / 'fine'))
     cls.binary = running.Binary('evaluate')
     cls.sample = running.Binary('sample')
-    cls.study = running.Binary('sampling_study')
+    cls.study = running.Binary('studies.sampling')
     cls.network = f'--network=file:{cls.root}/means'
     cls.reference = cls.root / 'reference.npz'
     cls.out = cls.root / 'out'
@@ -363,7 +363,7 @@ class JudgeTest(parameterized.TestCase, tf.test.TestCase):
   def _figures(self, features, bias=(0.5, 0.0, -0.5), labels=None):
     classes = len(bias)
     rng = np.random.default_rng(0)
-    judge = scoring.Judge(
+    evaluator = references.Evaluator(
       feature_networks.FeatureNetwork('net', 'none', lambda x: (x, None)),
       generation.Reference(
         rng.normal(size=[12, classes]), 'net', 'none', 'data', 'train', 'none'
@@ -371,7 +371,7 @@ class JudgeTest(parameterized.TestCase, tf.test.TestCase):
       [f'class {i}' for i in range(classes)],
       classifiers.Head(np.eye(classes), np.array(bias), {}),
     )
-    return judge.score_features(np.float32(features), None, labels)
+    return evaluator.score_features(np.float32(features), None, labels)
 
   def test_class_score_equals_numpy(self):
     features = np.random.default_rng(1).normal(size=[20, 3])
@@ -401,12 +401,12 @@ class JudgeTest(parameterized.TestCase, tf.test.TestCase):
 
 class SpreadTest(tf.test.TestCase):
   def test_largest_remainders(self):
-    found = scoring.spread(10, 3, np.array([1, 1, 2]))
+    found = references.spread(10, 3, np.array([1, 1, 2]))
     self.assertAllEqual(np.bincount(found), [3, 2, 5])
     self.assertAllEqual(found, np.sort(found))
-    self.assertAllEqual(scoring.spread(7, 3, None), [0, 0, 0, 1, 1, 2, 2])
-    self.assertAllEqual(scoring.spread(3, 0, None), [0, 0, 0])
-    self.assertAllEqual(scoring.spread(4, 2, np.array([0, 9])), [1] * 4)
+    self.assertAllEqual(references.spread(7, 3, None), [0, 0, 0, 1, 1, 2, 2])
+    self.assertAllEqual(references.spread(3, 0, None), [0, 0, 0])
+    self.assertAllEqual(references.spread(4, 2, np.array([0, 9])), [1] * 4)
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ def parse(
   """
   if not num_classes:
     if wanted:
-      raise ConfigError('--classes was given, but the model has no classes.')
+      raise ConfigError('Classes were given, but the model has none.')
     return [0]
   if not wanted:
     return list(range(num_classes))
@@ -55,18 +55,18 @@ def parse(
   if None not in named.values():
     if any(numbers.get(text, id_) != id_ for text, id_ in named.items()):
       found = ', '.join(f'{text!r} (id {id_})' for text, id_ in named.items())
-      logging.warning('--classes are taken as names: %s.', found)
+      logging.warning('The classes are taken as names: %s.', found)
     return [named[text] for text in wanted]
   if len(numbers) == len(named):
     if any(id_ is not None for id_ in named.values()):
       found = ', '.join(f'{id_} ({names[id_]!r})' for id_ in numbers.values())
-      logging.warning('--classes are taken as ids: %s.', found)
+      logging.warning('The classes are taken as ids: %s.', found)
     return [numbers[text] for text in wanted]
   name = next(text for text in wanted if text not in numbers)
   number = next(text for text in wanted if named[text] is None)
   raise ConfigError(
-    f'--classes has names, such as {name!r}, and ids, such as {number!r}: give '
-    'names alone or ids alone.'
+    f'There are names of classes, such as {name!r}, and ids, such as '
+    f'{number!r}: give names alone or ids alone.'
   )
 
 

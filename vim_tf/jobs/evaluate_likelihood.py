@@ -23,8 +23,9 @@ class Protocol:
   """What the figures are of; all of it goes into the JSON line.
 
   Attributes:
-    data: The images: name, splits, size. Held-out ones are cropped at the
-      centre; those that the counting models learn from are augmented.
+    data: The images: name, splits, size; None: those of the model's run.
+      Held-out ones are cropped at the centre; those that the counting models
+      learn from are augmented.
     max_images: How many held-out images at most.
     batch_size: Images at once; changes no figure.
     codes: Folder of codes that `encode_dataset` made; '': they are made from
@@ -36,8 +37,8 @@ class Protocol:
       'skip' it.
   """
 
-  data: DataConfig
-  max_images: int
+  data: DataConfig | None = None
+  max_images: int = 50_000
   batch_size: int = 32
   codes: str = ''
   passes: int = 7
@@ -69,7 +70,9 @@ class _Codes:
 
 
 def evaluate(
-  tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  protocol: Protocol = Protocol(),
 ) -> dict:
   """Measures the negative log-likelihood of held-out codes.
 
@@ -91,6 +94,8 @@ def evaluate(
     UserError: If there are no images, or they or the codes are of another
       size, tokenizer or data set.
   """
+  if protocol.data is None:
+    protocol = dataclasses.replace(protocol, data=vim.config.data)
   if protocol.codes:
     codes = _cached(tokenizer, vim, protocol)
   else:

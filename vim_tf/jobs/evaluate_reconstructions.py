@@ -26,7 +26,8 @@ class Protocol:
   """What the figures are of; all of it goes into the JSON line.
 
   Attributes:
-    data: The images: name, split, size. The crop is the centre.
+    data: The images: name, split, size; None: those of the tokenizer's run.
+      The crop is the centre.
     max_images: How many at most.
     batch_size: Images at once; changes no figure.
     network: Name of the feature network; '' leaves the distances out.
@@ -35,8 +36,8 @@ class Protocol:
     on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
-  data: DataConfig
-  max_images: int
+  data: DataConfig | None = None
+  max_images: int = 50_000
   batch_size: int = 32
   network: str = feature_networks.DEFAULT
   perceptual: bool = True
@@ -45,7 +46,7 @@ class Protocol:
 
 
 def evaluate(
-  tokenizer: restore.Restored, protocol: Protocol
+  tokenizer: restore.Restored, protocol: Protocol = Protocol()
 ) -> tuple[dict, np.ndarray]:
   """Measures reconstructions.
 
@@ -61,7 +62,7 @@ def evaluate(
   Raises:
     UserError: If there are no images, or they are of another size.
   """
-  data = protocol.data
+  data = protocol.data or tokenizer.config.data
   if data.image_size != tokenizer.config.model.image_size:
     raise UserError(
       f'The images are of {data.image_size} pixels, but the tokenizer takes '

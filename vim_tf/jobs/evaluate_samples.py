@@ -8,7 +8,7 @@ from absl import logging
 import numpy as np
 
 from vim_tf.config import DataConfig, UserError
-from vim_tf.jobs import class_names, pictures, restore, scoring
+from vim_tf.jobs import class_names, pictures, references, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.metrics import classifiers, feature_networks
 from vim_tf.metrics import generation as scores_lib
@@ -23,7 +23,8 @@ class Protocol:
   """What the figures are of; all of it goes into the JSON line.
 
   Attributes:
-    data: The real images: name, splits, size. The crop is the centre.
+    data: The real images: name, splits, size; None: those of the model's run.
+      The crop is the centre.
     max_images: Real images of a split at most.
     num_samples: How many samples are scored.
     class_mix: 'data': classes as often as in the split of the reference;
@@ -42,14 +43,14 @@ class Protocol:
     on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
   """
 
-  data: DataConfig
+  data: DataConfig | None = None
   max_images: int = 50_000
   num_samples: int = 1000
   class_mix: str = 'data'
   seed: int = 0
   sampling: sampling_lib.SamplingConfig = sampling_lib.SamplingConfig()
   acceptance: float = 1.0
-  classifier: str = 'head:efficientnet_lite2'
+  classifier: str = references.CLASSIFIER
   network: str = feature_networks.DEFAULT
   reference: str = ''
   save_reference: str = ''
@@ -60,11 +61,11 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-  """What samples of one model are drawn with and held against.
+  """What samples of one model are drawn with and compared with.
 
   Attributes:
-    sampler: Draws.
-    judge: Scores.
+    sampler: Draws the samples.
+    evaluator: Measures them.
     classifier: Selects; None if nothing is selected.
     ids: Class of each sample.
     baselines: Figures of real images and reconstructions, by name.
@@ -72,7 +73,7 @@ class Bench:
   """
 
   sampler: sample_job.Sampler
-  judge: scoring.Judge
+  evaluator: references.Evaluator
   classifier: classifiers.Classifier | None
   ids: np.ndarray
   baselines: dict
@@ -97,7 +98,9 @@ def prepare(
     UserError: If something of the protocol does not fit the model, or the
       network that selects is the one that scores.
   """
-  data = scoring.Data(
+  if protocol.data is None:
+    protocol = dataclasses.replace(protocol, data=vim.config.data)
+  data = references.Data(
     protocol.data,
     protocol.max_images,
     protocol.batch_size,
@@ -105,7 +108,7 @@ def prepare(
   )
   selecting = protocol.acceptance < 1
   if selecting:  # Told before anything is measured.
-    scoring.check_conditional(vim)
+    references.check_conditional(vim)
     _check_names(protocol)
   source = data.source(protocol.data.train_split)
   names, num_classes = list(source.class_names), vim.config.model.num_classes
@@ -114,7 +117,7 @@ def prepare(
       f'The classes of {source.name} are not those of the model, so that its '
       'samples cannot be compared: choose the data it was trained on.'
     )
-  judge, counts = scoring.load_judge(
+  evaluator, counts = references.load_evaluator(
     protocol.network,
     data,
     reference=protocol.reference,
@@ -124,29 +127,29 @@ def prepare(
   )
   classifier = None
   if selecting:
-    classifier = scoring.load_classifier(
-      protocol.classifier, vim, data, folder, judge.network
+    classifier = references.load_classifier(
+      protocol.classifier, vim, data, folder, evaluator.network
     )
   sampler = sample_job.Sampler(tokenizer.model, vim.model)
   return Bench(
     sampler,
-    judge,
+    evaluator,
     classifier,
-    scoring.spread(
+    references.spread(
       protocol.num_samples,
       num_classes,
       counts if protocol.class_mix == 'data' else None,
     ),
-    _baselines(tokenizer, judge, data),
+    _baselines(tokenizer, evaluator, data),
     {
       'data': source.name,
       'data_fingerprint': source.fingerprint,
       'held_out_split': protocol.data.eval_split,
       'image_size': protocol.data.image_size,
-      'crop': scoring.CROP,
-      'reference': judge.reference.protocol(),
-      'network': judge.network.name,
-      'network_source': judge.network.source,
+      'crop': references.CROP,
+      'reference': evaluator.reference.protocol(),
+      'network': evaluator.network.name,
+      'network_source': evaluator.network.source,
       'vim_fingerprint': restore.fingerprint(vim.model),
       'vim_step': vim.step,
       'tokenizer_fingerprint': restore.fingerprint(tokenizer.model),
@@ -158,10 +161,10 @@ def prepare(
 def evaluate(
   tokenizer: restore.Restored,
   vim: restore.Restored,
-  protocol: Protocol,
+  protocol: Protocol = Protocol(),
   folder: pathlib.Path | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-  """Draws samples and scores them.
+  """Draws samples and measures them.
 
   Args:
     tokenizer: Turns codes into images.
@@ -172,18 +175,19 @@ def evaluate(
   Returns:
     Figures and protocol as one JSON object, and a uint8 gallery of each
     class by file name. The figures hold those of the samples (see
-    `judging.Judge.score_features`), beside them those of the held-out images
-    and of their reconstructions, prefixed so, and the floor, real against
-    real within the reference.
+    `references.Evaluator.score_features`), beside them those of the held-out
+    images and of their reconstructions, prefixed so, and the floor, real
+    against real within the reference.
 
   Raises:
     UserError: See `prepare`.
   """
+  sample_job.warn(protocol.sampling.guidance_scale, vim.config)
   bench = prepare(tokenizer, vim, protocol, folder)
   logging.info('%d samples are being drawn.', protocol.num_samples)
   kept = draw(bench, protocol)
   labels = bench.ids if vim.config.model.num_classes else None
-  figures = bench.judge.score(kept.images, labels)
+  figures = bench.evaluator.score(kept.images, labels)
   protocol_row = {
     'num_samples': len(kept.codes),
     'class_mix': protocol.class_mix,
@@ -249,7 +253,9 @@ def _check_names(protocol: Protocol):
 
 
 def _baselines(
-  tokenizer: restore.Restored, judge: scoring.Judge, data: scoring.Data
+  tokenizer: restore.Restored,
+  evaluator: references.Evaluator,
+  data: references.Data,
 ) -> dict:
   """What the scores are of real images, and of what the tokenizer leaves."""
   figures = {}
@@ -258,9 +264,9 @@ def _baselines(
     ('held_out_', None),
     ('reconstructed_', sample_job.reconstructor(tokenizer.model)),
   ):
-    real = data.read(judge.network, split, through)
-    found = judge.score_features(real.features, real.logits, real.labels)
+    real = data.read(evaluator.network, split, through)
+    found = evaluator.score_features(real.features, real.logits, real.labels)
     figures.update({f'{prefix}{key}': value for key, value in found.items()})
     figures[f'{prefix}images'] = len(real.labels)
-  floor = scores_lib.floor(judge.reference.features, judge.network.name)
+  floor = scores_lib.floor(evaluator.reference.features, evaluator.network.name)
   return {**figures, **floor}

@@ -1,12 +1,217 @@
-"""Drawing images with both stages together."""
+"""Draws images with both stages together: VIM draws codes, one decodes them."""
 
+from collections.abc import Iterator, Mapping, Sequence
+import os
+import pathlib
+
+from absl import logging
 import numpy as np
+from PIL import Image
 import tensorflow as tf
 
+from vim_tf import config as config_lib
+from vim_tf.config import ConfigError, UserError
+from vim_tf.data import folders
 from vim_tf.data import images as images_lib
-from vim_tf.jobs import pictures
+from vim_tf.jobs import (
+  class_names,
+  output,
+  pictures,
+  references,
+  restore,
+  sample_folder,
+)
 from vim_tf.metrics import classifiers
-from vim_tf.vim import decoding, rejection, sampling
+from vim_tf.vim import decoding, rejection
+from vim_tf.vim.sampling import SamplingConfig
+
+_AS_IN_THE_PAPER = SamplingConfig()
+_MAX_IMAGES = 50_000  # That a head is trained on, at most.
+
+
+def sample(
+  workdir: str | os.PathLike,
+  out: str | os.PathLike,
+  *,
+  tokenizer: str | os.PathLike = '',
+  classes: Sequence[str] = (),
+  count: int = 8,
+  seed: int = 0,
+  config: SamplingConfig = _AS_IN_THE_PAPER,
+  complete: str = '',
+  keep_rows: int | None = None,
+  acceptance: float = 1.0,
+  classifier: str = references.CLASSIFIER,
+  batch_size: int = 32,
+  precision: str = 'float32',
+  changes: Mapping[str, str] | None = None,
+  on_bad_example: str = 'stop',
+) -> sample_folder.Samples:
+  """Draws images of a trained VIM into a folder.
+
+  Args:
+    workdir: Working directory of the stage-2 run.
+    out: A new or empty folder: one PNG an image, a grid of all, and
+      `samples.json`, which `sample_again` reads.
+    tokenizer: Its stage-1 run, if that was moved.
+    classes: Names of classes, or ids as text; none: all.
+    count: Images of each class.
+    seed: Of the first image; the next ones count up.
+    config: How codes are drawn.
+    complete: An image file whose first rows of codes are kept; '': none.
+    keep_rows: How many rows; each is as high as a patch.
+    acceptance: Share of the candidates of a class that the classifier keeps,
+      in (0, 1]; 1: no rejection (paper Table 6).
+    classifier: Ranks them; see `references.load_classifier`.
+    batch_size: Images at once.
+    precision: 'float32', in which an image does not depend on its batch, or
+      'bfloat16'.
+    changes: Settings of the run that differ, as `config.replace` takes them:
+      where the images are that a classifier's head learns from.
+    on_bad_example: At one of those that cannot be read 'stop', or 'skip' it.
+
+  Returns:
+    What was drawn.
+
+  Raises:
+    UserError: If the run cannot be read or drawn from, something of the
+      arguments does not fit it, or `out` cannot be written to.
+  """
+  if bool(complete) != (keep_rows is not None):
+    raise ConfigError(
+      '--complete and --keep_rows go together: an image, and how many rows of '
+      'its codes are kept.'
+    )
+  rejection.check_acceptance(acceptance)
+  with output.new_folder(out) as out:
+    first, second = restore.both(workdir, tokenizer, restore.policy(precision))
+    warn(config.guidance_scale, second.config)
+    model = second.config.model
+    ids = class_names.parse(
+      classes, second.record['class_names'], model.num_classes
+    )
+    ids = np.repeat(ids, count)
+    image, prefix, length, selection = None, None, 0, {'acceptance': acceptance}
+    if complete:
+      image, prefix, length = read_prefix(first, complete, keep_rows)
+      selection['completed'] = complete
+    chooser = None
+    if acceptance < 1:
+      data = config_lib.replace(second.config, changes or {}).data
+      chooser = references.load_classifier(
+        classifier,
+        second,
+        references.Data(data, _MAX_IMAGES, batch_size, on_bad_example),
+        references.heads_folder(workdir),
+      )
+      selection['classifier'] = chooser.name
+    kept = Sampler(first.model, second.model).keep_best(
+      ids,
+      seed,
+      config,
+      acceptance=acceptance,
+      classifier=chooser,
+      batch_size=batch_size,
+      prefix=prefix,
+      prefix_length=length,
+    )
+    selection['num_candidates'] = kept.num_candidates
+    samples = sample_folder.Samples(
+      ids,
+      kept.seeds,
+      kept.codes,
+      config,
+      batch_size,
+      np.zeros([0], np.int32) if prefix is None else prefix[:length],
+      kept.probabilities if chooser else None,
+      selection,
+    )
+    sample_folder.write(out, samples, kept.images, first, second, str(workdir))
+    if image is not None:
+      Image.fromarray(image).save(out / 'original.png')
+    logging.info('%d images are in %s.', len(ids), out)
+  return samples
+
+
+def sample_again(
+  file: str | os.PathLike,
+  workdir: str | os.PathLike,
+  out: str | os.PathLike,
+  *,
+  tokenizer: str | os.PathLike = '',
+) -> sample_folder.Samples:
+  """Makes the images of a `samples.json` again: the very same files.
+
+  The codes are drawn from their seeds once more, and where the machine or
+  another TensorFlow rounds otherwise, a warning says of how many images they
+  differ; the files are made of the codes in the record.
+
+  Args:
+    file: The `samples.json`.
+    workdir: Working directory of the stage-2 run that drew them.
+    out: A new or empty folder.
+    tokenizer: Its stage-1 run, if that was moved.
+
+  Returns:
+    What the file holds.
+
+  Raises:
+    UserError: If the file cannot be read, the models are others or `out`
+      cannot be written to.
+  """
+  with output.new_folder(out) as out:
+    record = sample_folder.read(file)
+    first, second = restore.both(workdir, tokenizer, record.precision)
+    record.check_models(first, second)
+    samples = record.samples
+    _draw_again(record, Sampler(first.model, second.model))
+    decode, images = decoder(first.model), []
+    for part, own in parts(len(samples.codes), samples.batch_size):
+      images.append(decode(samples.codes[part])[:own])
+    images = np.concatenate(images)
+    sample_folder.write(out, samples, images, first, second, str(workdir))
+    logging.info('%d images are in %s.', len(samples.ids), out)
+  return samples
+
+
+def _draw_again(record: sample_folder.Record, sampler: 'Sampler'):
+  """Draws the codes of a record from their seeds, and tells what differs."""
+  samples = record.samples
+  length = len(samples.prefix)
+  prefix = np.zeros(samples.codes.shape[1:], np.int32)
+  prefix[:length] = samples.prefix
+  different = 0
+  for part, own in parts(len(samples.ids), samples.batch_size):
+    codes = sampler.codes(
+      samples.ids[part], samples.seeds[part], samples.config, prefix, length
+    )
+    wrong = np.any(codes != samples.codes[part], axis=1)
+    different += int(wrong[:own].sum())
+  if different:
+    logging.warning(
+      '%d of %d images are drawn otherwise on this machine; the files are made '
+      'of the codes in %s.',
+      different,
+      len(samples.ids),
+      record.path,
+    )
+
+
+def warn(scale: float, vim: config_lib.Stage2Config):
+  """Tells of a guidance scale that a model has not learned for."""
+  if scale == 1:
+    return
+  if not vim.model.num_classes:
+    logging.warning(
+      'guidance_scale is %g, but changes nothing: the model has no classes.',
+      scale,
+    )
+  elif not vim.label_drop:
+    logging.warning(
+      "guidance_scale is %g, but the model never met 'no class' in its "
+      'training, because label_drop was 0: samples may be poor.',
+      scale,
+    )
 
 
 class Sampler:
@@ -25,7 +230,7 @@ class Sampler:
     self,
     ids,
     seeds,
-    config: sampling.SamplingConfig,
+    config: SamplingConfig,
     prefix: np.ndarray | None = None,
     prefix_length: int = 0,
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +261,7 @@ class Sampler:
     self,
     ids,
     seed: int,
-    config: sampling.SamplingConfig,
+    config: SamplingConfig,
     *,
     acceptance: float,
     classifier: classifiers.Classifier | None,
@@ -101,27 +306,51 @@ def reconstructor(tokenizer):
   return reconstruct
 
 
-def draw(
-  tokenizer, vim, ids, seeds, config: sampling.SamplingConfig, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Draws images in batches of one size, so that the loop compiles once.
+def parts(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+  """Batches of one size, so that the loop compiles once.
+
+  Yields:
+    Indices `[size]`, of which the last batch's are filled up from the first
+    ones, and how many of them are its own.
+  """
+  for start in range(0, count, size):
+    yield np.arange(start, start + size) % count, min(size, count - start)
+
+
+def read_prefix(
+  tokenizer: restore.Restored, path: str, keep_rows: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """Reads an image as evaluation images are read, and encodes it.
 
   Args:
-    tokenizer: Turns codes into images.
-    vim: Draws the codes.
-    ids: Class of each image.
-    seeds: Seed of each image.
-    config: How to draw.
-    batch_size: Images at once.
+    tokenizer: Makes the codes.
+    path: A JPEG or PNG file of any size: its largest centred square
+      is taken, resized.
+    keep_rows: Rows of codes to keep, of which each is as high as a patch.
 
   Returns:
-    Codes int32 `[count, num_codes]` and uint8 images.
+    The prepared image, uint8 `[image_size, image_size, 3]`; its codes, int32
+    `[num_codes]`; and how many of them are kept.
+
+  Raises:
+    UserError: If the file is no image, or has not that many rows.
   """
-  sampler = Sampler(tokenizer, vim)
-  codes, images = [], []
-  for start in range(0, len(ids), batch_size):
-    part = np.arange(start, start + batch_size) % len(ids)
-    found = sampler(np.asarray(ids)[part], np.asarray(seeds)[part], config)
-    codes.append(found[0])
-    images.append(found[1])
-  return np.concatenate(codes)[: len(ids)], np.concatenate(images)[: len(ids)]
+  sizes = tokenizer.config.model
+  if not 0 <= keep_rows <= sizes.grid_size:
+    raise ConfigError(
+      f'--keep_rows is {keep_rows}, but an image has {sizes.grid_size} rows of '
+      f'codes, of {sizes.patch_size} pixels each: keep 0 to {sizes.grid_size}.'
+    )
+  try:
+    encoded = pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(
+      f'Cannot read --complete={path}: {error.strerror}.'
+    ) from error
+  folders.check_image(encoded, path)
+  try:
+    image = images_lib.decode_square(tf.constant(encoded), sizes.image_size)
+  except tf.errors.InvalidArgumentError as error:
+    raise UserError(f'{path} is not an image, or a broken one.') from error
+  codes = tokenizer.model.encode(images_lib.from_uint8(image)[None])
+  return image.numpy(), codes[0].numpy(), keep_rows * sizes.grid_size

@@ -1,17 +1,16 @@
 """A folder of samples: PNGs, a grid, and a JSON that makes them again."""
 
 import dataclasses
+import os
 import pathlib
 
-from absl import logging
 import numpy as np
 from PIL import Image
 
 from vim_tf.config import ConfigError, UserError, from_dict
 from vim_tf.jobs import class_names, pictures, restore
-from vim_tf.jobs import sample as sample_job
 from vim_tf.training import workdir as workdir_lib
-from vim_tf.vim import sampling
+from vim_tf.vim.sampling import SamplingConfig
 
 FILE = 'samples.json'
 
@@ -37,7 +36,7 @@ class Samples:
   ids: np.ndarray
   seeds: np.ndarray
   codes: np.ndarray
-  config: sampling.SamplingConfig
+  config: SamplingConfig
   batch_size: int
   prefix: np.ndarray
   probabilities: np.ndarray | None = None
@@ -108,18 +107,6 @@ def write(
   )
 
 
-def decode(
-  tokenizer: restore.Restored, codes: np.ndarray, batch_size: int
-) -> np.ndarray:
-  """Codes to uint8 images, in batches of one size."""
-  reconstruct = sample_job.decoder(tokenizer.model)
-  images = []
-  for start in range(0, len(codes), batch_size):
-    part = np.arange(start, start + batch_size) % len(codes)
-    images.append(reconstruct(codes[part])[: len(codes) - start])
-  return np.concatenate(images)
-
-
 @dataclasses.dataclass(frozen=True)
 class Record:
   """What `write` noted.
@@ -146,7 +133,7 @@ class Record:
         )
 
 
-def read(path: str) -> Record:
+def read(path: str | os.PathLike) -> Record:
   """Reads what `write` noted.
 
   Raises:
@@ -159,7 +146,7 @@ def read(path: str) -> Record:
       ids=np.array([row['class_id'] for row in rows]),
       seeds=np.array([row['seed'] for row in rows]),
       codes=np.array([row['codes'] for row in rows], np.int32),
-      config=from_dict(sampling.SamplingConfig, values['sampling']),
+      config=from_dict(SamplingConfig, values['sampling']),
       batch_size=values['batch_size'],
       prefix=np.array(values['prefix'], np.int32),
       probabilities=(
@@ -187,44 +174,7 @@ def read(path: str) -> Record:
     raise UserError(
       f'{path} is no {FILE} of this program ({type(error).__name__}: {error}).'
     ) from error
-  return Record(path, values, samples, precision)
-
-
-def draw_again(
-  record: Record, tokenizer: restore.Restored, vim: restore.Restored
-) -> int:
-  """Draws the codes of a record from their seeds.
-
-  Returns:
-    Of how many images the codes differ from those noted: 0, unless another
-    machine or another TensorFlow rounds otherwise.
-
-  Raises:
-    UserError: If the models are others.
-  """
-  record.check_models(tokenizer, vim)
-  samples = record.samples
-  sampler = sample_job.Sampler(tokenizer.model, vim.model)
-  length = len(samples.prefix)
-  prefix = np.zeros([vim.config.model.num_codes], np.int32)
-  prefix[:length] = samples.prefix
-  different = 0
-  for start in range(0, len(samples.ids), samples.batch_size):
-    part = np.arange(start, start + samples.batch_size) % len(samples.ids)
-    codes = sampler.codes(
-      samples.ids[part], samples.seeds[part], samples.config, prefix, length
-    )
-    wrong = np.any(codes != samples.codes[part], axis=1)
-    different += int(wrong[: len(samples.ids) - start].sum())
-  if different:
-    logging.warning(
-      '%d of %d images are drawn otherwise on this machine; the files are made '
-      'of the codes in %s.',
-      different,
-      len(samples.ids),
-      record.path,
-    )
-  return different
+  return Record(str(path), values, samples, precision)
 
 
 def _columns(ids: np.ndarray) -> int:

@@ -16,8 +16,8 @@ from vim_tf.data import pipeline, sources
 from vim_tf.jobs import (
   evaluate_reconstructions,
   pictures,
+  references,
   restore,
-  scoring,
   train_tokenizer,
   train_vim,
 )
@@ -133,13 +133,13 @@ class Runner:
   def _samples_run(self, row: Row, seed: int) -> Outcome:
     model_row = self._rows[row.vim] if row.vim else row
     tokenizer, vim = restore.both(self._vim(model_row, seed))
-    data, judge, counts = self._judge
+    data, evaluator, counts = self._evaluator
     classifier = None
     if row.acceptance < 1:
-      classifier = scoring.load_classifier(
-        rows_lib.CLASSIFIER, vim, data, self._heads, judge.network
+      classifier = references.load_classifier(
+        rows_lib.CLASSIFIER, vim, data, self._heads, evaluator.network
       )
-    ids = scoring.spread(
+    ids = references.spread(
       self._budget.samples, vim.config.model.num_classes, counts
     )
     kept = sample_job.Sampler(tokenizer.model, vim.model).keep_best(
@@ -150,7 +150,7 @@ class Runner:
       classifier=classifier,
       batch_size=min(_SAMPLE_BATCH, self._budget.samples),
     )
-    scores = judge.score(kept.images, ids)
+    scores = evaluator.score(kept.images, ids)
     figures = _chosen(scores, _OF_SAMPLES)
     figures['recognised'] = scores['recognition']['accuracy']
     if row.kind == rows_lib.VIM:
@@ -245,12 +245,14 @@ class Runner:
     return images[np.linspace(0, len(images) - 1, _SHOWN).astype(int)]
 
   @functools.cached_property
-  def _judge(self):
+  def _evaluator(self):
     """The real images, what samples are held against, images a class."""
-    data = scoring.Data(self._base.data, self._budget.max_images, _SAMPLE_BATCH)
+    data = references.Data(
+      self._base.data, self._budget.max_images, _SAMPLE_BATCH
+    )
     file = self._folder / 'reference.npz'
     new = self._folder / 'reference.tmp'
-    judge, counts = scoring.load_judge(
+    evaluator, counts = references.load_evaluator(
       NETWORK,
       data,
       reference=str(file) if file.exists() else '',
@@ -259,7 +261,7 @@ class Runner:
     )
     if new.exists():
       os.replace(new, file)
-    return data, judge, counts
+    return data, evaluator, counts
 
 
 def _chosen(figures: Mapping, names: Mapping[str, str]) -> dict[str, float]:

@@ -30,9 +30,10 @@ from etils import epy
 import numpy as np
 
 from experiments import flags as flags_lib
-from experiments import output, sampling_flags
+from experiments import sampling_flags
 from vim_tf import config as config_lib
 from vim_tf.config import ConfigError
+from vim_tf.jobs import output
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import rejection
 
@@ -41,7 +42,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
 
   from experiments.studies.sampling import figure as study_figure
   from vim_tf.data import images as images_lib
-  from vim_tf.jobs import evaluate_samples, restore, scoring
+  from vim_tf.jobs import evaluate_samples, references, restore
   from vim_tf.jobs import sample as sample_job
 
 WORKDIR = flags.DEFINE_string(
@@ -116,7 +117,7 @@ def _measure(base, configs, rates) -> dict:
     TOKENIZER.value,
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
-  sampling_flags.warn(max(x.guidance_scale for x in configs), vim.config)
+  sample_job.warn(max(x.guidance_scale for x in configs), vim.config)
   protocol = evaluate_samples.Protocol(
     data=config_lib.replace(
       vim.config, flags_lib.changes_from_flags(DATA)
@@ -131,10 +132,10 @@ def _measure(base, configs, rates) -> dict:
     batch_size=min(BATCH.value, NUM_SAMPLES.value),
     on_bad_example=flags.FLAGS.on_bad_example,
   )
-  scoring.check_conditional(vim)
+  references.check_conditional(vim)
   started = time.monotonic()
   bench = evaluate_samples.prepare(
-    tokenizer, vim, protocol, scoring.heads_folder(WORKDIR.value)
+    tokenizer, vim, protocol, references.heads_folder(WORKDIR.value)
   )
   # No seed is in two sets: see `rejection.candidates`.
   stride = protocol.num_samples * math.ceil(1 / min(rates))
@@ -167,7 +168,7 @@ def _sweep_guidance(bench, protocol, configs) -> list[dict]:
     points.append(
       {
         'guidance_scale': config.guidance_scale,
-        **bench.judge.score(kept.images, bench.ids),
+        **bench.evaluator.score(kept.images, bench.ids),
       }
     )
     _log('guidance scale', config.guidance_scale, points[-1])
@@ -191,7 +192,7 @@ def _sweep_acceptance(bench, protocol, rates) -> list[dict]:
       {
         'acceptance': rate,
         'num_candidates': kept.num_candidates,
-        **bench.judge.score(kept.images, bench.ids),
+        **bench.evaluator.score(kept.images, bench.ids),
       }
     )
     _log('acceptance', rate, points[-1])

@@ -10,12 +10,12 @@ import tempfile
 
 import tensorflow as tf
 
-from experiments import machine as machine_lib
 from experiments.studies.speed import limits, profiling, timing
 from experiments.studies.speed.rows import Row
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job, Times
 from vim_tf import config as config_lib
+from vim_tf.jobs import machine as machine_lib
 
 
 @dataclasses.dataclass(frozen=True)

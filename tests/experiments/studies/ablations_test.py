@@ -25,7 +25,7 @@ class AblationsTest(tf.test.TestCase):
     super().setUpClass()
     cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'ablations'
     shutil.rmtree(cls.root, ignore_errors=True)
-    cls.binary = running.Binary('ablations')
+    cls.binary = running.Binary('studies.ablations')
     # Of the runs themselves others test that they can be traced.
     cls.enterClassContext(testing.eagerly())
 

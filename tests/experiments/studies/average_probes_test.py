@@ -57,7 +57,7 @@ class AverageProbesTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.binary = running.Binary('average_probes')
+    cls.binary = running.Binary('studies.average_probes')
 
   def setUp(self):
     super().setUp()

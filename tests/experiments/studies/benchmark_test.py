@@ -33,7 +33,7 @@ class BenchmarkTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.binary = running.Binary('benchmark')
+    cls.binary = running.Binary('studies.speed')
 
   def _run(self, *arguments: str):
     """The result, and what was printed to stdout."""

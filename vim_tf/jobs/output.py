@@ -1,4 +1,4 @@
-"""What a binary writes its results to, checked before it computes."""
+"""Where results are written to, checked before they are computed."""
 
 from collections.abc import Iterator
 import contextlib
@@ -10,7 +10,7 @@ from vim_tf.config import ConfigError
 
 
 @contextlib.contextmanager
-def new_folder(path: str) -> Iterator[pathlib.Path]:
+def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Makes the folder of --out at once, rather than after hours of computing.
 
   Args:

@@ -1,6 +1,6 @@
-"""What samples are held against: real images in a network's features.
+"""What samples are compared with: real images in a network's features.
 
-A judge scores samples by their distance from real images, and tells whether a
+An evaluator measures how far samples are from real images, and whether a
 classifier that the model never met recognises them. That classifier is a head
 on the same network's features, trained on the real training images.
 """
@@ -19,6 +19,8 @@ from vim_tf.jobs import restore
 from vim_tf.metrics import classifiers, feature_networks, generation
 
 CROP = 'center'
+CLASSIFIER = 'head:efficientnet_lite2'
+"""Classifier that selects samples, unless another one is named."""
 
 
 def heads_folder(workdir: str) -> pathlib.Path:
@@ -213,8 +215,8 @@ def check_conditional(vim: restore.Restored):
     )
 
 
-class Judge:
-  """Scores samples.
+class Evaluator:
+  """Measures samples.
 
   Args:
     network: The network that scores.
@@ -283,7 +285,7 @@ class Judge:
     return figures
 
 
-def load_judge(
+def load_evaluator(
   network_name: str,
   data: Data,
   *,
@@ -291,7 +293,7 @@ def load_judge(
   save_reference: str = '',
   reference_split: str = '',
   folder: pathlib.Path | None = None,
-) -> tuple[Judge, np.ndarray | None]:
+) -> tuple[Evaluator, np.ndarray | None]:
   """Makes or reads what samples are held against.
 
   Args:
@@ -303,8 +305,8 @@ def load_judge(
     folder: Where the recognising head is kept; None: nowhere.
 
   Returns:
-    The judge, and how often each class is in the split of the reference; None
-    for the latter if that is streamed.
+    The evaluator, and how often each class is in the split of the reference;
+    None for the latter if that is streamed.
 
   Raises:
     UserError: If the network or the reference cannot be read, or the
@@ -346,7 +348,7 @@ def load_judge(
   counts = None
   if source.labels is not None:
     counts = np.bincount(source.labels, minlength=len(source.class_names))
-  return Judge(network, found, list(source.class_names), head), counts
+  return Evaluator(network, found, list(source.class_names), head), counts
 
 
 def spread(count: int, num_classes: int, counts: np.ndarray | None):
