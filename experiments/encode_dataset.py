@@ -30,8 +30,8 @@ def main():
   tokenizer = restore.tokenizer(given.workdir)
   encode_job.encode(
     tokenizer,
-    encoding_flags.data(tokenizer.config),
     given.out,
+    encoding_flags.data(tokenizer.config),
     crops=given.crops,
     seed=given.seed,
     batch_size=given.batch_size,

@@ -20,11 +20,8 @@ from vim_tf.config_probe import ProbeConfig
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
-  import tensorflow as tf
-
-  from vim_tf.data import sources
   from vim_tf.jobs import probe as probe_job
-  from vim_tf.jobs import probe_figures, restore
+  from vim_tf.jobs import probe_figures
 
 _DATA = ('data', 'data_dir', 'train_split', 'eval_split', 'crop', 'max_shift')
 _RUN = ('seed', 'batch_size', 'log_every', 'checkpoint_every')
@@ -129,24 +126,13 @@ def main():
   config = flags_lib.config_from_flags(preset, SETTINGS, 'probe', ProbeConfig)
   if not config.vim:
     raise ConfigError(_NO_VIM)
-  strategy = flags_lib.strategy()
-  if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-    raise ConfigError('A probe runs on one machine: give another --strategy.')
-  tokenizer, vim = restore.both(config.vim, config.tokenizer)
-  path = flags.FLAGS.workdir
-  outcomes = probe_job.sweep(
-    tokenizer,
-    vim,
-    *(
-      sources.load(config.data, split, flags.FLAGS.on_bad_example)
-      for split in (config.data.train_split, config.data.eval_split)
-    ),
+  figures = probe_job.probe(
     config,
-    path,
-    strategy,
+    flags.FLAGS.workdir,
+    flags_lib.strategy(),
+    flags.FLAGS.on_bad_example,
   )
-  figures = probe_figures.write(path, outcomes, tokenizer, vim, config)
-  print('\n'.join(['', *probe_figures.in_words(figures)]))
+  print('\n'.join(['', *probe_figures.table(figures)]))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,6 @@ from experiments import flag_help
 from experiments import flags as flags_lib
 from vim_tf import presets
 from vim_tf.config import ConfigError, Stage1Config, Stage2Config
-from vim_tf.jobs import schedule_notes
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -125,7 +124,6 @@ def main():
   if not config.tokenizer:
     raise ConfigError(_NO_TOKENIZER)
   strategy = flags_lib.strategy()  # Before TensorFlow computes anything.
-  schedule_notes.warn(config)
   train_vim.train(
     config,
     flags.FLAGS.workdir,

@@ -27,7 +27,6 @@ from experiments import flag_help
 from experiments import flags as flags_lib
 from vim_tf import config as config_lib
 from vim_tf import presets
-from vim_tf.jobs import schedule_notes
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -290,7 +289,6 @@ def main():
       config, finetune_decoder_of=start.finetune_decoder_of
     )
   strategy = flags_lib.strategy()  # Before TensorFlow computes anything.
-  schedule_notes.warn(config)
   train_tokenizer.train(
     config,
     flags.FLAGS.workdir,

@@ -21,7 +21,6 @@ from vim_tf.config import UserError
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
-  from vim_tf.jobs import probe as probe_job
   from vim_tf.jobs import probe_figures
 
 PROBES = flags.DEFINE_list(
@@ -116,7 +115,7 @@ def _means(rows: Sequence[Mapping]) -> dict[str, float]:
   for name in (name for name in _MEANS if name in rows[0]):
     values = [row[name] for row in rows]
     result[name] = float(np.mean(values))
-    result[f'{name}_standard_error'] = probe_job.standard_error(values)
+    result[f'{name}_standard_error'] = probe_figures.standard_error(values)
   for name in (name for name in _IMAGE_ERRORS if name in rows[0]):
     result[name] = float(np.mean([row[name] for row in rows]))
   return result
@@ -139,7 +138,7 @@ def main():
   probe_figures.write_record(
     folder, {'job': 'probes', 'figures': figures, 'protocol': protocol}
   )
-  print('\n'.join(['', *probe_figures.in_words(figures)]))
+  print('\n'.join(['', *probe_figures.table(figures)]))
 
 
 if __name__ == '__main__':

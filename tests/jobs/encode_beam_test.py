@@ -30,7 +30,6 @@ class BeamEncodingTest(tf.test.TestCase):
     tokenizer = restore.tokenizer(self.root / 'tokenizer')
     encode_job.encode(
       tokenizer,
-      tokenizer.config.data,
       self.root / 'single',
       crops=_CROPS,
       seed=5,

@@ -136,7 +136,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertAllClose(other['figures'], figures, rtol=1e-5)
     out = pathlib.Path(self.create_tempdir().full_path) / 'codes'
-    encode_job.encode(tokenizer, data, out, crops=2)
+    encode_job.encode(tokenizer, out, data, crops=2)
     cached = evaluate_likelihood.evaluate(
       tokenizer, vim, _protocol(data, codes=str(out), passes=3)
     )

@@ -156,13 +156,13 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     share = figures['top1_image_error']
     self.assertBetween(share, 0.0, 0.5 / 29**0.5 + 1e-6)
 
-  def test_in_words(self):
-    text = '\n'.join(probe_figures.in_words(self.figures))
+  def test_table(self):
+    text = '\n'.join(probe_figures.table(self.figures))
     for part in ('raw pixels', 'mean code vector', 'untrained VIM', '30 held'):
       self.assertIn(part, text)
     self.assertIn('chosen on validation', text)
     one = {**self.figures, 'blocks': self.figures['blocks'][:1]}
-    self.assertNotIn('chosen', '\n'.join(probe_figures.in_words(one)))
+    self.assertNotIn('chosen', '\n'.join(probe_figures.table(one)))
     flat = probe_figures.flat(self.figures)
     self.assertEqual(
       flat['pixels'], self.figures['baselines']['pixels']['top1']
@@ -174,7 +174,7 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     protocol = probe_figures.protocol(*self.models, self.config)
     self.assertFalse(json.loads(json.dumps(protocol))['labels_per_class'])
 
-  def test_peak_in_words(self):
+  def test_peak_table(self):
     def blocks(*values):
       rows = [{'block': i, 'top1': v} for i, v in enumerate(values)]
       return probe_figures.peak({'blocks': rows})

@@ -105,10 +105,10 @@ class Encoder:
 
 def encode(
   tokenizer: restore.Restored,
-  data: config_lib.DataConfig,
   out: str | os.PathLike,
+  data: config_lib.DataConfig | None = None,
   *,
-  crops: int,
+  crops: int = 10,
   seed: int = 0,
   batch_size: int = 64,
   shard_bytes: int = 2**27,
@@ -118,8 +118,9 @@ def encode(
 
   Args:
     tokenizer: Makes the codes.
-    data: The images and their augmentation.
     out: Folder of the cache; must not exist.
+    data: The images and their augmentation; None: those of the tokenizer's
+      run.
     crops: Augmented crops of each training image.
     seed: Seed of the augmentation.
     batch_size: Images at once.
@@ -129,6 +130,7 @@ def encode(
   Raises:
     DataError: If the data cannot be used or the folder not be written.
   """
+  data = data or tokenizer.config.data
   encoder = Encoder(tokenizer, data, crops, seed, batch_size, on_bad_example)
   total = sum(part.examples * part.crops for part in encoder.parts.values())
   done = 0

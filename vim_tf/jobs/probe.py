@@ -9,46 +9,61 @@ images.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import math
+import os
 import pathlib
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
 
+from vim_tf.config import ConfigError
 from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
 from vim_tf.data import bad_examples, pipeline, sources
-from vim_tf.jobs import probe_features, probe_fit, restore
+from vim_tf.jobs import probe_features, probe_figures, restore
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
-from vim_tf.training import preamble
+from vim_tf.probe import step as step_lib
+from vim_tf.training import loop, optimizers, preamble, workers
+from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What one seed found.
+def probe(
+  config: ProbeConfig,
+  path: str | os.PathLike,
+  strategy: tf.distribute.Strategy | None = None,
+  on_bad_example: str = 'stop',
+) -> dict:
+  """Probes a VIM, and writes what `probe_figures.write` writes.
 
-  Attributes:
-    best_block: Name of the VIM's block that the validation part chose.
-    best_untrained: The same of the untrained VIM; '' without one.
-    penalty: The penalty chosen, by name of the features.
-    validation: Top-1 on the validation part, by name.
-    top1: On the held-out images, of all that was measured on them, by name.
-    top5: The same.
-    right: In which share of its views each held-out image's class was the
-      likeliest, `[num_images]`, by name.
-    largest_class: Share of the held-out images in their largest class.
+  Args:
+    config: Every setting; `config.vim` names the stage-2 run.
+    path: The working directory; a probe that was stopped goes on from it.
+    strategy: Where replicas of the softmax layers run; None: 'auto'.
+    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
+
+  Returns:
+    The figures of `probe_figures.summarize`.
+
+  Raises:
+    UserError: If a run or the data cannot be read, or as of `sweep`.
   """
-
-  best_block: str
-  best_untrained: str
-  penalty: dict[str, float]
-  validation: dict[str, float]
-  top1: dict[str, float]
-  top5: dict[str, float]
-  right: dict[str, np.ndarray]
-  largest_class: float
+  strategy = strategy or strategy_lib.make()  # Before anything is computed.
+  if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    raise ConfigError('A probe runs on one machine: give another --strategy.')
+  tokenizer, vim = restore.both(config.vim, config.tokenizer)
+  outcomes = sweep(
+    tokenizer,
+    vim,
+    *(
+      sources.load(config.data, split, on_bad_example)
+      for split in (config.data.train_split, config.data.eval_split)
+    ),
+    config,
+    path,
+    strategy,
+  )
+  return probe_figures.write(path, outcomes, tokenizer, vim, config)
 
 
 def sweep(
@@ -57,9 +72,9 @@ def sweep(
   train: sources.Source,
   held_out: sources.Source,
   config: ProbeConfig,
-  path: str | pathlib.Path,
+  path: str | os.PathLike,
   strategy: tf.distribute.Strategy,
-) -> list[Outcome]:
+) -> list[probe_figures.Outcome]:
   """Probes a VIM; `probe_figures` puts the outcomes together.
 
   Args:
@@ -187,6 +202,102 @@ def _tables(
   )
 
 
+class _Fit:
+  """Trains softmax layers through the common loop.
+
+  Args:
+    config: Every setting.
+    seed: Of the order of the examples.
+    facts: What else a working directory says.
+    strategy: Where replicas run.
+    num_classes: Number of classes.
+  """
+
+  def __init__(
+    self,
+    config: ProbeConfig,
+    seed: int,
+    facts: Mapping,
+    strategy: tf.distribute.Strategy,
+    num_classes: int,
+  ):
+    self._config = config
+    self._seed = seed
+    self._facts = facts
+    self._strategy = strategy
+    self._num_classes = num_classes
+
+  def __call__(
+    self,
+    penalties: Mapping[str, tuple[float, ...]],
+    table: features_lib.Table,
+    images: np.ndarray,
+    path: pathlib.Path,
+    shown: tuple[Mapping[str, np.ndarray], np.ndarray],
+    title: str,
+  ) -> dict[str, linear.SoftmaxLayer]:
+    """Trains one layer for each kind of features and each of its penalties.
+
+    Args:
+      penalties: Of each kind of features.
+      table: The features.
+      images: Which images to train on.
+      path: The working directory.
+      shown: Features `[num_images, width]` and labels to evaluate on.
+      title: What the progress bar says.
+
+    Returns:
+      The trained layers.
+    """
+    config = self._config
+    facts = {
+      **self._facts,
+      'probe_seed': self._seed,
+      'penalties': {name: list(values) for name, values in penalties.items()},
+    }
+    workdir = workdir_lib.Workdir(
+      path, 'probe', config, facts, workers.is_chief(self._strategy)
+    )
+    with self._strategy.scope():
+      layers = {
+        name: linear.SoftmaxLayer(
+          table.features[name].shape[-1], self._num_classes, values, name=name
+        )
+        for name, values in penalties.items()
+      }
+      for name, layer in layers.items():
+        layer.build()
+        if config.normalize == 'standardize':
+          layer.standardize(*linear.statistics(table.features[name], images))
+      optimizer = optimizers.Optimizer(
+        config.optimizer, step_lib.variables(layers)
+      )
+      step = step_lib.ProbeStep(layers, optimizer)
+    features, labels = shown
+
+    def evaluate():
+      return {
+        f'{name}/top1': float(
+          linear.accuracies(layer, features[name], labels)['top1'].max()
+        )
+        for name, layer in layers.items()
+      }
+
+    loop.train(
+      step,
+      config.run,
+      workdir,
+      lambda first, context: probe_features.feature_batches(
+        table, images, config.run.batch_size, self._seed, first, context
+      ),
+      self._strategy,
+      evaluate,
+      dict,
+      title,
+    )
+    return layers
+
+
 def _probe(
   table: features_lib.Table,
   held_out: features_lib.Table,
@@ -196,7 +307,7 @@ def _probe(
   path: pathlib.Path,
   facts: Mapping,
   strategy: tf.distribute.Strategy,
-) -> Outcome:
+) -> probe_figures.Outcome:
   """One seed: choose, train again on everything, measure."""
   num_classes = len(train.class_names)
   groups = train.groups
@@ -204,7 +315,7 @@ def _probe(
     drawn = splits.draw_labelled(table.labels, config.labels_per_class, seed)
     table = table.part(drawn)
     groups = None if groups is None else groups[drawn]
-  fit = probe_fit.Fit(config, seed, facts, strategy, num_classes)
+  fit = _Fit(config, seed, facts, strategy, num_classes)
   validation, penalty = _choose(fit, table, groups, config, seed, path)
   best = _best(validation, probe_features.BLOCK)
   untrained = _best(validation, probe_features.UNTRAINED)
@@ -233,7 +344,7 @@ def _probe(
     name: linear.accuracies(layer, shown[name], labels)
     for name, layer in layers.items()
   }
-  return Outcome(
+  return probe_figures.Outcome(
     best_block=best,
     best_untrained=untrained,
     penalty=penalty,
@@ -251,7 +362,7 @@ def _probe(
 
 
 def _choose(
-  fit: probe_fit.Fit,
+  fit: _Fit,
   table: features_lib.Table,
   groups: np.ndarray | None,
   config: ProbeConfig,
@@ -302,10 +413,3 @@ def _best(validation: Mapping[str, float], prefix: str) -> str:
     key=lambda name: (validation[name], -abs(blocks.index(name) - middle)),
     default='',
   )
-
-
-def standard_error(values) -> float:
-  """Of the mean of some values; not a number for a single one."""
-  if len(values) < 2:
-    return math.nan
-  return float(np.std(values, ddof=1) / math.sqrt(len(values)))

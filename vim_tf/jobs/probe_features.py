@@ -1,17 +1,19 @@
 """What a linear probe looks at: VIM's blocks, and what they must beat.
 
-Every function here makes an extractor: from images to features by name. Names
-of blocks end with their index.
+An extractor makes of images features by name; names of blocks end with their
+index. `feature_batches` are what the probe is trained on.
 """
 
 from collections.abc import Callable
 import re
 
 from absl import logging
+import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import Stage1Config, UserError
 from vim_tf.config_probe import ProbeConfig
+from vim_tf.data import pipeline
 from vim_tf.jobs import restore
 from vim_tf.probe import features as features_lib
 from vim_tf.training import workdir as workdir_lib
@@ -146,3 +148,57 @@ def _blocks(model, codes, block: int | None) -> dict[str, tf.Tensor]:
   if block is None:
     return found
   return {features_lib.block_name(block): found[features_lib.block_name(block)]}
+
+
+@tf.autograph.experimental.do_not_convert
+def feature_batches(
+  table: features_lib.Table,
+  images: np.ndarray,
+  batch_size: int,
+  seed: int,
+  start_step: int,
+  input_context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+  """Endless batches of features; each crop of each image is an example.
+
+  Args:
+    table: The features.
+    images: Indices of the images to draw from.
+    batch_size: Examples of one step.
+    seed: The order is a function of it.
+    start_step: Step of the first batch.
+    input_context: Of `tf.distribute`: each input pipeline gives its
+      contiguous share of every batch.
+
+  Returns:
+    Dictionaries: float32 `[batch, width]` by the name of the features;
+    'labels', int32 `[batch]`. `batch` is `batch_size` divided by the number
+    of input pipelines.
+  """
+  size, share = pipeline.own_share(batch_size, input_context)
+  count = table.num_passes * len(images)
+  start = start_step * batch_size
+  draws = pipeline.draw_examples(count, None, seed=seed, epoch=start // count)
+  names = list(table.features)
+
+  def read(index):
+    crop, place = np.divmod(index, len(images))
+    image = images[place]
+    return [
+      *(table.features[name][crop, image] for name in names),
+      table.labels[image],
+    ]
+
+  def gather(drawn):
+    drawn = share(drawn)
+    values = tf.numpy_function(
+      read, [drawn['index']], [tf.float32] * len(names) + [tf.int32]
+    )
+    batch = dict(zip([*names, 'labels'], values))
+    for name in names:
+      batch[name].set_shape([size, table.features[name].shape[-1]])
+    batch['labels'].set_shape([size])
+    return batch
+
+  data = draws.skip(start % count).batch(batch_size, drop_remainder=True)
+  return data.map(gather).prefetch(2).with_options(pipeline.options())

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 import math
 import os
@@ -11,7 +12,6 @@ import numpy as np
 
 from vim_tf.config_probe import ProbeConfig
 from vim_tf.jobs import curves, probe_features, restore
-from vim_tf.jobs import probe as probe_job
 
 _NAMES = {
   'untrained_vim': 'the best block of an untrained VIM',
@@ -22,9 +22,35 @@ _NAMES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What one seed found.
+
+  Attributes:
+    best_block: Name of the VIM's block that the validation part chose.
+    best_untrained: The same of the untrained VIM; '' without one.
+    penalty: The penalty chosen, by name of the features.
+    validation: Top-1 on the validation part, by name.
+    top1: On the held-out images, of all that was measured on them, by name.
+    top5: The same.
+    right: In which share of its views each held-out image's class was the
+      likeliest, `[num_images]`, by name.
+    largest_class: Share of the held-out images in their largest class.
+  """
+
+  best_block: str
+  best_untrained: str
+  penalty: dict[str, float]
+  validation: dict[str, float]
+  top1: dict[str, float]
+  top5: dict[str, float]
+  right: dict[str, np.ndarray]
+  largest_class: float
+
+
 def write(
   path: str | os.PathLike,
-  outcomes: Sequence[probe_job.Outcome],
+  outcomes: Sequence[Outcome],
   tokenizer: restore.Restored,
   vim: restore.Restored,
   config: ProbeConfig,
@@ -67,7 +93,7 @@ def most_common(chosen: Sequence[int]) -> int:
   return collections.Counter(chosen).most_common(1)[0][0]
 
 
-def summarize(outcomes: Sequence[probe_job.Outcome]) -> dict:
+def summarize(outcomes: Sequence[Outcome]) -> dict:
   """Figures over all seeds, as JSON.
 
   Args:
@@ -113,8 +139,8 @@ def summarize(outcomes: Sequence[probe_job.Outcome]) -> dict:
     figures['baselines'][rival] = {
       **_measured(outcomes, rivals[rival]),
       'margin': float(np.mean(difference)),
-      'margin_standard_error': _number(probe_job.standard_error(difference)),
-      'margin_image_error': _number(probe_job.standard_error(apart)),
+      'margin_standard_error': _number(standard_error(difference)),
+      'margin_image_error': _number(standard_error(apart)),
     }
   figures['seeds'] = len(outcomes)
   return figures
@@ -125,10 +151,8 @@ def _measured(outcomes, names) -> dict:
   top5 = [o.top5[name] for o, name in zip(outcomes, names)]
   return {
     'top1': float(np.mean(top1)),
-    'top1_standard_error': _number(probe_job.standard_error(top1)),
-    'top1_image_error': _number(
-      probe_job.standard_error(_right(outcomes, names))
-    ),
+    'top1_standard_error': _number(standard_error(top1)),
+    'top1_image_error': _number(standard_error(_right(outcomes, names))),
     'top5': float(np.mean(top5)),
     'l2': [o.penalty[name] for o, name in zip(outcomes, names)],
   }
@@ -150,9 +174,7 @@ def _by_block(outcomes, prefix: str) -> list[dict]:
     row = {
       'block': probe_features.block_index(name),
       'validation_top1': float(np.mean(values)),
-      'validation_top1_standard_error': _number(
-        probe_job.standard_error(values)
-      ),
+      'validation_top1_standard_error': _number(standard_error(values)),
     }
     if all(name in o.top1 for o in outcomes):
       row.update(_measured(outcomes, [name] * len(outcomes)))
@@ -196,8 +218,8 @@ def panel(figures: Mapping) -> curves.Panel:
   )
 
 
-def in_words(figures: Mapping) -> list[str]:
-  """The figures as lines of text, the honest sentence about the peak last."""
+def table(figures: Mapping) -> list[str]:
+  """The figures as lines of text, where the peak is as the last one."""
   errors = figures['top1_standard_error'] is not None
   lines = [
     f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}',
@@ -309,3 +331,10 @@ def flat(figures: Mapping) -> dict:
 
 def _number(value: float) -> float | None:
   return None if math.isnan(value) else value
+
+
+def standard_error(values) -> float:
+  """Of the mean of some values; not a number for a single one."""
+  if len(values) < 2:
+    return math.nan
+  return float(np.std(values, ddof=1) / math.sqrt(len(values)))

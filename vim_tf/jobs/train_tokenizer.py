@@ -1,9 +1,11 @@
 """Trains a tokenizer: a config in, a working directory out."""
 
+import os
+
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import Stage1Config, UserError, to_dict
+from vim_tf.config import Stage1Config, Stage2Config, UserError, to_dict
 from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import pictures, restore
@@ -22,8 +24,8 @@ _EVAL_BATCH = 64
 
 def train(
   config: Stage1Config,
-  path: str,
-  strategy: tf.distribute.Strategy,
+  path: str | os.PathLike,
+  strategy: tf.distribute.Strategy | None = None,
   title: str = 'ViT-VQGAN',
   faults: Faults = STOP,
   accept_new_data: bool = False,
@@ -33,7 +35,7 @@ def train(
   Args:
     config: Every setting.
     path: The working directory.
-    strategy: Where replicas run.
+    strategy: Where replicas run; None: 'auto' of `strategy.make`.
     title: What the progress bar says.
     faults: What to do about bad examples and a loss that is not finite.
     accept_new_data: Whether a run may go on with other data than it began with.
@@ -41,6 +43,9 @@ def train(
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
+  strategy = strategy or strategy_lib.make()  # Before anything is computed.
+  for note in schedule_notes(config):
+    logging.warning('%s', note)
   # Whatever can be refused is, before data are read or anything is written.
   workdir_lib.check(path, 'vit_vqgan', config)
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
@@ -269,3 +274,50 @@ class Figures:
 def _measure(model, images):
   codes = model.encode(images)
   return codes, reconstruction.per_image(images, model.decode(codes))
+
+
+def schedule_notes(config: Stage1Config | Stage2Config) -> list[str]:
+  """What of a schedule comes too early or not at all, in one line each.
+
+  The number of steps moves nothing else, so that a run of another length than
+  its preset's may never come to what its schedule plans.
+  """
+  steps, optimizer = config.run.num_steps, config.optimizer
+  found = []
+  if optimizer.decay != 'constant' and optimizer.decay_end > steps:
+    found.append(
+      f'The learning rate falls until step {optimizer.decay_end}, but the run '
+      f'ends at {steps}: --decay_end={steps} lets it fall to its end.'
+    )
+  elif optimizer.decay != 'constant' and optimizer.decay_end < steps:
+    found.append(
+      f'The learning rate is at its lowest from step {optimizer.decay_end} on, '
+      f'but the run goes to {steps}: --decay_end={steps} spreads the fall.'
+    )
+  if not isinstance(config, Stage1Config):
+    return found
+  for what, flag, start, used in (
+    (
+      'The perceptual term starts',
+      'perceptual_start_step',
+      config.perceptual.start_step,
+      config.losses.perceptual,
+    ),
+    (
+      'The adversarial term starts',
+      'adversarial_start_step',
+      config.adversarial.start_step,
+      config.losses.adversarial,
+    ),
+    (
+      'The codebook starts',
+      'init_step',
+      config.codebook.init_step,
+      config.codebook.init_from_data,
+    ),
+  ):
+    if used and start >= steps:
+      found.append(
+        f'{what} at step {start}, but the run ends at {steps}: set --{flag}.'
+      )
+  return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import os
 
 from absl import logging
 import numpy as np
@@ -11,7 +12,7 @@ from vim_tf.config import Stage2Config, check_stages_match
 from vim_tf.config_faults import STOP, Faults
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
-from vim_tf.jobs import class_names, pictures, restore
+from vim_tf.jobs import class_names, pictures, restore, train_tokenizer
 from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
@@ -27,8 +28,8 @@ _BITS_PER_NAT = 1.4426950408889634
 
 def train(
   config: Stage2Config,
-  path: str,
-  strategy: tf.distribute.Strategy,
+  path: str | os.PathLike,
+  strategy: tf.distribute.Strategy | None = None,
   title: str = 'VIM',
   faults: Faults = STOP,
   accept_new_data: bool = False,
@@ -38,7 +39,7 @@ def train(
   Args:
     config: Every setting; `config.tokenizer` names the stage-1 run.
     path: The working directory.
-    strategy: Where replicas run.
+    strategy: Where replicas run; None: 'auto' of `strategy.make`.
     title: What the progress bar says.
     faults: What to do about bad examples and a loss that is not finite.
     accept_new_data: Whether a run may go on with other data than it began with.
@@ -47,6 +48,9 @@ def train(
     UserError: Bad data, a tokenizer of other sizes, a directory of another
       run, a non-finite loss.
   """
+  strategy = strategy or strategy_lib.make()  # Before anything is computed.
+  for note in train_tokenizer.schedule_notes(config):
+    logging.warning('%s', note)
   workdir_lib.check(path, 'vim', config)  # Told before any data are read.
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
   with strategy.scope():
