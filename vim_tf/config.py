@@ -1025,4 +1025,5 @@ class SamplingConfig(Config):
       'linear': progress,
       'cosine': (1.0 - np.cos(np.pi * progress)) / 2.0,
     }[self.guidance_schedule]
-    return np.float32(1.0 + (self.guidance_scale - 1.0) * share)
+    scales = 1.0 + (self.guidance_scale - 1.0) * share
+    return scales.astype(np.float32)

@@ -183,6 +183,7 @@ def group(
   )
 
 
+@dataclasses.dataclass(frozen=True)
 class Config:
   """Base of all configs: each setting is checked when one is made.
 
@@ -416,7 +417,7 @@ def _convert(field, hint, value, where: str, recorded: bool):
   where = f'{where}.{field.name}'
   if isinstance(hint, types.GenericAlias):  # The configs hold no lists.
     raise TypeError(f'{where} has an unsupported type {hint}.')
-  if dataclasses.is_dataclass(hint):
+  if isinstance(hint, type) and issubclass(hint, Config):
     return from_dict(hint, value, where, recorded)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
