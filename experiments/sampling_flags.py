@@ -6,8 +6,7 @@ have them within one process.
 
 from absl import flags
 
-from vim_tf.config import ConfigError
-from vim_tf.config_sampling import SCHEDULES, SamplingConfig
+from vim_tf.config import SCHEDULES, ConfigError, SamplingConfig
 from vim_tf.vim import rejection
 
 SAMPLING = (

@@ -11,8 +11,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import Stage1Config, UserError
-from vim_tf.config_probe import ProbeConfig
+from vim_tf.config import ProbeConfig, Stage1Config, UserError
 from vim_tf.data import pipeline
 from vim_tf.jobs import restore
 from vim_tf.probe import features as features_lib

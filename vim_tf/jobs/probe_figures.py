@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from vim_tf.config_probe import ProbeConfig
+from vim_tf.config import ProbeConfig
 from vim_tf.jobs import curves, probe_features, restore
 
 _NAMES = {
