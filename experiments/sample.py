@@ -21,7 +21,7 @@ from etils import epy
 
 from experiments import flags as flags_lib
 from experiments import sampling_flags
-from vim_tf.config import ConfigError
+from vim_tf.config import ConfigError, Stage2Config
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.jobs import sample as sample_job
@@ -60,7 +60,7 @@ BATCH = flags.DEFINE_integer(
 )
 sampling_flags.define()
 
-(_DATA_DIR,) = flags_lib.settings_of(config_lib.Stage2Config, ['data_dir'])
+(_DATA_DIR,) = flags_lib.settings_of(Stage2Config, ['data_dir'])
 _DATA_DIR.define()
 flags_lib.define_bad_example_flag()
 

@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.quickstart import report_tables
-from experiments.quickstart import report_text as words
 from vim_tf.jobs import curves as curves_lib
 from vim_tf.training import workdir as workdir_lib
 
@@ -140,7 +139,7 @@ def _page(
   report: Report, stages: dict[str, list[curves_lib.Panel]], folder: str
 ) -> str:
   """The HTML page; everything that goes in is escaped."""
-  parts = words.complete(report.figures)
+  parts = report_tables.complete(report.figures)
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,
@@ -153,14 +152,13 @@ def _page(
     report=report,
     light=curves_lib.LIGHT,
     dark=curves_lib.DARK,
-    headline=words.headline(report.budget, parts),
-    cards=words.cards(parts),
-    comparison=words.comparison(parts),
+    cards=report_tables.cards(parts),
     tables=report_tables.tables(parts),
-    sampling=words.sampling(sampling) if isinstance(sampling, Mapping) else '',
+    sampling=report_tables.sampling(sampling)
+    if isinstance(sampling, Mapping)
+    else '',
     samples=_classes(report.samples),
     selected=_classes(report.selected),
-    selection=words.selection(parts.get('vim', {})),
     reconstructions=[
       _picture(
         report.reconstructions,
@@ -193,7 +191,7 @@ def _page(
 
 def _panels(report: Report) -> dict[str, list[curves_lib.Panel]]:
   """What to draw of each stage, with the baselines as lines."""
-  parts = words.complete(report.figures)
+  parts = report_tables.complete(report.figures)
   vim = parts.get('vim', {})
   references = {
     'eval/mean_psnr': {

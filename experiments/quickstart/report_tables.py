@@ -1,4 +1,4 @@
-"""Puts the figures of a run into tables, which explain them.
+"""Puts the figures of a run into tables, and the main ones at the top.
 
 The figures that the quickstart measures are explained; whatever else is in the
 nested dict is printed under its own name, and what is missing is left out.
@@ -6,16 +6,70 @@ nested dict is printed under its own name, and what is missing is left out.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
+import numbers
 import re
 
-from experiments.quickstart.report_text import (
-  duration,
-  is_number,
-  percent,
-  plain,
-  readable,
-  sampling,
-)
+
+def complete(figures: Mapping) -> dict:
+  """The figures by part, with the comparisons that follow from others.
+
+  Args:
+    figures: Nested, as `Report.figures`.
+
+  Returns:
+    A copy in which every part is a dict. 'psnr_gain' and 'share_of_order1' are
+    added where both sides are known.
+  """
+  parts = {
+    key: dict(value) for key, value in figures.items() if _is_part(value)
+  }
+  loose = {key: x for key, x in figures.items() if not _is_part(x)}
+  if loose:
+    parts['other'] = {**parts.get('other', {}), **loose}
+  tokenizer, vim = parts.get('tokenizer', {}), parts.get('vim', {})
+  psnrs = tokenizer.get('psnr'), tokenizer.get('kmeans_psnr')
+  if all(map(is_number, psnrs)):
+    tokenizer.setdefault('psnr_gain', psnrs[0] - psnrs[1])
+  bits = vim.get('bits_per_code'), vim.get('order1_bits_per_code')
+  if all(map(is_number, bits)) and bits[1]:
+    vim.setdefault('share_of_order1', bits[0] / bits[1])
+  return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """A figure to put at the top, and the half sentence after it."""
+
+  value: str
+  text: str
+
+
+def cards(parts: Mapping[str, Mapping]) -> list[Card]:
+  """The three figures that say most."""
+  tokenizer, vim = parts.get('tokenizer', {}), parts.get('vim', {})
+  result = []
+  if is_number(gain := tokenizer.get('psnr_gain')):
+    result.append(
+      Card(
+        f'{gain:+.2f} dB'.replace('-', '−'),
+        'PSNR of the tokenizer on held-out images, against a k-means codebook '
+        'of raw patches',
+      )
+    )
+  if is_number(usage := tokenizer.get('usage')):
+    result.append(
+      Card(f'{100 * usage:.1f} %', 'of the codebook is used by held-out images')
+    )
+  if is_number(share := vim.get('share_of_order1')):
+    result.append(
+      Card(
+        f'{100 * share:.1f} %',
+        'of the bits that an order-1 model needs for a held-out code are '
+        'enough for VIM',
+      )
+    )
+  return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +116,65 @@ def tables(parts: Mapping[str, Mapping]) -> list[Table]:
     if rows:
       result.append(Table(title, rows))
   return result
+
+
+def sampling(settings: Mapping) -> str:
+  """How samples were drawn, without the settings that change nothing."""
+  nothing = {'top_k': 0, 'top_p': 1, 'guidance_scale': 1}
+  return plain(
+    {
+      key: value
+      for key, value in settings.items()
+      if value is not None and not (key in nothing and value == nothing[key])
+    }
+  )
+
+
+def is_number(value) -> bool:
+  """Whether it is a finite real number, NumPy's included, and no bool."""
+  return (
+    isinstance(value, numbers.Real)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
+
+
+def plain(value) -> str:
+  """Any value as text, numbers with at most four digits after rounding."""
+  if isinstance(value, Mapping):
+    return ', '.join(f'{readable(k)} {plain(v)}' for k, v in value.items())
+  if isinstance(value, list | tuple):
+    return ', '.join(plain(v) for v in value)
+  if value is None:
+    return '–'
+  if not is_number(value):
+    return str(value)
+  if isinstance(value, numbers.Integral):
+    return f'{int(value):,}'
+  return f'{float(value):.4g}'
+
+
+def readable(key) -> str:
+  """A key of a dict as words."""
+  return str(key).replace('_', ' ')
+
+
+def duration(seconds: float) -> str:
+  """Seconds as hours, minutes and seconds."""
+  if seconds < 60:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'
+
+
+def percent(share: float) -> str:
+  """A share in percent."""
+  return f'{100 * share:.1f} %'
+
+
+def _is_part(value) -> bool:
+  return isinstance(value, Mapping)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Tests of `draw_curves`: what is drawn with what, and what is refused."""
 
 import pathlib
-import sys
 
 import numpy as np
 from PIL import Image
@@ -46,7 +45,7 @@ class DrawCurvesTest(tf.test.TestCase):
     self.assertIn(text, result.error_lines[0])
 
   def test_every_metric_has_its_place(self):
-    found = sys.modules['experiments.draw_curves'].panels(_ROWS)
+    found = curves.all_panels(_ROWS)
     self.assertEqual(
       {title: [p.title for p in group] for title, group in found.items()},
       {

@@ -5,7 +5,8 @@ and what was measured on held-out images. A panel can carry dashed lines at the
 figures of baselines.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import io
 import math
@@ -22,7 +23,7 @@ ON_HELD_OUT = 'held-out images'
 ON_TRAINING = 'training batches'
 _STEPS = 'training steps'
 _PANEL_INCHES = (4.2, 2.7)
-_DPI = 110
+DPI = 110
 _STYLE = {
   'font.size': 9,
   'axes.titlesize': 10,
@@ -39,6 +40,19 @@ _STYLE = {
   'svg.fonttype': 'none',  # Text stays text: smaller, and in the page's font.
   'svg.hashsalt': 'vim_tf',  # The same rows give the same file.
 }
+
+
+_MOST_IN_A_ROW = 4
+_DISCRIMINATOR = 'discriminator/'
+_REAL, _FAKE = (f'{_DISCRIMINATOR}{x}_logits' for x in ('real', 'fake'))
+# What says how the run goes on, not how good the model is.
+_UPDATES = (
+  'adaptive_weight',
+  'codes_replaced',
+  'gradient_norm',
+  'images_per_second',
+  'learning_rate',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +176,69 @@ def panels(
   return result
 
 
+def all_panels(rows: Sequence[Mapping]) -> dict[str, list[Panel]]:
+  """Panels of all metrics of a run, in groups.
+
+  Args:
+    rows: Rows of `metrics.jsonl`.
+
+  Returns:
+    From a row's title to its panels, at most four; groups: losses and codes,
+    held-out images, the discriminator, updates.
+  """
+  groups = {
+    'Training': [],
+    'Held-out': [],
+    'Discriminator': [],
+    'Updates': [],
+  }
+  keys = {key for row in rows for key in row} - {'step'}
+  for key in sorted(keys):
+    held_out = key.startswith(HELD_OUT)
+    if held_out and key.removeprefix(HELD_OUT) in keys:
+      continue  # In the panel of the training batches.
+    panel = _panel_of(rows, key)
+    if panel is None:
+      continue
+    if held_out:
+      groups['Held-out'].append(panel)
+    elif key in _UPDATES or key.endswith('gradient_norm'):
+      groups['Updates'].append(panel)
+    elif not key.startswith(_DISCRIMINATOR):
+      groups['Training'].append(panel)
+    elif key != _FAKE or _REAL not in keys:
+      groups['Discriminator'].append(panel)
+  return {
+    f'{title} {start // _MOST_IN_A_ROW + 1}': group[
+      start : start + _MOST_IN_A_ROW
+    ]
+    for title, group in groups.items()
+    for start in range(0, len(group), _MOST_IN_A_ROW)
+  }
+
+
+def _panel_of(rows, key: str) -> Panel | None:
+  """The panel of a metric, with what belongs into it; None without values."""
+  if key == _REAL:
+    lines = [
+      line_of(rows, _FAKE, 'fake'),
+      line_of(rows, _REAL, 'real'),
+    ]
+    title = 'logits'
+  elif key.startswith(HELD_OUT):
+    lines = [line_of(rows, key, ON_HELD_OUT)]
+    title = key.removeprefix(HELD_OUT)
+  else:
+    lines = [
+      line_of(rows, key, ON_TRAINING),
+      line_of(rows, HELD_OUT + key, ON_HELD_OUT),
+    ]
+    title = key
+  title = title.replace('_', ' ')
+  lines = [line for line in lines if line is not None]
+  return Panel(title, title, lines, {}) if lines else None
+
+
 def svg(panel: Panel, palette: Palette = LIGHT) -> bytes:
   """One panel as an SVG picture without any outside reference."""
   return _render(
@@ -180,18 +257,14 @@ def png(stages: Mapping[str, Sequence[Panel]]) -> bytes:
     LIGHT,
     list(stages),
     format='png',
-    dpi=_DPI,
+    dpi=DPI,
     metadata={'Software': None},
   )
 
 
-def _render(
-  rows: Sequence[Sequence[Panel]],
-  palette: Palette,
-  titles: Sequence[str] = (),
-  **kwargs,
-) -> bytes:
-  """Draws rows of panels; the keyword arguments are those of `savefig`."""
+@contextlib.contextmanager
+def style(palette: Palette = LIGHT) -> Iterator[None]:
+  """Figures that are made inside look as all of them do."""
   colours = {
     'figure.facecolor': palette.paper,
     'axes.facecolor': palette.paper,
@@ -202,16 +275,49 @@ def _render(
     'ytick.color': palette.ink,
     'grid.color': palette.grid,
   }
-  out = io.BytesIO()
   with rc_context({**_STYLE, **colours}):
-    width, height = _PANEL_INCHES
+    yield
+
+
+def new_figure(rows: int, columns: int) -> Figure:
+  """A figure with room for so many panels.
+
+  Not through pyplot, which would keep it and look for a display.
+  """
+  width, height = _PANEL_INCHES
+  size = columns * width, max(1, rows) * height
+  figure = Figure(figsize=size, layout='constrained')
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def draw_reference(
+  axes: Axes, name: str, value: float, palette: Palette = LIGHT
+):
+  """A dashed line at the figure of a baseline, with its name."""
+  axes.axhline(value, color=palette.ink, linewidth=1.0, linestyle=(0, (4, 3)))
+  axes.annotate(
+    _plain(name),
+    (1.0, value),
+    xycoords=('axes fraction', 'data'),
+    xytext=(0, 2),
+    textcoords='offset points',
+    ha='right',
+    fontsize=8,
+  )
+
+
+def _render(
+  rows: Sequence[Sequence[Panel]],
+  palette: Palette,
+  titles: Sequence[str] = (),
+  **kwargs,
+) -> bytes:
+  """Draws rows of panels; the keyword arguments are those of `savefig`."""
+  out = io.BytesIO()
+  with style(palette):
     columns = max((len(row) for row in rows), default=1)
-    # Not through pyplot, which would keep the figure and look for a display.
-    figure = Figure(
-      figsize=(columns * width, max(1, len(rows)) * height),
-      layout='constrained',
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(len(rows), columns)
     if not rows:
       figure.text(0.5, 0.5, 'no metrics', ha='center')
     for i, row in enumerate(rows):
@@ -252,16 +358,7 @@ def _draw(axes: Axes, panel: Panel, palette: Palette):
       label=line.name,
     )
   for name, value in panel.references.items():
-    axes.axhline(value, color=palette.ink, linewidth=1.0, linestyle=(0, (4, 3)))
-    axes.annotate(
-      _plain(name),
-      (1.0, value),
-      xycoords=('axes fraction', 'data'),
-      xytext=(0, 2),
-      textcoords='offset points',
-      ha='right',
-      fontsize=8,
-    )
+    draw_reference(axes, name, value, palette)
   if len(panel.lines) > 1:
     axes.legend()
   axes.set_title(_plain(panel.title))

@@ -4,21 +4,24 @@ import os
 
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-_PANEL_INCHES = (3.3, 2.7)
-_DPI = 110
-_ACCENT, _SECOND, _FAINT, _INK = '#0f766e', '#b45309', '#c9ced6', '#3a424d'
+from vim_tf.jobs import curves
+
+_ACCENT, _SECOND = curves.LIGHT.accent, curves.LIGHT.second
 
 
 def draw(study: dict, path: str | os.PathLike):
   """Draws a study.
 
   Args:
-    study: What `sampling_study` writes.
+    study: What the program writes.
     path: The PNG file.
   """
+  with curves.style():
+    _draw(study, path)
+
+
+def _draw(study: dict, path: str | os.PathLike):
   network = study['protocol']['network']
   sweeps = (
     ('guidance', 'guidance_scale', 'guidance scale'),
@@ -32,11 +35,7 @@ def draw(study: dict, path: str | os.PathLike):
     _manifold,
     _recognition,
   )
-  width, height = _PANEL_INCHES
-  figure = Figure(
-    figsize=(len(panels) * width, len(sweeps) * height), layout='constrained'
-  )
-  FigureCanvasAgg(figure)  # Without pyplot, which would look for a display.
+  figure = curves.new_figure(len(sweeps), len(panels))
   for row, (sweep, key, label) in enumerate(sweeps):
     points = sorted(study[sweep], key=lambda point: point[key])
     places = [point[key] for point in points]
@@ -45,8 +44,8 @@ def draw(study: dict, path: str | os.PathLike):
         len(sweeps), len(panels), row * len(panels) + column + 1
       )
       axes.set_xlabel(label)
+      axes.margins(y=0.12)
       panel(axes, places, points, study['baselines'], network)
-      _tidy(axes)
       if sweep == 'acceptance':  # Fewer are kept to the right.
         axes.set_xscale('log')
         axes.invert_xaxis()
@@ -59,9 +58,8 @@ def draw(study: dict, path: str | os.PathLike):
       f'{study["protocol"]["num_samples"]} samples; the bands reach from the '
       'lowest to the highest set.',
       fontsize=8,
-      color=_INK,
     )
-  figure.savefig(path, dpi=_DPI, metadata={'Software': None})
+  figure.savefig(path, dpi=curves.DPI, metadata={'Software': None})
 
 
 def _distance(axes: Axes, places, points, baselines, network):
@@ -106,7 +104,7 @@ def _manifold(axes: Axes, places, points, baselines, network):
   axes.set_title('Precision and recall\nof 3 neighbours')
   _line(axes, places, points, f'gprecision_{network}', _ACCENT, 'precision')
   _line(axes, places, points, f'grecall_{network}', _SECOND, 'recall')
-  axes.legend(frameon=False, fontsize=8)
+  axes.legend()
 
 
 def _recognition(axes: Axes, places, points, baselines, network):
@@ -115,7 +113,7 @@ def _recognition(axes: Axes, places, points, baselines, network):
   rows = [point['recognition'] for point in points]
   for name in rows[0]['by_class']:
     values = [100 * row['by_class'][name] for row in rows]
-    axes.plot(places, values, color=_FAINT, linewidth=0.9)
+    axes.plot(places, values, color=curves.LIGHT.grid, linewidth=0.9)
   values = [100 * row['accuracy'] for row in rows]
   axes.plot(places, values, color=_ACCENT, marker='o', linewidth=1.8)
   _band(axes, places, points, 'recognition.accuracy', _ACCENT, 100.0)
@@ -125,7 +123,7 @@ def _recognition(axes: Axes, places, points, baselines, network):
   ):
     found = baselines.get(f'{prefix}_recognition')
     if found:
-      _dashed(axes, 100 * found['accuracy'], name)
+      curves.draw_reference(axes, name, 100 * found['accuracy'])
 
 
 def _line(axes: Axes, places, points, key, colour, label=None):
@@ -146,27 +144,4 @@ def _band(axes: Axes, places, points, key, colour, unit=1.0):
 
 def _reference(axes: Axes, baselines: dict, key: str, name: str):
   if key in baselines:
-    _dashed(axes, baselines[key], name)
-
-
-def _dashed(axes: Axes, value: float, name: str):
-  axes.axhline(value, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)))
-  axes.annotate(
-    name,
-    (1.0, value),
-    xycoords=('axes fraction', 'data'),
-    xytext=(0, 2),
-    textcoords='offset points',
-    ha='right',
-    fontsize=7,
-    color=_INK,
-  )
-
-
-def _tidy(axes: Axes):
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.grid(True, linewidth=0.6, color='#e3e6ea')
-  axes.set_axisbelow(True)
-  axes.title.set_fontsize(9)
-  axes.tick_params(labelsize=8)
-  axes.margins(y=0.12)
+    curves.draw_reference(axes, name, baselines[key])
