@@ -36,8 +36,8 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.jobs import (
     pictures,
     probe_figures,
+    references,
     restore,
-    scoring,
     train_tokenizer,
     train_vim,
   )
@@ -99,7 +99,7 @@ def main():
       vim,
       second.data,
       budgets.SELECTION[BUDGET.value],
-      scoring.heads_folder(folder / 'vim'),
+      references.heads_folder(folder / 'vim'),
     )
   with clock.part('probe'):
     name = 'tiny' if BUDGET.value == 'tiny' else 'quick'

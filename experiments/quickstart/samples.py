@@ -14,7 +14,7 @@ import numpy as np
 from experiments.quickstart.budgets import Selection
 from vim_tf.config import DataConfig
 from vim_tf.data import images as images_lib
-from vim_tf.jobs import restore, scoring
+from vim_tf.jobs import references, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.metrics import classifiers, feature_networks
 from vim_tf.vim import sampling
@@ -62,11 +62,11 @@ def draw(
   """
   names = vim.record['class_names']
   ids = np.repeat(np.arange(len(names)), selection.count)
-  data = scoring.Data(
+  data = references.Data(
     config, selection.max_images, min(_BATCH, selection.max_images)
   )
   network = feature_networks.load(SCORES)
-  classifier = scoring.load_classifier(SELECTS, vim, data, folder, network)
+  classifier = references.load_classifier(SELECTS, vim, data, folder, network)
   sampler = sample_job.Sampler(tokenizer.model, vim.model)
 
   def keep(acceptance):
@@ -80,7 +80,7 @@ def draw(
     )
 
   first, best = keep(1.0), keep(selection.acceptance)
-  head = scoring.train_head(network, data, folder)
+  head = references.train_head(network, data, folder)
 
   def recognised(images):
     features, _ = feature_networks.run(network, _batches(images))

@@ -209,7 +209,7 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     for one, other in zip(again, self.outcomes):
       self.assertEqual(one.top1, other.top1)
       self.assertEqual(one.best_block, other.best_block)
-    with self.assertRaisesRegex(workdir_lib.WorkdirError, 'config.block'):
+    with self.assertRaisesRegex(workdir_lib.WorkdirError, "block='all'"):
       self._sweep(dataclasses.replace(self.config, block='best'), self.path)
 
   def test_best_block_alone_is_measured(self):
