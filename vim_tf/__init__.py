@@ -14,6 +14,13 @@ TensorFlow is imported when one of them is asked for.
 """
 
 import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+  from vim_tf import presets
+  from vim_tf.jobs.load import load
+  from vim_tf.vim.model import VIM
+  from vim_tf.vit_vqgan.model import ViTVQGAN
 
 _FROM = {
   'VIM': ('vim_tf.vim.model', 'VIM'),

@@ -10,6 +10,22 @@ from PIL import Image
 
 from vim_tf.jobs import curves
 
+_ROWS = (
+  {
+    'step': 10,
+    'loss': 3.0,
+    'l2': 0.5,
+    'gradient_norm': 1.0,
+    'discriminator/gradient_norm': 2.0,
+    'discriminator/real_logits': 0.4,
+    'discriminator/fake_logits': -0.6,
+    'discriminator/accuracy': 0.9,
+  },
+  {'step': 20, 'loss': 2.0, 'l2': 0.25, 'codebook': 0.1, 'commitment': 0.1},
+  {'step': 20, 'eval/l2': 0.3, 'eval/mean_psnr': 12.0},
+  {'step': 30, 'loss': float('nan'), 'perceptual': 0.2},
+)
+
 
 class CurvesTest(absltest.TestCase):
   def test_panels_of_the_tokenizer(self):
@@ -42,6 +58,33 @@ class CurvesTest(absltest.TestCase):
     rows = [{'step': 1, 'loss': 1.0, 'eval/top_1': 0.5, 'other': 3.0}]
     titles = [panel.title for panel in curves.panels(rows)]
     self.assertEqual(titles, ['Training loss', 'top 1'])
+
+  def test_every_metric_has_its_place(self):
+    found = curves.all_panels(_ROWS)
+    self.assertEqual(
+      {title: [p.title for p in group] for title, group in found.items()},
+      {
+        'Training 1': ['codebook', 'commitment', 'l2', 'loss'],
+        'Training 2': ['perceptual'],
+        'Held-out 1': ['mean psnr'],
+        'Discriminator 1': ['discriminator/accuracy', 'logits'],
+        'Updates 1': ['discriminator/gradient norm', 'gradient norm'],
+      },
+    )
+    l2, loss = found['Training 1'][2:]
+    self.assertEqual(
+      [(line.name, line.steps, line.values) for line in l2.lines],
+      [
+        ('training batches', [10, 20], [0.5, 0.25]),
+        ('held-out images', [20], [0.3]),
+      ],
+    )
+    self.assertEqual(loss.lines[0].values, [3.0, 2.0])  # NaN is not drawn.
+    logits = found['Discriminator 1'][1]
+    self.assertEqual(
+      [(line.name, line.values) for line in logits.lines],
+      [('fake', [-0.6]), ('real', [0.4])],
+    )
 
   def test_values_that_cannot_be_drawn_are_left_out(self):
     rows = [

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from vim_tf import places
 from vim_tf.config import ConfigError, UserError
 from vim_tf.jobs import class_names, restore
 from vim_tf.jobs import sample as sample_job
@@ -263,6 +264,10 @@ def load(
     UserError: If it is no such directory, the run has no checkpoint yet, or
       one that it builds on is not there.
   """
+  workdir, tokenizer, vim = (
+    path and places.local(path, 'The working directory')
+    for path in (workdir, tokenizer, vim)
+  )
   record = workdir_lib.read(workdir)
   kind = record.get('kind')
   if kind not in ('vit_vqgan', 'vim', 'probe'):

@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 
+from vim_tf import places
 from vim_tf.config import ConfigError
 
 
@@ -22,7 +23,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   Raises:
     ConfigError: If it holds something, or cannot be made or written to.
   """
-  out = pathlib.Path(path)
+  out = pathlib.Path(places.local(path, '--out'))
   try:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
