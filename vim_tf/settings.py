@@ -425,5 +425,5 @@ def _convert(field, hint, value, where: str, recorded: bool):
     isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
     f'{where} is {value!r}, but must be of type {hint.__name__}.',
   )
-  place = field.metadata['place']
+  place = field.metadata.get('place')
   return place(value, where) if place else value

@@ -172,7 +172,7 @@ class ReportTest(parameterized.TestCase):
     {'licence': ''},
   )
   def test_what_is_missing_is_left_out(self, **changes):
-    folder, text, _ = self._write(**changes)
+    folder, text, _ = self._write(**{'curves': {}, 'panels': {}, **changes})
     self.assertEndsWith(text.strip(), '</html>')
     json.loads((folder / 'report.json').read_text(), parse_constant=self.fail)
 
