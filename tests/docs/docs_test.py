@@ -18,7 +18,7 @@ from tests.experiments import tiny_runs
 _ROOT = programs.ROOT
 
 _FENCED = re.compile(r'^( *)```.*?^\1```', re.DOTALL | re.MULTILINE)
-_FLAG = re.compile(r'--([a-z][a-z0-9_]*)')
+_FLAG = re.compile(r'(?<!\S)--([a-z][a-z0-9_]*)')
 _LABEL = re.compile(r'//((?:experiments|export|tests|tools)[\w/]*)(?::(\w+))?')
 _LINK = re.compile(r'\]\(([^)\s]+)\)')
 _PATH = re.compile(
