@@ -5,6 +5,7 @@ example, here, and the walk through own_data.md are run, the others are not.
 """
 
 import contextlib
+import importlib
 import os
 import pathlib
 import re
@@ -96,6 +97,15 @@ class DocsTest(absltest.TestCase):
           self.assertTrue(target.exists(), f'{path.name}: {link}')
       for name in _PATH.findall(text):
         self.assertTrue((_ROOT / name).exists(), f'{path.name}: {name}')
+
+  def test_every_job_that_is_listed_exists(self):
+    text = (_ROOT / 'docs' / 'python.md').read_text()
+    cells = re.findall(r'(?m)^\| (`.*?`) \|', text)
+    names = re.findall(r'`(\w+)\.(\w+)`', ' '.join(cells))
+    self.assertGreater(len(names), 8)
+    for module, name in names:
+      found = importlib.import_module(f'vim_tf.jobs.{module}')
+      self.assertTrue(callable(getattr(found, name, None)), (module, name))
 
   def test_every_heading_that_is_linked_is_there(self):
     for path in _pages():
