@@ -89,6 +89,8 @@ def main():
       FROM_JSON.value, WORKDIR.value, OUT.value, tokenizer=TOKENIZER.value
     )
     return
+  # Checked before TensorFlow is imported.
+  config, acceptance = sampling_flags.config(), sampling_flags.acceptance()
   sample_job.sample(
     WORKDIR.value,
     OUT.value,
@@ -96,10 +98,10 @@ def main():
     classes=CLASSES.value,
     count=COUNT.value,
     seed=SEED.value,
-    config=sampling_flags.config(),
+    config=config,
     complete=COMPLETE.value,
     keep_rows=KEEP_ROWS.value,
-    acceptance=sampling_flags.acceptance(),
+    acceptance=acceptance,
     classifier=given.classifier,
     batch_size=BATCH.value,
     precision=given[sampling_flags.PRECISION].value,

@@ -51,10 +51,12 @@ class Binary:
   _flags_of = {}  # By module, since its import defines them once only.
 
   def __init__(self, name: str):
-    before = set(flags.FLAGS)
     module = f'experiments.{name}'
     if (programs.ROOT / module.replace('.', '/')).is_dir():
       module += '.__main__'
+    before = set(flags.FLAGS)
+    if name not in self._flags_of:
+      sys.modules.pop(module, None)  # Another test may have imported it.
     self._module = importlib.import_module(module)
     defined = {flag: flags.FLAGS[flag] for flag in set(flags.FLAGS) - before}
     self._flags = self._flags_of.setdefault(name, defined)
