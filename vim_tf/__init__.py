@@ -17,10 +17,10 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-  from vim_tf import presets
-  from vim_tf.jobs.load import load
-  from vim_tf.vim.model import VIM
-  from vim_tf.vit_vqgan.model import ViTVQGAN
+  from vim_tf import presets as presets
+  from vim_tf.jobs.load import load as load
+  from vim_tf.vim.model import VIM as VIM
+  from vim_tf.vit_vqgan.model import ViTVQGAN as ViTVQGAN
 
 _FROM = {
   'VIM': ('vim_tf.vim.model', 'VIM'),
@@ -28,8 +28,6 @@ _FROM = {
   'load': ('vim_tf.jobs.load', 'load'),
   'presets': ('vim_tf.presets', None),
 }
-
-__all__ = ['VIM', 'ViTVQGAN', 'load', 'presets']
 
 
 def __getattr__(name: str):
