@@ -75,7 +75,7 @@ class FlagsTest(_BinaryTest):
     self.assertEqual({path for s in table for path in s.paths}, expected)
     self.assertLen({setting.flag for setting in table}, len(table))
     for setting in table:
-      self.assertRegex(setting.help, r"^\[[a-z' ]+\] .+\.$")
+      self.assertRegex(setting.help, r"^\[[a-z' ]+\] .+\.\)?$")
 
   def test_full_loss_by_flags(self):
     """Two steps, the second with every term; the flags are the settings."""
