@@ -113,7 +113,7 @@ def _recognition(axes: Axes, places, points, baselines, network):
   rows = [point['recognition'] for point in points]
   for name in rows[0]['by_class']:
     values = [100 * row['by_class'][name] for row in rows]
-    axes.plot(places, values, color=curves.LIGHT.grid, linewidth=0.9)
+    axes.plot(places, values, color=_SECOND, alpha=0.5, linewidth=0.9)
   values = [100 * row['accuracy'] for row in rows]
   axes.plot(places, values, color=_ACCENT, marker='o', linewidth=1.8)
   _band(axes, places, points, 'recognition.accuracy', _ACCENT, 100.0)
