@@ -5,10 +5,41 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from vim_tf.config import Stage1Config
+from vim_tf.config import AdversarialConfig, Stage1Config
 from vim_tf.nn import gradients
-from vim_tf.vit_vqgan import augment, losses, revival
+from vim_tf.vit_vqgan import augment, losses, patchgan, revival, stylegan2
 from vim_tf.vit_vqgan import model as model_lib
+
+_DISCRIMINATORS = {
+  'stylegan2': stylegan2.StyleGAN2Discriminator,
+  'patchgan': patchgan.PatchGANDiscriminator,
+}
+
+
+def make_discriminator(
+  config: AdversarialConfig, image_size: int, dtype=None
+) -> tf.keras.Model:
+  """Makes the discriminator that a config names (paper 3.3, Table 4).
+
+  Args:
+    config: Its `discriminator` and `channel_multiplier` are used.
+    image_size: Height and width of the images, in pixels.
+    dtype: Keras dtype or policy of the computation; None is the global one.
+
+  Returns:
+    A built model.
+
+  Raises:
+    ValueError: The image size does not suit the discriminator.
+  """
+  model = _DISCRIMINATORS[config.discriminator](
+    image_size,
+    channel_multiplier=config.channel_multiplier,
+    dtype=dtype,
+    name='discriminator',
+  )
+  model.build()
+  return model
 
 
 class Optimizer(Protocol):
