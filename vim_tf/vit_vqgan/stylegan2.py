@@ -307,7 +307,6 @@ class StyleGAN2Discriminator(layers.SizedModel):
       self.blocks.append(
         ResidualBlock(self._channels(size), dtype=policy, name=f'block_{size}')
       )
-    self.final_size = size
     self.final_conv = EqualizedConv2D(
       self._channels(size), dtype=policy, name='final_conv'
     )
