@@ -54,6 +54,18 @@ def collect(files: list[pathlib.Path]) -> dict[str, type[unittest.TestCase]]:
   return cases
 
 
+def split_cpu():
+  """Makes two devices of the CPU, for tests of replicas.
+
+  It must come before TensorFlow runs anything. A strategy over devices that are
+  not there would wait for ever.
+  """
+  if tf := sys.modules.get('tensorflow'):
+    cpu = tf.config.list_physical_devices('CPU')[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, devices)
+
+
 def main():
   """Runs the files that the command line names before its first flag."""
   sys.path.insert(0, str(_ROOT))
@@ -66,6 +78,7 @@ def main():
     sys.exit('error: name test files or folders, such as tests/nn.')
   sys.argv[1:] = ['--', *arguments[count:]]  # absl's flags end there.
   globals().update(collect(files_of(arguments[:count])))
+  split_cpu()
   absltest.main()
 
 
