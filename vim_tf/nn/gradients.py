@@ -1,8 +1,16 @@
-"""Gradients with less memory: of parts of a batch, or computed again."""
+"""Gradients: what applies them, and how they take less memory."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import tensorflow as tf
+
+
+class Optimizer(Protocol):
+  """What a step needs of an optimizer."""
+
+  def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Updates the variables; returns figures about the update."""
 
 
 def accumulated(

@@ -10,6 +10,8 @@ import math
 
 import tensorflow as tf
 
+from vim_tf import config as config_lib
+
 _NORM_EPSILON = 1e-6
 
 INIT_STDDEV = 0.02
@@ -34,6 +36,41 @@ class SizedModel(tf.keras.Model):
   def build_from_config(self, config):
     del config
     self.build()
+
+
+class ConfiguredModel(SizedModel):
+  """A model that is made from a config, a dataclass of all its sizes.
+
+  Attributes:
+    config: The sizes, of the type `config_class`.
+    recompute: Whether Transformers recompute activations, for memory.
+
+  Args:
+    config: The sizes.
+    recompute: As the attribute.
+    **kwargs: Arguments of `tf.keras.Model`.
+  """
+
+  config_class: type
+
+  def __init__(self, config, recompute: bool = False, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self.recompute = recompute
+
+  def get_config(self):
+    return {
+      'config': config_lib.to_dict(self.config),
+      'recompute': self.recompute,
+      'name': self.name,
+      'dtype': self.dtype_policy.name,
+    }
+
+  @classmethod
+  def from_config(cls, config, custom_objects=None):
+    del custom_objects
+    sizes = config_lib.from_dict(cls.config_class, config['config'])
+    return cls(**{**config, 'config': sizes})
 
 
 _DRAWN = contextvars.ContextVar('drawn', default=True)

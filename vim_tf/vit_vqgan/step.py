@@ -1,7 +1,6 @@
 """One training step of stage 1: autoencoder and discriminator at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import tensorflow as tf
 
@@ -42,13 +41,6 @@ def make_discriminator(
   return model
 
 
-class Optimizer(Protocol):
-  """What a step needs of an optimizer."""
-
-  def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Updates the variables; returns figures about the update."""
-
-
 class TokenizerStep:
   """The updates of ViT-VQGAN and its discriminator (paper 3.3, 5.1).
 
@@ -75,11 +67,11 @@ class TokenizerStep:
     self,
     config: Stage1Config,
     model: model_lib.ViTVQGAN,
-    optimizer: Optimizer,
+    optimizer: gradients.Optimizer,
     average: model_lib.ViTVQGAN | None = None,
     perceptual: Callable | None = None,
     discriminator: tf.keras.Model | None = None,
-    discriminator_optimizer: Optimizer | None = None,
+    discriminator_optimizer: gradients.Optimizer | None = None,
     trained: Sequence[tf.Variable] | None = None,
   ):
     self._config = config
