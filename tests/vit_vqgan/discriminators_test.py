@@ -210,27 +210,9 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     model(_images(model), training=True)
 
   @parameterized.parameters(*_NAMES)
-  def test_config_round_trip(self, name):
-    model = _make(name)
-    copy = type(model).from_config(model.get_config())
-    copy.build()
-    copy.set_weights(model.get_weights())
-    images = _images(model)
-    self.assertAllEqual(model(images), copy(images))
-    self.assertEqual(model.get_config(), copy.get_config())
-    for dtype in ('float32', 'mixed_bfloat16'):
-      model = _make(name, dtype=dtype)
-      testing.check_saved(self, model, (_images(model),))
-
-  @parameterized.parameters(*_NAMES)
-  def test_checkpoint_round_trip(self, name):
-    model, other = _make(name), _make(name)
-    other.set_weights([w + 1 for w in other.get_weights()])
-    path = self.create_tempfile('ckpt').full_path
-    path = tf.train.Checkpoint(model=model).save(path)
-    tf.train.Checkpoint(model=other).restore(path).assert_consumed()
-    images = _images(model)
-    self.assertAllEqual(model(images), other(images))
+  def test_keras_file(self, name):
+    model = _make(name, dtype='mixed_bfloat16')
+    testing.check_saved(self, model, (_images(model),))
 
   @parameterized.parameters(
     ('stylegan2', 'float32'),
