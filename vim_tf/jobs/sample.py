@@ -99,3 +99,29 @@ def reconstructor(tokenizer):
     return tf.clip_by_value(rebuilt, 0.0, 1.0)
 
   return reconstruct
+
+
+def draw(
+  tokenizer, vim, ids, seeds, config: sampling.SamplingConfig, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws images in batches of one size, so that the loop compiles once.
+
+  Args:
+    tokenizer: Turns codes into images.
+    vim: Draws the codes.
+    ids: Class of each image.
+    seeds: Seed of each image.
+    config: How to draw.
+    batch_size: Images at once.
+
+  Returns:
+    Codes int32 `[count, num_codes]` and uint8 images.
+  """
+  sampler = Sampler(tokenizer, vim)
+  codes, images = [], []
+  for start in range(0, len(ids), batch_size):
+    part = np.arange(start, start + batch_size) % len(ids)
+    found = sampler(np.asarray(ids)[part], np.asarray(seeds)[part], config)
+    codes.append(found[0])
+    images.append(found[1])
+  return np.concatenate(codes)[: len(ids)], np.concatenate(images)[: len(ids)]
