@@ -42,7 +42,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
     train_vim,
   )
   from vim_tf.jobs import probe as probe_job
-  from vim_tf.metrics import kmeans, ngram, reconstruction
+  from vim_tf.metrics import baselines, reconstruction
   from vim_tf.training import strategy as strategy_lib
 
 BUDGET = flags.DEFINE_enum(
@@ -164,7 +164,7 @@ def measure_tokenizer(
   train_images, _ = pipeline.evaluation_arrays(train, config.data)
   images, _ = pipeline.evaluation_arrays(held_out, config.data)
   logging.info('Fitting the k-means codebook of raw patches.')
-  baseline = kmeans.PatchKMeans(
+  baseline = baselines.PatchKMeans(
     config.model.codebook_size, config.model.patch_size, seed=config.run.seed
   ).fit(train_images)
   kmeans_images = baseline.reconstruct(images)
@@ -211,7 +211,7 @@ def measure_vim(
   passes = pipeline.training_batches(
     train, config.data, batch_size=batch, seed=config.run.seed
   ).take(code_epochs * train.num_examples // batch)
-  baselines = ngram.reference_bits_per_code(
+  counted = baselines.reference_bits_per_code(
     np.concatenate([encode(part['images']) for part in passes]),
     np.concatenate(
       [encode(images[i : i + 64]) for i in range(0, len(images), 64)]
@@ -220,9 +220,9 @@ def measure_vim(
   )
   return {
     'bits_per_code': figures['bits_per_code'],
-    **baselines,
+    **counted,
     'share_of_order1': figures['bits_per_code']
-    / baselines['order1_bits_per_code'],
+    / counted['order1_bits_per_code'],
     'parameters': vim.model.count_params(),
     'steps': vim.step,
   }

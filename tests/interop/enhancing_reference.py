@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from tests.interop import torch_zip_writer
+from tests.interop import torch_writer
 
 _HEAD_WIDTH = 64  # Whatever the width.
 
@@ -104,17 +104,17 @@ def write_checkpoint(path, weights: Weights, **contents):
     weights: The tensors.
     **contents: What else the checkpoint holds, or holds instead.
   """
-  stopper = torch_zip_writer.Global(
+  stopper = torch_writer.Global(
     'pytorch_lightning.callbacks.model_checkpoint', 'ModelCheckpoint'
   )
   state = collections.OrderedDict(weights)
   state._metadata = collections.OrderedDict({'': {'version': 1}})
-  path_class = torch_zip_writer.Global('pathlib', 'PosixPath')
+  path_class = torch_writer.Global('pathlib', 'PosixPath')
   adam = {
     'exp_avg': np.zeros([2, 3], np.float32),
     'step': 7,
   }
-  torch_zip_writer.write(
+  torch_writer.write(
     path,
     {
       'epoch': 3,
@@ -124,15 +124,15 @@ def write_checkpoint(path, weights: Weights, **contents):
       'callbacks': {
         stopper: {
           'best_model_score': np.array(0.5, np.float32),
-          'dirpath': torch_zip_writer.Object(path_class, ('runs',)),
+          'dirpath': torch_writer.Object(path_class, ('runs',)),
         }
       },
       'optimizer_states': [
         {'state': {0: adam}, 'param_groups': [{'lr': 1e-4}]}
       ],
       'lr_schedulers': [],
-      'hyper_parameters': torch_zip_writer.Object(
-        torch_zip_writer.Global('omegaconf.dictconfig', 'DictConfig'),
+      'hyper_parameters': torch_writer.Object(
+        torch_writer.Global('omegaconf.dictconfig', 'DictConfig'),
         (),
         {'_content': {'a': 1}},
       ),

@@ -18,7 +18,7 @@ from vim_tf.config import UserError
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import encode as encode_job
 from vim_tf.jobs import evaluate_likelihood, restore
-from vim_tf.metrics import ngram
+from vim_tf.metrics import baselines
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import model as vit_vqgan_model
 
@@ -116,7 +116,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
       seed=vim.config.run.seed,
     )
     learned = tokenizer.model.encode(next(iter(draws))['images'])
-    for name, value in ngram.reference_bits_per_code(
+    for name, value in baselines.reference_bits_per_code(
       learned.numpy(), codes.numpy(), 32
     ).items():
       self.assertAllClose(figures[name], value)

@@ -7,6 +7,12 @@ import scipy.stats
 from vim_tf.metrics import codebook
 
 
+def _figures(codes, codebook_size, window=codebook.PAPER_WINDOW):
+  meter = codebook.CodebookMeter(codebook_size, window)
+  meter.update(codes)
+  return meter.result()
+
+
 class CodebookTest(parameterized.TestCase):
   def test_perplexity_of_equal_use_is_the_number_of_codes_used(self):
     codes = np.tile(np.arange(7), 3)[None]
@@ -22,19 +28,19 @@ class CodebookTest(parameterized.TestCase):
   def test_paper_usage_is_a_mean_over_windows(self):
     # Two windows of 2 images: {0, 1, 2} and {0}; the split uses 3 of 8.
     codes = np.array([[0, 1], [1, 2], [0, 0], [0, 0]])
-    result = codebook.measure(codes, 8, window=2)
+    result = _figures(codes, 8, window=2)
     self.assertAlmostEqual(result['usage_per_2_images'], (3 / 8 + 1 / 8) / 2)
     self.assertAlmostEqual(result['usage'], 3 / 8)
     self.assertEqual(result['images_per_window'], 2)
 
   def test_incomplete_window_is_left_out_of_the_mean_only(self):
     codes = np.array([[0, 1], [1, 2], [5, 6]])
-    result = codebook.measure(codes, 8, window=2)
+    result = _figures(codes, 8, window=2)
     self.assertAlmostEqual(result['usage_per_2_images'], 3 / 8)
     self.assertAlmostEqual(result['usage'], 5 / 8)
 
   def test_a_small_split_is_one_window_and_says_so(self):
-    result = codebook.measure(np.array([[0, 1], [1, 2], [5, 6]]), 8)
+    result = _figures(np.array([[0, 1], [1, 2], [5, 6]]), 8)
     self.assertAlmostEqual(result['usage_per_256_images'], 5 / 8)
     self.assertEqual(result['images_per_window'], 3)
 
@@ -49,15 +55,15 @@ class CodebookTest(parameterized.TestCase):
     )
     result = meter.result()
     self.assertAlmostEqual(result['usage_per_5_images'], expected)
-    self.assertEqual(result, codebook.measure(codes, 40, window=5))
+    self.assertEqual(result, _figures(codes, 40, window=5))
 
   def test_codes_of_another_codebook_are_refused(self):
     with self.assertRaisesRegex(ValueError, r'\[0, 8\], but.* has 8:'):
-      codebook.measure(np.array([[0, 8]]), 8)
+      _figures(np.array([[0, 8]]), 8)
     with self.assertRaisesRegex(ValueError, r'\[-1, 3\]'):
-      codebook.measure(np.array([[-1, 3]]), 8)
+      _figures(np.array([[-1, 3]]), 8)
     with self.assertRaisesRegex(ValueError, 'float64.*integers'):
-      codebook.measure(np.array([[0.5]]), 8)
+      _figures(np.array([[0.5]]), 8)
 
   def test_no_codes_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'at least one image'):

@@ -1,5 +1,6 @@
 """Tests of EfficientNet-Lite against NumPy and on photographs."""
 
+import functools
 import hashlib
 
 from absl.testing import parameterized
@@ -77,12 +78,17 @@ class _Reference:
     return features, self.w['_fc.weight'] @ features + self.w['_fc.bias']
 
 
+@functools.cache  # To build one takes a second.
+def _network(variant):
+  weights = efficientnet_lite.read_weights(variant=variant)
+  return weights, efficientnet_lite.build(weights, variant)
+
+
 class EfficientNetLiteTest(tf.test.TestCase, parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.weights = efficientnet_lite.read_weights()
-    cls.model = efficientnet_lite.build(cls.weights)
+    cls.weights, cls.model = _network(0)
 
   def test_equals_second_implementation(self):
     image = efficientnet_lite.preprocess(_photo('flower.jpg'))
@@ -92,8 +98,7 @@ class EfficientNetLiteTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(logits[0], expected[1], atol=1e-3)
 
   def test_lite2_equals_second_implementation(self):
-    weights = efficientnet_lite.read_weights(variant=2)
-    model = efficientnet_lite.build(weights, variant=2)
+    weights, model = _network(2)
     image = efficientnet_lite.preprocess(_photo('flower.jpg'), variant=2)
     # Three blocks in the second and third stage, four in the next ones.
     features, logits = _Reference(weights, (1, 4, 7, 15))(image[0].numpy())
@@ -104,8 +109,7 @@ class EfficientNetLiteTest(tf.test.TestCase, parameterized.TestCase):
   # Lite2 takes more notice of the flower's visitors.
   @parameterized.parameters((1, 5), (2, 25))
   def test_the_larger_ones(self, variant, rank):
-    weights = efficientnet_lite.read_weights(variant=variant)
-    model = efficientnet_lite.build(weights, variant)
+    weights, model = _network(variant)
     self.assertEqual(
       model.count_params(),
       sum(x.size for name, x in weights.items() if 'num_batches' not in name),

@@ -1,4 +1,4 @@
-"""Tests of accumulation: parts of a batch add up to the whole."""
+"""Tests of gradients of parts of a batch, and of recomputation."""
 
 from absl.testing import parameterized
 import numpy as np
@@ -102,6 +102,38 @@ class GradientsTest(parameterized.TestCase, tf.test.TestCase):
   def test_does_not_divide(self):
     with self.assertRaisesRegex(ValueError, '8 examples.*3 micro-batches'):
       gradients.accumulated(self._one, self._batch, [[self._w]], 3)
+
+
+class RecomputedTest(tf.test.TestCase):
+  def test_computes_the_forward_pass_twice(self):
+    x, calls = tf.constant([1.0, 2.0]), []
+
+    def cube(x):
+      calls.append(1)
+      return x**3
+
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = gradients.recomputed(cube, x)
+    self.assertLen(calls, 1)
+    self.assertAllClose(tape.gradient(y, x), [3.0, 12.0])
+    self.assertLen(calls, 2)
+    self.assertAllClose(y, [1.0, 8.0])
+
+  def test_other_tensors_have_no_gradient(self):
+    x, other = tf.constant([1.0, 2.0]), tf.constant([3, 4])
+    weight = tf.Variable(2.0)
+
+    def scaled(x, other):
+      return weight * x * tf.cast(other, x.dtype)
+
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = gradients.recomputed(scaled, x, other)
+    by_x, by_weight, by_other = tape.gradient(y, [x, weight, other])
+    self.assertAllClose(by_x, [6.0, 8.0])
+    self.assertAllClose(by_weight, 11.0)
+    self.assertIsNone(by_other)
 
 
 if __name__ == '__main__':

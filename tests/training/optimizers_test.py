@@ -12,8 +12,8 @@ from vim_tf import presets
 from vim_tf.config import AdversarialConfig, ConfigError, OptimizerConfig
 from vim_tf.training import optimizers
 from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import discriminators
 from vim_tf.vit_vqgan import model as vit_vqgan_model
+from vim_tf.vit_vqgan import step as step_lib
 
 _SHAPES = {'kernel': [3, 2], 'bias': [2]}
 
@@ -96,7 +96,7 @@ class DecaysTest(tf.test.TestCase):
       ('patchgan', {'bias', 'gamma', 'beta'}),
     ):
       config = AdversarialConfig(discriminator=name, channel_multiplier=1 / 128)
-      yes, no = self._split(discriminators.make(config, image_size=24))
+      yes, no = self._split(step_lib.make_discriminator(config, image_size=24))
       self.assertEqual(set(yes), {'kernel'})
       self.assertEqual(set(no), others)
 

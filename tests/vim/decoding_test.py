@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import testing
 from vim_tf import config as config_lib
-from vim_tf.nn import held_dense, randomness
+from vim_tf.nn import layers, randomness
 from vim_tf.vim import decoding, sampling
 from vim_tf.vim import model as model_lib
 
@@ -211,7 +211,7 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
   def test_what_can_be_frozen(self):
     self.assertTrue(decoding.can_freeze(_model(dtype='mixed_bfloat16')))
     self.assertFalse(decoding.can_freeze(_model()))
-    with mock.patch.object(held_dense, 'dense_bytes', return_value=2**28 + 1):
+    with mock.patch.object(layers, 'dense_bytes', return_value=2**28 + 1):
       self.assertFalse(decoding.can_freeze(_model(dtype='mixed_bfloat16')))
 
   @parameterized.parameters(False, True)

@@ -36,7 +36,7 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     codes, class_ids = _codes(), tf.constant([0, 2, num_classes])
     full = model(codes, class_ids)
     self.assertEqual(full.shape, [3, _CODES, 11])
-    step = tf.function(model.decode_step)
+    step = tf.function(model.decode_step, autograph=False)
     x, caches = model.start(class_ids), model.new_cache(3)
     for i in range(_CODES):
       logits, caches = step(x, caches, tf.constant(i))

@@ -15,7 +15,7 @@ from vim_tf.training import optimizers
 from vim_tf.vit_vqgan import model as model_lib
 from vim_tf.vit_vqgan import step as step_lib
 
-_STEPS = 250
+_STEPS = 180
 _BATCH = 16
 
 
@@ -53,7 +53,7 @@ class PrecisionTest(tf.test.TestCase):
       presets.stage1('tiny'),
       codebook=CodebookConfig(
         init_from_data=True,
-        init_step=60,
+        init_step=40,
         revival_interval=20,
         revival_steps=_STEPS,
       ),

@@ -136,6 +136,11 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(
       tf.gather(by_codebook, unused), [[0.0] * 4] * len(unused)
     )
+    if not l2_normalize:
+      pulls = np.zeros([_SIZE, _DIM])
+      out = layer(_inputs())
+      np.add.at(pulls, out['codes'], out['quantized'] - _inputs())
+      self.assertAllClose(by_codebook, 2 * pulls / (_CODES * _DIM), atol=1e-5)
     layer.codebook.assign_sub(0.1 * by_codebook)
     after = layer(_inputs())['distance']
     self.assertLess(float(tf.reduce_sum(after - before)), 0.0)

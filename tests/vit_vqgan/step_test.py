@@ -302,7 +302,7 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
         'adversarial.loss': 'hinge',
         'adversarial.adaptive_weight': 'true',
         'adversarial.augment': 'true',
-        'optimizer.accumulate': '2',
+        'optimizer.accumulate': '2' if kind == 'revive' else '1',
       }
     )
     block = testing.transformer_config(num_blocks=1)

@@ -6,7 +6,6 @@ import tensorflow as tf
 from vim_tf import presets
 from vim_tf.config import Stage1Config, replace
 from vim_tf.training import optimizers
-from vim_tf.vit_vqgan import discriminators
 from vim_tf.vit_vqgan import model as model_lib
 from vim_tf.vit_vqgan import step as step_lib
 
@@ -76,7 +75,7 @@ class Parts:
 
     self.discriminator = judge = None
     if config.losses.adversarial:
-      self.discriminator = discriminators.make(
+      self.discriminator = step_lib.make_discriminator(
         config.adversarial, config.model.image_size, 'float32'
       )
       judge = optimizer(

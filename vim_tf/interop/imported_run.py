@@ -8,8 +8,7 @@ import shutil
 
 from vim_tf import presets
 from vim_tf.config import LossConfig, Stage1Config, UserError, ViTVQGANConfig
-from vim_tf.interop import enhancing_transformers, torch_zip
-from vim_tf.metrics import torch_file
+from vim_tf.interop import enhancing_transformers, torch_file
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import model as model_lib
@@ -41,7 +40,7 @@ def import_checkpoint(
   target = pathlib.Path(workdir)
   if target.exists() and not (target.is_dir() and not any(target.iterdir())):
     raise UserError(f'{workdir} exists already; name a new working directory.')
-  with torch_zip.TorchZip(checkpoint) as file:
+  with torch_file.TorchZip(checkpoint) as file:
     model, source = _read(file)
   source = {
     'format': FORMAT,
@@ -53,7 +52,7 @@ def import_checkpoint(
   return source
 
 
-def _read(file: torch_zip.TorchZip) -> tuple[model_lib.ViTVQGAN, dict]:
+def _read(file: torch_file.TorchZip) -> tuple[model_lib.ViTVQGAN, dict]:
   """The model with its weights, and what the file says of them."""
   try:
     tensors = _tensors(file.contents)

@@ -11,7 +11,7 @@ from vim_tf.config import DataConfig, UserError
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
-from vim_tf.metrics import ngram
+from vim_tf.metrics import baselines
 from vim_tf.vim import model as model_lib
 
 _BITS_PER_NAT = 1.4426950408889634
@@ -112,7 +112,7 @@ def evaluate(
     found = _figures(nats, protocol.data.image_size)
     figures.update({f'unconditional_{k}': v for k, v in found.items()})
   logging.info('Fitting the counting models to %d crops.', len(codes.train))
-  references = ngram.reference_bits_per_code(
+  references = baselines.reference_bits_per_code(
     codes.train, codes.held_out, sizes.codebook_size
   )
   figures.update(

@@ -222,9 +222,7 @@ def build(
   )
   discriminator = discriminator_optimizer = None
   if config.losses.adversarial:
-    from vim_tf.vit_vqgan import discriminators
-
-    discriminator = discriminators.make(
+    discriminator = step_lib.make_discriminator(
       config.adversarial, config.model.image_size, dtype
     )
     discriminator_optimizer = optimizers.Optimizer(

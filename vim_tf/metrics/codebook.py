@@ -109,12 +109,3 @@ class CodebookMeter:
       'perplexity': perplexity(self._counts),
       'images_per_window': min(self._window, self._images),
     }
-
-
-def measure(
-  codes, codebook_size: int, window: int = PAPER_WINDOW
-) -> dict[str, float]:
-  """`CodebookMeter.result` of all codes of a split, `[images, num_codes]`."""
-  meter = CodebookMeter(codebook_size, window)
-  meter.update(codes)
-  return meter.result()

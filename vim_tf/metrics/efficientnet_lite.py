@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.metrics import torch_file
+from vim_tf.interop import torch_file
 
 NUM_FEATURES = 1280
 NUM_CLASSES = 1000

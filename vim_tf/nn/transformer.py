@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import attention, fusion, layers, randomness, recompute
+from vim_tf.nn import attention, fusion, gradients, layers, randomness
 
 _DROPOUTS_PER_BLOCK = 3
 
@@ -268,7 +268,7 @@ class Transformer(tf.keras.layers.Layer):
       stream = i * _DROPOUTS_PER_BLOCK
       if self.recompute:
         others = () if seeds is None else (seeds,)
-        x = recompute.recomputed(
+        x = gradients.recomputed(
           lambda x, seeds=None, block=block, stream=stream: block(
             x, seeds, stream
           ),

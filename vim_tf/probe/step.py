@@ -1,18 +1,11 @@
 """One training step of the probes: every softmax layer at once."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 import tensorflow as tf
 
+from vim_tf.nn import gradients
 from vim_tf.probe import linear
-
-
-class Optimizer(Protocol):
-  """What a step needs of an optimizer."""
-
-  def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Updates the variables; returns figures about the update."""
 
 
 class ProbeStep:
@@ -28,7 +21,9 @@ class ProbeStep:
   """
 
   def __init__(
-    self, layers: Mapping[str, linear.SoftmaxLayer], optimizer: Optimizer
+    self,
+    layers: Mapping[str, linear.SoftmaxLayer],
+    optimizer: gradients.Optimizer,
   ):
     self._layers = dict(layers)
     self._optimizer = optimizer

@@ -207,14 +207,6 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
       slots[name].assign_add((mean - slots[name]) * (1 - self.beta_2))
 
 
-def state_bytes(optimizer: tf.keras.optimizers.Optimizer) -> int:
-  """The bytes of all variables of an optimizer that is built."""
-  return sum(
-    variable.shape.num_elements() * variable.dtype.size
-    for variable in optimizer.variables
-  )
-
-
 def _quantize(values, seed):
   """Rounds rows to 255 levels, up or down at random, right on average.
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import ConfigError
-from vim_tf.nn import held_dense, randomness
+from vim_tf.nn import layers, randomness
 from vim_tf.vim import model as model_lib
 from vim_tf.vim import sampling
 
@@ -155,7 +155,7 @@ def can_freeze(model: model_lib.VIM) -> bool:
   That is in bfloat16, up to a quarter of a GB. In float32 they would gain less,
   and lose where a batch is followed by one that is packed another way.
   """
-  small = held_dense.dense_bytes(model) <= _MOST_FROZEN
+  small = layers.dense_bytes(model) <= _MOST_FROZEN
   return model.compute_dtype == 'bfloat16' and small
 
 
@@ -192,7 +192,7 @@ def decode(
       Python bool; else it may be a scalar tensor.
     in_place: Whether the cache is written in place: faster, not under XLA.
     frozen: Whether the loop holds the weights as they are now, as constants:
-      faster, see `held_dense.held_weights`.
+      faster, see `layers.held_weights`.
 
   Returns:
     int32 `[batch, num_codes]`.
@@ -223,7 +223,7 @@ def decode(
 
   codes = tf.TensorArray(tf.int32, size=length, element_shape=[None])
   caches = model.new_cache(tf.shape(x)[0], in_place)
-  with held_dense.held_weights(model, frozen):
+  with layers.held_weights(model, frozen):
     *_, codes = tf.while_loop(
       lambda position, *_: position < length,
       body,

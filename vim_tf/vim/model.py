@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from vim_tf import config as config_lib
+from vim_tf.config import UserError, VIMConfig
 from vim_tf.nn import attention, layers, positions, randomness, transformer
 
 _EMBEDDING_DROPOUT_STREAM = 1_000_000  # Above any block's streams.
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class VIM(layers.SizedModel):
+class VIM(layers.ConfiguredModel):
   """A causal Transformer over the codes of an image, in raster order.
 
   The sequence is a start vector followed by the codes; the output at each
@@ -24,12 +24,10 @@ class VIM(layers.SizedModel):
       in bfloat16, the logits' softmax excepted.
   """
 
-  def __init__(
-    self, config: config_lib.VIMConfig, recompute: bool = False, **kwargs
-  ):
-    super().__init__(**{'name': 'vim', **kwargs})
-    self.config = config
-    self.recompute = recompute
+  config_class = VIMConfig
+
+  def __init__(self, config: VIMConfig, recompute: bool = False, **kwargs):
+    super().__init__(config, recompute, **{'name': 'vim', **kwargs})
     dtype = self.dtype_policy
     self.code_embedding = tf.keras.layers.Embedding(
       config.codebook_size,
@@ -142,7 +140,7 @@ class VIM(layers.SizedModel):
     """
     last = self.config.transformer.num_blocks - 1
     if last_block is not None and not 0 <= last_block <= last:
-      raise config_lib.UserError(
+      raise UserError(
         f'There is no block {last_block}: the VIM has the blocks 0 to {last}.'
       )
     x = tf.concat([self.start(class_ids), self.embed(codes)], axis=1)
@@ -181,21 +179,6 @@ class VIM(layers.SizedModel):
     """Codes `[batch]` at one position, embedded: `[batch, 1, width]`."""
     x = self.code_embedding(codes)
     return (x + self.positions.vectors(x.shape[-1])[position])[:, None]
-
-  def get_config(self):
-    return {
-      'config': config_lib.to_dict(self.config),
-      'recompute': self.recompute,
-      'name': self.name,
-      'dtype': self.dtype_policy.name,
-    }
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    del custom_objects
-    values = dict(config)
-    sizes = config_lib.from_dict(config_lib.VIMConfig, values.pop('config'))
-    return cls(sizes, **values)
 
 
 def negative_log_likelihood(logits: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:

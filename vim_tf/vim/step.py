@@ -1,7 +1,6 @@
 """One training step of stage 2: predict every code of an image."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -11,13 +10,6 @@ from vim_tf.vim import model as model_lib
 
 _LABEL_DROP_STREAM = 3_000_000
 _BITS_PER_NAT = 1.4426950408889634
-
-
-class Optimizer(Protocol):
-  """What a step needs of an optimizer."""
-
-  def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Updates the variables; returns figures about the update."""
 
 
 class VIMStep:
@@ -36,7 +28,7 @@ class VIMStep:
     self,
     config: Stage2Config,
     model: model_lib.VIM,
-    optimizer: Optimizer,
+    optimizer: gradients.Optimizer,
     encode: Callable[[tf.Tensor], tf.Tensor] | None = None,
     average: model_lib.VIM | None = None,
   ):

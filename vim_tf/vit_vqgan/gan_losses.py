@@ -9,85 +9,59 @@ import tensorflow_gan as tfgan
 
 from vim_tf.vit_vqgan import losses
 
-_NONE = tf.compat.v1.losses.Reduction.NONE
+
+def _per_image(loss, *logits: tf.Tensor, **kwargs) -> tf.Tensor:
+  """A loss of TF-GAN, as a mean over the patches of each image."""
+  return losses.per_example(
+    loss(
+      *losses.float32(*logits),
+      loss_collection=None,
+      reduction=tf.compat.v1.losses.Reduction.NONE,
+      **kwargs,
+    )
+  )
 
 
 def non_saturating_generator(fake_logits: tf.Tensor) -> tf.Tensor:
   """softplus(-D(fake)), the generator's loss of Goodfellow et al. (2014).
 
   Args:
-    fake_logits: `[batch]`, or `[batch, height, width]` of a patch map.
+    fake_logits: `[batch]`, or `[batch, height, width]` of a patch map; so are
+      all logits here.
 
   Returns:
     float32 `[batch]`, a mean over the patches.
   """
-  return losses.per_example(
-    tfgan.losses.wargs.modified_generator_loss(
-      tf.cast(fake_logits, tf.float32),
-      loss_collection=None,
-      reduction=_NONE,
-    )
-  )
+  return _per_image(tfgan.losses.wargs.modified_generator_loss, fake_logits)
 
 
 def non_saturating_discriminator(
   real_logits: tf.Tensor, fake_logits: tf.Tensor
 ) -> tf.Tensor:
-  """softplus(-D(real)) + softplus(D(fake)), without label smoothing.
-
-  Args:
-    real_logits: `[batch]`, or `[batch, height, width]` of a patch map.
-    fake_logits: Shaped like `real_logits`.
-
-  Returns:
-    float32 `[batch]`, a mean over the patches.
-  """
-  return losses.per_example(
-    tfgan.losses.wargs.modified_discriminator_loss(
-      *losses.float32(real_logits, fake_logits),
-      label_smoothing=0.0,  # TF-GAN's default is 0.25.
-      loss_collection=None,
-      reduction=_NONE,
-    )
+  """softplus(-D(real)) + softplus(D(fake)), without label smoothing."""
+  return _per_image(
+    tfgan.losses.wargs.modified_discriminator_loss,
+    real_logits,
+    fake_logits,
+    label_smoothing=0.0,  # TF-GAN's default is 0.25.
   )
 
 
 def hinge_generator(fake_logits: tf.Tensor) -> tf.Tensor:
-  """-D(fake), the generator's side of the hinge loss; may be negative.
-
-  Args:
-    fake_logits: `[batch]`, or `[batch, height, width]` of a patch map.
-
-  Returns:
-    float32 `[batch]`, a mean over the patches.
-  """
-  return losses.per_example(
-    tfgan.losses.wargs.wasserstein_hinge_generator_loss(
-      tf.cast(fake_logits, tf.float32),
-      loss_collection=None,
-      reduction=_NONE,
-    )
+  """-D(fake), the generator's side of the hinge loss; may be negative."""
+  return _per_image(
+    tfgan.losses.wargs.wasserstein_hinge_generator_loss, fake_logits
   )
 
 
 def hinge_discriminator(
   real_logits: tf.Tensor, fake_logits: tf.Tensor
 ) -> tf.Tensor:
-  """relu(1 - D(real)) + relu(1 + D(fake)) (Miyato et al., 2018).
-
-  Args:
-    real_logits: `[batch]`, or `[batch, height, width]` of a patch map.
-    fake_logits: Shaped like `real_logits`.
-
-  Returns:
-    float32 `[batch]`, a mean over the patches.
-  """
-  return losses.per_example(
-    tfgan.losses.wargs.wasserstein_hinge_discriminator_loss(
-      *losses.float32(real_logits, fake_logits),
-      loss_collection=None,
-      reduction=_NONE,
-    )
+  """relu(1 - D(real)) + relu(1 + D(fake)) (Miyato et al., 2018)."""
+  return _per_image(
+    tfgan.losses.wargs.wasserstein_hinge_discriminator_loss,
+    real_logits,
+    fake_logits,
   )
 
 

@@ -191,31 +191,3 @@ def l1(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Tensor:
   """Mean absolute error of each image, `[batch, ...]` to float32 `[batch]`."""
   images, reconstructions = float32(images, reconstructions)
   return per_example(tf.abs(images - reconstructions))
-
-
-def commitment(z: tf.Tensor, e: tf.Tensor) -> tf.Tensor:
-  """Mean of (z - sg[e])^2 (paper 3.2): draws the encoder to its codes.
-
-  Args:
-    z: Encoder outputs in lookup space, `[batch, num_codes, code_dim]`.
-    e: The code vectors chosen for them, shaped like `z`.
-
-  Returns:
-    float32 `[batch]`; its gradient reaches `z` only. Not yet scaled by beta.
-  """
-  z, e = float32(z, e)
-  return per_example(tf.math.squared_difference(z, tf.stop_gradient(e)))
-
-
-def codebook(z: tf.Tensor, e: tf.Tensor) -> tf.Tensor:
-  """Mean of (sg[z] - e)^2 (paper 3.2): draws the codes to the encoder.
-
-  Args:
-    z: Encoder outputs in lookup space, `[batch, num_codes, code_dim]`.
-    e: The code vectors chosen for them, shaped like `z`.
-
-  Returns:
-    float32 `[batch]`; its gradient reaches `e` only.
-  """
-  z, e = float32(z, e)
-  return per_example(tf.math.squared_difference(tf.stop_gradient(z), e))

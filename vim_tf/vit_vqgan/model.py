@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
-from vim_tf import config as config_lib
+from vim_tf.config import ViTVQGANConfig
 from vim_tf.nn import layers
 from vim_tf.vit_vqgan import losses, quantizer, vit
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class ViTVQGAN(layers.SizedModel):
+class ViTVQGAN(layers.ConfiguredModel):
   """An autoencoder whose bottleneck is a grid of integer codes.
 
   Example:
@@ -23,16 +23,12 @@ class ViTVQGAN(layers.SizedModel):
       in bfloat16, the quantizer excepted.
   """
 
-  def __init__(
-    self,
-    config: config_lib.ViTVQGANConfig,
-    recompute: bool = False,
-    **kwargs,
-  ):
+  config_class = ViTVQGANConfig
+
+  def __init__(self, config: ViTVQGANConfig, recompute: bool = False, **kwargs):
     # Keras would round the images to bfloat16 before the encoder sees them.
-    super().__init__(**{'name': 'vit_vqgan', 'autocast': False, **kwargs})
-    self.config = config
-    self.recompute = recompute
+    kwargs = {'name': 'vit_vqgan', 'autocast': False, **kwargs}
+    super().__init__(config, recompute, **kwargs)
     dtype = self.dtype_policy
     channels = 6 if config.logit_laplace else 3
     if config.backbone == 'cnn':
@@ -165,20 +161,3 @@ class ViTVQGAN(layers.SizedModel):
       'mu': mu,
       'log_scale': log_scale,
     }
-
-  def get_config(self):
-    return {
-      'config': config_lib.to_dict(self.config),
-      'recompute': self.recompute,
-      'name': self.name,
-      'dtype': self.dtype_policy.name,
-    }
-
-  @classmethod
-  def from_config(cls, config, custom_objects=None):
-    del custom_objects
-    values = dict(config)
-    sizes = config_lib.from_dict(
-      config_lib.ViTVQGANConfig, values.pop('config')
-    )
-    return cls(sizes, **values)

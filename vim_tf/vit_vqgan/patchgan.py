@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from vim_tf.nn import layers
-from vim_tf.vit_vqgan import discriminator_ops
+from vim_tf.vit_vqgan import stylegan2
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -92,14 +92,14 @@ class PatchGANDiscriminator(layers.SizedModel):
       float32 `[batch, n, n]`, n = size / 2^num_strided - 2 for the usual sizes;
       the losses average over the map.
     """
-    discriminator_ops.check_images(images, self.image_size)
+    stylegan2.check_images(images, self.image_size)
     pad = [[0, 0], [1, 1], [1, 1], [0, 0]]
     x = tf.cast(2.0 * images - 1.0, self.compute_dtype)
     for i, conv in enumerate(self.convs):
       x = conv(tf.pad(x, pad))
       if i:
         x = self.norms[i - 1](x)
-      x = discriminator_ops.leaky_relu(tf.cast(x, self.compute_dtype))
+      x = stylegan2.leaky_relu(tf.cast(x, self.compute_dtype))
     return tf.cast(self.logits(tf.pad(x, pad))[..., 0], tf.float32)
 
   def get_config(self):

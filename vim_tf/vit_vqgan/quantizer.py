@@ -5,6 +5,32 @@ import tensorflow as tf
 from vim_tf.vit_vqgan import losses
 
 
+def commitment_loss(z: tf.Tensor, e: tf.Tensor) -> tf.Tensor:
+  """Mean of (z - sg[e])^2 (paper 3.2): draws the encoder to its codes.
+
+  Args:
+    z: Encoder outputs as they are compared, `[batch, num_codes, code_dim]`.
+    e: The code vectors chosen for them, shaped like `z`.
+
+  Returns:
+    `[batch]`; its gradient reaches `z` only. Not yet scaled by beta.
+  """
+  return losses.per_example(tf.math.squared_difference(z, tf.stop_gradient(e)))
+
+
+def codebook_loss(z: tf.Tensor, e: tf.Tensor) -> tf.Tensor:
+  """Mean of (sg[z] - e)^2 (paper 3.2): draws the codes to the encoder.
+
+  Args:
+    z: As of `commitment_loss`.
+    e: Likewise.
+
+  Returns:
+    `[batch]`; its gradient reaches `e` only.
+  """
+  return losses.per_example(tf.math.squared_difference(tf.stop_gradient(z), e))
+
+
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
 class Quantizer(tf.keras.layers.Layer):
   """Vector quantisation with an optionally l2-normalised lookup (paper 3.2).
@@ -91,8 +117,8 @@ class Quantizer(tf.keras.layers.Layer):
     return {
       'codes': codes,
       'quantized': z + tf.stop_gradient(e - z),
-      'commitment': losses.commitment(z, e),
-      'codebook': losses.codebook(z, e),
+      'commitment': commitment_loss(z, e),
+      'codebook': codebook_loss(z, e),
       'distance': tf.stop_gradient(tf.reduce_sum(tf.square(z - e), axis=-1)),
     }
 

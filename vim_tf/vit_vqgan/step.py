@@ -1,21 +1,44 @@
 """One training step of stage 1: autoencoder and discriminator at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import tensorflow as tf
 
-from vim_tf.config import Stage1Config
+from vim_tf.config import AdversarialConfig, Stage1Config
 from vim_tf.nn import gradients
-from vim_tf.vit_vqgan import augment, losses, revival
+from vim_tf.vit_vqgan import augment, losses, patchgan, revival, stylegan2
 from vim_tf.vit_vqgan import model as model_lib
 
+_DISCRIMINATORS = {
+  'stylegan2': stylegan2.StyleGAN2Discriminator,
+  'patchgan': patchgan.PatchGANDiscriminator,
+}
 
-class Optimizer(Protocol):
-  """What a step needs of an optimizer."""
 
-  def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Updates the variables; returns figures about the update."""
+def make_discriminator(
+  config: AdversarialConfig, image_size: int, dtype=None
+) -> tf.keras.Model:
+  """Makes the discriminator that a config names (paper 3.3, Table 4).
+
+  Args:
+    config: Its `discriminator` and `channel_multiplier` are used.
+    image_size: Height and width of the images, in pixels.
+    dtype: Keras dtype or policy of the computation; None is the global one.
+
+  Returns:
+    A built model.
+
+  Raises:
+    ValueError: The image size does not suit the discriminator.
+  """
+  model = _DISCRIMINATORS[config.discriminator](
+    image_size,
+    channel_multiplier=config.channel_multiplier,
+    dtype=dtype,
+    name='discriminator',
+  )
+  model.build()
+  return model
 
 
 class TokenizerStep:
@@ -44,11 +67,11 @@ class TokenizerStep:
     self,
     config: Stage1Config,
     model: model_lib.ViTVQGAN,
-    optimizer: Optimizer,
+    optimizer: gradients.Optimizer,
     average: model_lib.ViTVQGAN | None = None,
     perceptual: Callable | None = None,
     discriminator: tf.keras.Model | None = None,
-    discriminator_optimizer: Optimizer | None = None,
+    discriminator_optimizer: gradients.Optimizer | None = None,
     trained: Sequence[tf.Variable] | None = None,
   ):
     self._config = config

@@ -10,9 +10,26 @@ import math
 import tensorflow as tf
 
 from vim_tf.nn import layers
-from vim_tf.vit_vqgan import discriminator_ops
 
 BLUR = (1, 3, 3, 1)
+_LEAKINESS = 0.2
+
+
+def leaky_relu(x: tf.Tensor) -> tf.Tensor:
+  """Leaky ReLU of slope 0.2."""
+  # Not tf.nn.leaky_relu: Grappler fuses it with the convolution although its
+  # gradient needs what lies between, fails, and drops all other fusions of the
+  # graph. This form also has the faster gradient in bfloat16.
+  return _LEAKINESS * x + (1.0 - _LEAKINESS) * tf.nn.relu(x)
+
+
+def check_images(images: tf.Tensor, image_size: int):
+  """Raises a `ValueError` if images are not `[batch, size, size, 3]`."""
+  if tuple(images.shape[1:]) != (image_size, image_size, 3):
+    raise ValueError(
+      f'The discriminator is made for images of {image_size}x{image_size}x3, '
+      f'but got {"x".join(str(n) for n in images.shape[1:])}.'
+    )
 
 
 def blur(x: tf.Tensor, padding: int) -> tf.Tensor:
@@ -39,11 +56,6 @@ def blur(x: tf.Tensor, padding: int) -> tf.Tensor:
     strides=[1, 1, 1, 1],
     padding='VALID',
   )
-
-
-def blur_downsample(x: tf.Tensor) -> tf.Tensor:
-  """Blurs and halves: `[batch, h, w, c]` to `[batch, h / 2, w / 2, c]`."""
-  return blur(x, 1)[:, ::2, ::2]
 
 
 def minibatch_stddev(x: tf.Tensor, group_size: int = 4) -> tf.Tensor:
@@ -146,7 +158,7 @@ class EqualizedConv2D(tf.keras.layers.Layer):
       x = tf.nn.conv2d(x, kernel, 1, 'SAME')
     if self.use_bias:
       x = x + self.bias * self.gain
-    return discriminator_ops.leaky_relu(x) if self.activate else x
+    return leaky_relu(x) if self.activate else x
 
   def get_config(self):
     return {
@@ -190,7 +202,7 @@ class EqualizedDense(tf.keras.layers.Layer):
     kernel = self.kernel * self.scale
     x = tf.matmul(x, kernel) + self.bias
     if self.activate:
-      x = math.sqrt(2.0) * discriminator_ops.leaky_relu(x)
+      x = math.sqrt(2.0) * leaky_relu(x)
     return x
 
   def get_config(self):
@@ -295,7 +307,6 @@ class StyleGAN2Discriminator(layers.SizedModel):
       self.blocks.append(
         ResidualBlock(self._channels(size), dtype=policy, name=f'block_{size}')
       )
-    self.final_size = size
     self.final_conv = EqualizedConv2D(
       self._channels(size), dtype=policy, name='final_conv'
     )
@@ -323,7 +334,7 @@ class StyleGAN2Discriminator(layers.SizedModel):
 
   def call(self, images: tf.Tensor) -> tf.Tensor:
     """Images `[batch, size, size, 3]` in [0, 1] to float32 logits `[batch]`."""
-    discriminator_ops.check_images(images, self.image_size)
+    check_images(images, self.image_size)
     x = tf.cast(2.0 * images - 1.0, self.compute_dtype)
     x = self.from_rgb(x)
     for block in self.blocks:

@@ -9,14 +9,8 @@ from vim_tf.nn import layers, positions, transformer
 _PIXEL_STDDEV = 0.02 * layers.INIT_STDDEV
 
 
-@tf.keras.saving.register_keras_serializable(package='vim_tf')
-class ViTEncoder(tf.keras.layers.Layer):
-  """Non-overlapping patches through a Transformer.
-
-  Under a bfloat16 policy the blocks compute in bfloat16, but what they add up,
-  and all that comes before and after them, stays float32: each rounding there
-  would move features as far as all roundings within the blocks do, and codes
-  change where two of them are nearly as near.
+class _Side(tf.keras.layers.Layer):
+  """What encoder and decoder share: their settings, and a Transformer.
 
   Args:
     config: Sizes of the Transformer.
@@ -40,8 +34,7 @@ class ViTEncoder(tf.keras.layers.Layer):
     recompute: bool = False,
     **kwargs,
   ):
-    # Keras would round the images to bfloat16 before they are centred.
-    super().__init__(**{'autocast': False, **kwargs})
+    super().__init__(**kwargs)
     self.config = config
     self.image_size = image_size
     self.patch_size = patch_size
@@ -49,16 +42,15 @@ class ViTEncoder(tf.keras.layers.Layer):
     self.output_mlp = output_mlp
     self.recompute = recompute
     self.width = config.width
-    self.embed = layers.dense(
-      config.width, 3 * patch_size**2, 'float32', 'patch_embedding'
-    )
-    self.trunk = _Trunk(
-      config,
-      image_size // patch_size,
-      position_kind,
-      output_mlp,
-      recompute,
-      float32_stream=True,
+
+  def _new_trunk(self, float32_stream: bool = False) -> '_Trunk':
+    return _Trunk(
+      self.config,
+      self.image_size // self.patch_size,
+      self.position_kind,
+      self.output_mlp,
+      self.recompute,
+      float32_stream,
       dtype=self.dtype_policy,
       name='trunk',
     )
@@ -66,16 +58,6 @@ class ViTEncoder(tf.keras.layers.Layer):
   def build(self, input_shape=None):
     self.trunk.build([None, None, self.width])
     super().build(input_shape)
-
-  def call(self, images: tf.Tensor) -> tf.Tensor:
-    """Images `[batch, size, size, 3]` in [0, 1] to `[batch, codes, width]`.
-
-    The output is float32.
-    """
-    x = 2.0 * tf.cast(images, tf.float32) - 1.0
-    x = tf.nn.space_to_depth(x, self.patch_size)
-    x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
-    return self.trunk(self.embed(x))
 
   def get_config(self):
     return {
@@ -94,63 +76,58 @@ class ViTEncoder(tf.keras.layers.Layer):
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class ViTDecoder(tf.keras.layers.Layer):
+class ViTEncoder(_Side):
+  """Non-overlapping patches through a Transformer; for arguments see `_Side`.
+
+  Under a bfloat16 policy the blocks compute in bfloat16, but what they add up,
+  and all that comes before and after them, stays float32: each rounding there
+  would move features as far as all roundings within the blocks do, and codes
+  change where two of them are nearly as near.
+  """
+
+  def __init__(self, *args, **kwargs):
+    # Keras would round the images to bfloat16 before they are centred.
+    super().__init__(*args, **{'autocast': False, **kwargs})
+    self.embed = layers.dense(
+      self.width, 3 * self.patch_size**2, 'float32', 'patch_embedding'
+    )
+    self.trunk = self._new_trunk(float32_stream=True)
+
+  def call(self, images: tf.Tensor) -> tf.Tensor:
+    """Images `[batch, size, size, 3]` in [0, 1] to `[batch, codes, width]`.
+
+    The output is float32.
+    """
+    x = 2.0 * tf.cast(images, tf.float32) - 1.0
+    x = tf.nn.space_to_depth(x, self.patch_size)
+    x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
+    return self.trunk(self.embed(x))
+
+
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class ViTDecoder(_Side):
   """The mirror of `ViTEncoder`: features through a Transformer to pixels.
 
   Args:
-    config: Sizes of the Transformer.
-    image_size: Height and width of the images, in pixels.
-    patch_size: Height and width of a patch, in pixels.
+    *args: See `_Side`.
     channels: Output channels of a pixel.
-    position_kind: A kind of `positions.GridPositions`.
-    output_mlp: See `ViTEncoder`.
-    recompute: See `transformer.Transformer`.
-    **kwargs: Arguments of `tf.keras.layers.Layer`.
+    **kwargs: See `_Side`.
   """
 
-  def __init__(
-    self,
-    config: TransformerConfig,
-    image_size: int,
-    patch_size: int,
-    channels: int = 3,
-    position_kind: str = 'learned',
-    output_mlp: bool = True,
-    recompute: bool = False,
-    **kwargs,
-  ):
-    super().__init__(**kwargs)
-    self.config = config
-    self.image_size = image_size
-    self.patch_size = patch_size
+  def __init__(self, *args, channels: int = 3, **kwargs):
+    super().__init__(*args, **kwargs)
     self.channels = channels
-    self.position_kind = position_kind
-    self.output_mlp = output_mlp
-    self.recompute = recompute
-    self.width = config.width
-    self.trunk = _Trunk(
-      config,
-      image_size // patch_size,
-      position_kind,
-      output_mlp,
-      recompute,
-      dtype=self.dtype_policy,
-      name='trunk',
-    )
+    self.trunk = self._new_trunk()
     # Starts as plain gray (0.5, or sigmoid(0) with logit-laplace): the noise of
     # untrained features would be the larger part of the first errors.
     self.to_pixels = layers.dense(
-      channels * patch_size**2,
-      config.width,
+      channels * self.patch_size**2,
+      self.width,
       self.dtype_policy,
       'to_pixels',
       stddev=_PIXEL_STDDEV,
       bias=0.5 if channels == 3 else 0.0,
     )
-
-  def build(self, input_shape=None):
-    self.trunk.build([None, None, self.width])
-    super().build(input_shape)
 
   def call(self, x: tf.Tensor) -> tf.Tensor:
     """`[batch, codes, width]` to float32 `[batch, size, size, channels]`."""
@@ -173,20 +150,7 @@ class ViTDecoder(tf.keras.layers.Layer):
     return self.to_pixels.kernel
 
   def get_config(self):
-    return {
-      **super().get_config(),
-      'config': config_lib.to_dict(self.config),
-      'image_size': self.image_size,
-      'patch_size': self.patch_size,
-      'channels': self.channels,
-      'position_kind': self.position_kind,
-      'output_mlp': self.output_mlp,
-      'recompute': self.recompute,
-    }
-
-  @classmethod
-  def from_config(cls, config):
-    return cls(**transformer.with_sizes(config))
+    return {**super().get_config(), 'channels': self.channels}
 
 
 class _Trunk(tf.keras.layers.Layer):

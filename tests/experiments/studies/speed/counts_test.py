@@ -9,8 +9,9 @@ from vim_tf import config as config_lib
 from vim_tf.config import AdversarialConfig, TransformerConfig
 from vim_tf.nn import transformer
 from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import discriminators, lpips
+from vim_tf.vit_vqgan import lpips
 from vim_tf.vit_vqgan import model as vit_vqgan_model
+from vim_tf.vit_vqgan import step as step_lib
 
 _BATCH = 2
 _TINY = sizes.SIZES['tiny']()
@@ -144,7 +145,7 @@ class ForwardTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters((16, 1 / 32), (24, 1 / 64), (64, 1 / 16))
   def test_discriminator(self, size, multiplier):
     config = AdversarialConfig(channel_multiplier=multiplier)
-    model = discriminators.make(config, size, 'float32')
+    model = step_lib.make_discriminator(config, size, 'float32')
     found = graph_flops(model, _images(size))
     self.assertEqual(found, _BATCH * counts.discriminator(config, size))
 

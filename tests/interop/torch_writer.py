@@ -1,4 +1,4 @@
-"""Writes files of PyTorch's zip format by hand, without PyTorch.
+"""Writes files of both of PyTorch's formats by hand, without PyTorch.
 
 NumPy arrays become tensors, each with a storage of its own. `Object` stands
 for an instance of any class, which need not exist here.
@@ -53,8 +53,9 @@ class View:
 
 
 class _Pickler(pickle._Pickler):  # In Python, so that names can be written.
-  def __init__(self, stream, storage_names):
+  def __init__(self, stream, storage_names, views=()):
     super().__init__(stream, 2)
+    self._views = views
     self.storages = {}
     self._keys = {}
     self._names = storage_names
@@ -66,7 +67,7 @@ class _Pickler(pickle._Pickler):  # In Python, so that names can be written.
     self.storages[key] = obj.numbers
     kind = self._names[obj.numbers.dtype.name]
     kind = Global('torch', f'{kind}Storage')
-    return 'storage', kind, key, 'cuda:0', obj.numbers.size
+    return 'storage', kind, key, 'cuda:0', obj.numbers.size, *self._views
 
   def reducer_override(self, obj):
     if isinstance(obj, np.ndarray):
@@ -125,3 +126,25 @@ def write(
     for key, numbers in pickler.storages.items():
       file.writestr(f'{folder}/data/{key}', numbers.tobytes())
     file.writestr(f'{folder}/version', '3\n')
+
+
+def before_1_6(obj, facts=None) -> bytes:
+  """What torch.save wrote before version 1.6; see `write`.
+
+  Args:
+    obj: As of `write`.
+    facts: What the file says of the machine.
+  """
+  stream = io.BytesIO()
+  for header in (
+    0x1950A86A20F9469CFC6C,
+    1001,
+    facts or {'little_endian': True},
+  ):
+    pickle.dump(header, stream, 2)
+  pickler = _Pickler(stream, _STORAGES, views=(None,))
+  pickler.dump(obj)
+  pickle.dump(list(pickler.storages), stream, 2)
+  for numbers in pickler.storages.values():
+    stream.write(numbers.size.to_bytes(8, 'little') + numbers.tobytes())
+  return stream.getvalue()

@@ -1,0 +1,222 @@
+"""Tests of the baselines: known codebooks, and entropies of known sources."""
+
+import itertools
+
+from absl.testing import absltest
+import numpy as np
+import sklearn.datasets
+
+from vim_tf.metrics import baselines
+
+
+def _photo_tiles(size=32):
+  """Tiles of two photographs, `[n, size, size, 3]` in [0, 1]."""
+  tiles = []
+  for name in ('china.jpg', 'flower.jpg'):
+    photo = sklearn.datasets.load_sample_image(name)[:416:2, :640:2] / 255.0
+    for y in range(0, photo.shape[0] - size + 1, size):
+      for x in range(0, photo.shape[1] - size + 1, size):
+        tiles.append(photo[y : y + size, x : x + size])
+  return np.array(tiles, np.float32)
+
+
+class KMeansTest(absltest.TestCase):
+  def test_patches_in_raster_order_and_back(self):
+    images = np.random.default_rng(0).uniform(size=[2, 6, 9, 3])
+    patches = baselines.extract_patches(images, 3)
+    self.assertEqual(patches.shape, (2, 6, 27))
+    np.testing.assert_array_equal(
+      patches[1, 4].reshape(3, 3, 3), images[1, 3:6, 3:6]
+    )
+    np.testing.assert_array_equal(
+      baselines.assemble_patches(patches, 6, 9, 3), images
+    )
+
+  def test_few_different_patches_are_kept_exactly(self):
+    rng = np.random.default_rng(1)
+    alphabet = rng.uniform(size=[7, 4 * 4 * 3]).astype(np.float32)
+    codes = rng.integers(0, 7, size=[30, 4])
+    images = baselines.assemble_patches(alphabet[codes], 8, 8, 4)
+    model = baselines.PatchKMeans(16, 4).fit(images)
+    self.assertLen(model.codebook, 7)
+    np.testing.assert_array_equal(model.reconstruct(images), images)
+
+  def test_finds_separate_clusters(self):
+    rng = np.random.default_rng(2)
+    centers = rng.uniform(size=[12, 2 * 2 * 3])
+    codes = rng.integers(0, 12, size=[200, 16])
+    patches = centers[codes] + 0.001 * rng.normal(size=[200, 16, 12])
+    images = baselines.assemble_patches(patches, 8, 8, 2)
+    model = baselines.PatchKMeans(12, 2).fit(images)
+    error = np.mean((model.reconstruct(images) - images) ** 2)
+    self.assertLess(error, 1.1 * 0.001**2)
+
+  def test_common_patch_takes_one_code_only(self):
+    rng = np.random.default_rng(3)
+    images = np.ones([100, 8, 8, 3], np.float32)
+    images[:, :4, :4] = rng.uniform(size=[100, 4, 4, 3])
+    model = baselines.PatchKMeans(32, 4).fit(images)
+    white = np.all(np.abs(model.codebook - 1) < 1e-6, axis=1)
+    self.assertEqual(white.sum(), 1)
+    np.testing.assert_allclose(model.reconstruct(images)[:, 4:], 1, atol=1e-6)
+
+  def test_weights_mean_all_patches_count(self):
+    # One code for patches 0 (nine times) and 1 (once): their mean is 0.1.
+    images = np.zeros([10, 2, 2, 3], np.float32)
+    images[0] = 1
+    model = baselines.PatchKMeans(1, 2).fit(images)
+    np.testing.assert_allclose(model.codebook, np.full([1, 12], 0.1), rtol=1e-5)
+
+  def test_encode_is_nearest_and_codes_are_stationary(self):
+    tiles = _photo_tiles()
+    model = baselines.PatchKMeans(16, 8, max_iterations=300).fit(tiles)
+    codes = model.encode(tiles)
+    self.assertEqual(codes.dtype, np.int32)
+    patches = baselines.extract_patches(tiles, 8)
+    distances = np.linalg.norm(
+      patches[:, :, None].astype(np.float64) - model.codebook, axis=-1
+    )
+    chosen = np.take_along_axis(distances, codes[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(chosen, distances.min(axis=-1), rtol=1e-5)
+    # At rest, each code is the mean of the patches that chose it.
+    for code in range(16):
+      np.testing.assert_allclose(
+        model.codebook[code], patches[codes == code].mean(axis=0), atol=0.02
+      )
+
+  def test_more_codes_reconstruct_unseen_images_better(self):
+    tiles = np.random.default_rng(4).permutation(_photo_tiles())
+    train, test = tiles[:-20], tiles[-20:]
+    errors = [
+      np.mean(
+        (baselines.PatchKMeans(k, 8).fit(train).reconstruct(test) - test) ** 2
+      )
+      for k in (1, 16, 128)
+    ]
+    self.assertEqual(errors, sorted(errors, reverse=True))
+    np.testing.assert_allclose(errors[0], np.var(test), rtol=0.5)
+
+  def test_seed_decides(self):
+    tiles = _photo_tiles()[:40]
+    fits = [baselines.PatchKMeans(8, 8, seed=s).fit(tiles) for s in (0, 0, 1)]
+    np.testing.assert_array_equal(fits[0].codebook, fits[1].codebook)
+    self.assertGreater(np.abs(fits[0].codebook - fits[2].codebook).max(), 0)
+
+  def test_a_part_of_the_patches_suffices(self):
+    tiles = _photo_tiles()
+    model = baselines.PatchKMeans(16, 8, max_patches=400).fit(tiles)
+    whole = baselines.PatchKMeans(16, 8).fit(tiles)
+    errors = [
+      np.mean((m.reconstruct(tiles) - tiles) ** 2) for m in (model, whole)
+    ]
+    self.assertLess(errors[0], 1.2 * errors[1])
+
+  def test_bad_input_is_refused(self):
+    with self.assertRaisesRegex(ValueError, '10x8 pixels.*patches of 4x4'):
+      baselines.PatchKMeans(4, 4).fit(np.zeros([1, 10, 8, 3]))
+    with self.assertRaisesRegex(ValueError, '0 images'):
+      baselines.PatchKMeans(4, 4).fit(np.zeros([0, 8, 8, 3]))
+    with self.assertRaisesRegex(ValueError, 'at least 1'):
+      baselines.PatchKMeans(0, 4)
+    with self.assertRaisesRegex(ValueError, 'call fit first'):
+      baselines.PatchKMeans(4, 4).encode(np.zeros([1, 8, 8, 3]))
+
+
+def _markov(rng, transitions, images, length):
+  """Codes of a Markov chain, the first one drawn uniformly."""
+  cumulative = transitions.cumsum(axis=1)
+  codes = np.zeros([images, length], np.int32)
+  codes[:, 0] = rng.integers(0, len(transitions), size=images)
+  for i in range(1, length):
+    draws = rng.uniform(size=[images, 1])
+    codes[:, i] = (draws > cumulative[codes[:, i - 1]]).sum(axis=1)
+  return codes
+
+
+class NgramTest(absltest.TestCase):
+  def test_uniform_codes_cost_log2_of_their_number(self):
+    rng = np.random.default_rng(0)
+    train, test = rng.integers(0, 64, size=[2, 400, 64], dtype=np.int32)
+    scores = baselines.reference_bits_per_code(train, test, 64)
+    # Order 1 could only overfit: its smoothing must find that out.
+    self.assertAlmostEqual(scores['order0_bits_per_code'], 6.0, delta=0.01)
+    self.assertAlmostEqual(scores['order1_bits_per_code'], 6.0, delta=0.02)
+
+  def test_skewed_codes_cost_their_entropy(self):
+    rng = np.random.default_rng(1)
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    train, test = rng.choice(4, p=p, size=[2, 1000, 64])
+    score = baselines.Order0.fit(train, 8).bits_per_code(test)
+    self.assertAlmostEqual(score, 1.75, delta=0.02)
+
+  def test_cycle_costs_nothing_but_its_start(self):
+    starts = np.random.default_rng(2).integers(0, 16, size=[200, 1])
+    codes = (starts + np.arange(64)) % 16
+    scores = baselines.reference_bits_per_code(codes[:100], codes[100:], 16)
+    self.assertAlmostEqual(scores['order0_bits_per_code'], 4.0, delta=0.01)
+    # Four bits for one code of 64 are all that is left.
+    self.assertAlmostEqual(scores['order1_bits_per_code'], 4 / 64, delta=0.02)
+
+  def test_markov_chain_costs_its_entropy_rate(self):
+    rng = np.random.default_rng(3)
+    transitions = rng.dirichlet(np.full(12, 0.3), size=12)
+    values, vectors = np.linalg.eig(transitions.T)
+    stationary = np.real(vectors[:, np.argmax(np.real(values))])
+    stationary /= stationary.sum()
+    log2 = np.log2(transitions, where=transitions > 0, out=0 * transitions)
+    rate = -np.sum(stationary[:, None] * transitions * log2)
+    codes = _markov(rng, transitions, images=600, length=200)
+    scores = baselines.reference_bits_per_code(codes[:300], codes[300:], 12)
+    self.assertAlmostEqual(scores['order1_bits_per_code'], rate, delta=0.03)
+    self.assertGreater(scores['order0_bits_per_code'], rate + 0.3)
+
+  def test_probabilities_sum_to_one(self):
+    train = np.array([[0, 1, 1], [2, 0, 1], [0, 0, 3], [1, 1, 1]])
+    everything = np.array(list(itertools.product(range(5), repeat=3)))
+    for model in (
+      baselines.Order0.fit(train, 5),
+      baselines.Order1.fit(train, 5),
+    ):
+      bits = [3 * model.bits_per_code(codes[None]) for codes in everything]
+      self.assertAlmostEqual(np.sum(2.0 ** -np.array(bits)), 1.0)
+
+  def test_smoothing_is_the_written_formula(self):
+    train = np.array([[0, 1, 0, 1], [1, 0, 1, 2]])
+    order0 = baselines.Order0(train, 4, alpha=0.5)
+    np.testing.assert_allclose(
+      order0.probabilities, np.array([3.5, 4.5, 1.5, 0.5]) / 10
+    )
+    order1 = baselines.Order1(train, order0, strength=2.0)
+    # Start before 0 (once of two), 0 before 1 (three of three), 1 before 3
+    # (never of three; the last code of an image is no context).
+    p = [(1 + 2 * 0.35) / 4, (3 + 2 * 0.45) / 5, (0 + 2 * 0.05) / 5]
+    self.assertAlmostEqual(
+      order1.bits_per_code(np.array([[0, 1, 3]])), -np.mean(np.log2(p))
+    )
+
+  def test_unseen_codes_cost_finitely_many_bits(self):
+    train = np.zeros([20, 4], np.int32)
+    scores = baselines.reference_bits_per_code(train, train + 7, 8192)
+    for bits in scores.values():
+      self.assertGreater(bits, 10.0)
+      self.assertTrue(np.isfinite(bits))
+
+  def test_one_image_is_enough(self):
+    codes = np.array([[3, 1, 2, 0]])
+    for bits in baselines.reference_bits_per_code(codes, codes, 4).values():
+      self.assertLess(bits, 2.01)
+
+  def test_bad_codes_are_refused(self):
+    codes = np.zeros([3, 4], np.int32)
+    with self.assertRaisesRegex(ValueError, r'\[4\], but must be \[images'):
+      baselines.Order0.fit(codes[0], 4)
+    with self.assertRaisesRegex(ValueError, r'\[0, 4\]'):
+      baselines.Order1.fit(codes[:0], 4)
+    with self.assertRaisesRegex(ValueError, 'codebook has 4'):
+      baselines.Order1.fit(codes, 4).bits_per_code(codes + 4)
+    with self.assertRaisesRegex(ValueError, 'codebook has 4'):
+      baselines.Order1.fit(codes + 4, 4)
+
+
+if __name__ == '__main__':
+  absltest.main()
