@@ -49,7 +49,12 @@ def _normal(name: str) -> str:
 
 
 # Who may import whom: a room stands on those named, and on the ground floor.
-_GROUND = ('vim_tf.config', 'vim_tf.presets', 'vim_tf.settings')
+_GROUND = (
+  'vim_tf.config',
+  'vim_tf.files',
+  'vim_tf.presets',
+  'vim_tf.settings',
+)
 _FLOORS = {
   'vim_tf.nn': (),
   'vim_tf.vit_vqgan': ('vim_tf.nn',),

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
-import os
 import pathlib
 
 import numpy as np
@@ -249,16 +248,13 @@ class Runner:
     """The real images, what samples are held against, images a class."""
     data = scoring.Data(self._base.data, self._budget.max_images, _SAMPLE_BATCH)
     file = self._folder / 'reference.npz'
-    new = self._folder / 'reference.tmp'
     judge, counts = scoring.load_judge(
       NETWORK,
       data,
       reference=str(file) if file.exists() else '',
-      save_reference='' if file.exists() else str(new),
+      save_reference='' if file.exists() else str(file),
       folder=self._heads,
     )
-    if new.exists():
-      os.replace(new, file)
     return data, judge, counts
 
 
