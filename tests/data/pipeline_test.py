@@ -11,7 +11,7 @@ import PIL.Image
 import tensorflow as tf
 
 from vim_tf import config
-from vim_tf.data import errors, images, order, pipeline, sources
+from vim_tf.data import images, order, pipeline, sources
 
 _SIZE = 12
 _LABELS = np.array([0] * 30 + [1] * 6 + [3] * 5, np.int32)  # 2 is absent.
@@ -306,11 +306,6 @@ class OpenMojiTest(tf.test.TestCase):
           changed += image.tobytes() not in originals
     self.assertGreater(changed, 50)
     self.assertEqual(set(labels), set(range(9)))
-
-
-class ErrorTest(tf.test.TestCase):
-  def test_other_errors_are_not_the_data_s(self):
-    self.assertIsNone(errors.find_data_error(RuntimeError('out of memory')))
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
-from vim_tf.data import bad_examples, pipeline, sources
+from vim_tf.data import errors, pipeline, sources
 from vim_tf.jobs import probe_features, probe_fit, restore
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
@@ -178,7 +178,7 @@ def _tables(
       passes(source, count),
       source.num_examples,
       folder / name,
-      source.on_bad_example == bad_examples.SKIP,
+      source.on_bad_example == errors.SKIP,
     )
     for source, count, name in (
       (train, config.passes, 'train'),

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf import config
-from vim_tf.data import bad_examples, errors, pipeline, sources
+from vim_tf.data import errors, pipeline, sources
 
 _COUNT = 50
 _NAMED = r'^Record \d+ of /.*/bad_toy-train.tfrecord-00001-of-00003 \(.*\.$'
@@ -101,7 +101,7 @@ class BadExamplesTest(parameterized.TestCase):
       bad = [int(file.stem) for file in files[5:8]]
       files[5].write_text('not a picture')
       files[6].write_bytes(files[6].read_bytes()[:-30])
-      source = sources.load(settings, 'train', bad_examples.SKIP)
+      source = sources.load(settings, 'train', errors.SKIP)
       files[7].unlink()
       with self.assertLogs('absl', 'WARNING') as logs:
         found = _batches(source, settings)
@@ -139,7 +139,7 @@ class BadExamplesTest(parameterized.TestCase):
     settings = self._prepare()
     with mock.patch.object(sources, 'MAX_MEMORY', 0):
       whole = sources.load(settings, 'train')
-      skipping = sources.load(settings, 'train', bad_examples.SKIP)
+      skipping = sources.load(settings, 'train', errors.SKIP)
     in_order = [
       int(e['image'].numpy()[0, 0, 0])
       for e in whole.examples().map(
@@ -175,7 +175,7 @@ class BadExamplesTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, _NAMED):
       sources.load(settings, 'train')
     with self.assertLogs('absl', 'WARNING') as logs:
-      source = sources.load(settings, 'train', bad_examples.SKIP)
+      source = sources.load(settings, 'train', errors.SKIP)
     self.assertIn(
       f'left out {lost} of {_COUNT} examples', ' '.join(logs.output)
     )
@@ -222,7 +222,7 @@ class BadExamplesTest(parameterized.TestCase):
 
   def test_no_example_at_all(self):
     examples = tf.data.Dataset.range(3).map(lambda i: dict(x=i, sound=i > 5))
-    data = bad_examples.fill_gaps(examples.batch(1), lambda _: examples, 'toy')
+    data = errors.fill_gaps(examples.batch(1), lambda _: examples, 'toy')
     with self.assertLogs('absl', 'WARNING') as logs:
       with self.assertRaises(tf.errors.OpError) as raised:
         list(data)
@@ -232,8 +232,11 @@ class BadExamplesTest(parameterized.TestCase):
       'No example of toy can be read.',
     )
 
+  def test_other_errors_are_not_the_data_s(self):
+    self.assertIsNone(errors.find_data_error(RuntimeError('out of memory')))
+
   def test_stand_ins(self):
-    places = bad_examples.stand_ins(np.array([0, 0, 1, 0, 1, 1, 0], bool))
+    places = errors.stand_ins(np.array([0, 0, 1, 0, 1, 1, 0], bool))
     self.assertEqual(places.tolist(), [5, 5, 2, 2, 4, 5, 5])
 
 
