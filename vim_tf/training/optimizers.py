@@ -1,14 +1,52 @@
-"""One update of the weights: reduce, clip, step, average."""
+"""Learning rates, and one update of the weights by them.
+
+An update is: reduce, clip, step, average.
+"""
 
 from collections.abc import Sequence
+import math
 
 import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig
-from vim_tf.training import schedules
 
 _VECTORS = ('bias', 'gamma', 'beta')
 _NO_DECAY = (*_VECTORS, 'embedding', 'embeddings', 'codebook')
+
+
+class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+  """Learning rates by step: linear warm-up, plateau, then a decay (5.1, 5.2).
+
+  Args:
+    config: Highest and final learning rate, warm-up and decay, in steps.
+  """
+
+  def __init__(self, config: OptimizerConfig):
+    self.config = config
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """The learning rate of a step, float32; steps count from 0."""
+    config = self.config
+    step = tf.cast(step, tf.float32)
+    peak = config.learning_rate
+    rate = tf.constant(peak, tf.float32)
+    if config.decay != 'constant':
+      start = max(config.decay_start, config.warmup_steps)
+      progress = (step - start) / (config.decay_end - start)
+      progress = tf.clip_by_value(progress, 0.0, 1.0)
+      final = config.final_learning_rate
+      if config.decay == 'cosine':
+        share = 0.5 * (1.0 + tf.cos(math.pi * progress))
+        rate = final + (peak - final) * share
+      else:
+        rate = peak * tf.exp(progress * math.log(final / peak))
+    if config.warmup_steps:
+      # The first update already moves: step 0 gets 1 / warmup_steps.
+      rate *= tf.minimum(1.0, (step + 1.0) / config.warmup_steps)
+    return rate
+
+  def get_config(self):
+    return {'config': self.config}
 
 
 def decays(variable: tf.Variable) -> bool:
@@ -44,7 +82,7 @@ class Optimizer(tf.Module):
     if config.ema_decay and averages is None:
       raise ValueError('ema_decay is above 0, but no averages were given.')
     self.config = config
-    self.schedule = schedules.Schedule(config)
+    self.schedule = Schedule(config)
     self._variables = list(variables)
     self._averages = list(averages or [])
     self._adam = _make(config, self.schedule, self._variables)
