@@ -5,8 +5,12 @@ from absl import flags
 from experiments import flags as flags_lib
 from vim_tf import config as config_lib
 
-SETTINGS = tuple(
-  setting for setting in flags_lib.DATA if setting.flag != 'balance_classes'
+SETTINGS = flags_lib.settings_of(
+  config_lib.Stage1Config,
+  (
+    *('data', 'data_dir', 'train_split', 'eval_split'),
+    *('crop', 'max_shift', 'min_scale', 'flip'),
+  ),
 )
 
 

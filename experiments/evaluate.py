@@ -27,7 +27,6 @@ import numpy as np
 from experiments import flags as flags_lib
 from experiments import output, sampling_flags
 from vim_tf import config as config_lib
-from vim_tf import config_sampling
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -55,10 +54,8 @@ BATCH = flags.DEFINE_integer(
 MAX_IMAGES = flags.DEFINE_integer(
   'max_images', 50_000, '[data] Real images of a split at most.', lower_bound=1
 )
-DATA = tuple(
-  setting
-  for setting in flags_lib.DATA
-  if setting.flag in ('data', 'data_dir', 'train_split', 'eval_split')
+DATA = flags_lib.settings_of(
+  config_lib.Stage1Config, ('data', 'data_dir', 'train_split', 'eval_split')
 )
 for _setting in DATA:
   _setting.define()
@@ -105,7 +102,7 @@ SEED = flags.DEFINE_integer(
 CLASS_MIX = flags.DEFINE_enum(
   'class_mix',
   'data',
-  list(config_sampling.CLASS_MIXES),
+  list(config_lib.CLASS_MIXES),
   '[generation] data: classes as often as in the reference; equal: all alike.',
 )
 REFERENCE = flags.DEFINE_string(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -14,7 +14,7 @@ from etils import epy
 
 from experiments import flag_help
 from vim_tf import config as config_lib
-from vim_tf import config_faults, places
+from vim_tf import places
 from vim_tf.data import errors
 from vim_tf.training import preemption, run_record
 from vim_tf.training import workdir as workdir_lib
@@ -50,152 +50,46 @@ class Setting:
     define(self.flag, None, self.help)
 
 
-RUN = (
-  Setting('steps', ('run.num_steps',), '[run] Training steps (5.1, 5.2).'),
-  Setting(
-    'batch_size', ('run.batch_size',), '[run] Global batch, images (5.1, 5.2).'
-  ),
-  Setting('seed', ('run.seed',), '[run] The one seed of the run.'),
-  Setting(
-    'precision', ('run.precision',), '[run] Compute in float32 or bfloat16.'
-  ),
-  Setting(
-    'recompute',
-    ('run.recompute',),
-    '[run] true: recompute activations in the backward pass, for memory.',
-    boolean=True,
-  ),
-  Setting(
-    'deterministic',
-    ('run.deterministic',),
-    '[run] true: ask TensorFlow for deterministic kernels.',
-    boolean=True,
-  ),
-  Setting(
-    'steps_per_loop', ('run.steps_per_loop',), '[run] Steps of one chunk.'
-  ),
-  Setting('log_every', ('run.log_every',), '[run] Steps between rows.'),
-  Setting(
-    'eval_every', ('run.eval_every',), '[run] Steps between evaluations.'
-  ),
-  Setting(
-    'picture_every', ('run.picture_every',), '[run] Steps between pictures.'
-  ),
-  Setting(
-    'checkpoint_every',
-    ('run.checkpoint_every',),
-    '[run] Steps between checkpoints.',
-  ),
-  Setting(
-    'keep_checkpoints', ('run.keep_checkpoints',), '[run] Checkpoints kept.'
-  ),
-  Setting(
-    'eval_examples',
-    ('run.eval_examples',),
-    '[run] Held-out images of one evaluation at most.',
-  ),
-)
+def settings_of(
+  cls: type,
+  only: Sequence[str] | None = None,
+  also: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[Setting, ...]:
+  """The flags of a config's settings, as they are declared with them.
 
-DATA = (
-  Setting(
-    'data',
-    ('data.name',),
-    '[data] openmoji, openmoji_variants, digits, a TFDS name, or folder:PATH.',
-  ),
-  Setting('data_dir', ('data.data_dir',), '[data] Where TFDS keeps data.'),
-  Setting('train_split', ('data.train_split',), '[data] Split to train on.'),
-  Setting('eval_split', ('data.eval_split',), '[data] Held-out split.'),
-  Setting(
-    'crop',
-    ('data.crop',),
-    '[data] Augmentation: center, shift or random_resized.',
-  ),
-  Setting('max_shift', ('data.max_shift',), '[data] Largest shift, in pixels.'),
-  Setting(
-    'min_scale',
-    ('data.min_scale',),
-    '[data] Smallest share of the area kept by random_resized.',
-  ),
-  Setting(
-    'flip',
-    ('data.flip',),
-    '[data] true: mirror images at random.',
-    boolean=True,
-  ),
-  Setting(
-    'balance_classes',
-    ('data.balance_classes',),
-    '[data] true: draw every class equally often.',
-    boolean=True,
-  ),
-)
+  Settings that name one flag are set by it together.
 
-OPTIMIZER = (
-  Setting(
-    'optimizer',
-    ('optimizer.name',),
-    '[optimizer] adam (5.1), adafactor (5.2) or lamb (large batches; needs '
-    'tensorflow-addons).',
-  ),
-  Setting(
-    'learning_rate',
-    ('optimizer.learning_rate',),
-    '[optimizer] Highest learning rate (5.1, 5.2).',
-  ),
-  Setting(
-    'beta_1', ('optimizer.beta_1',), '[optimizer] Decay of the first moment.'
-  ),
-  Setting(
-    'beta_2',
-    ('optimizer.beta_2',),
-    '[optimizer] Decay of the second moment (5.1, 5.2).',
-  ),
-  Setting(
-    'warmup_steps',
-    ('optimizer.warmup_steps',),
-    '[optimizer] Steps of linear warm-up (5.1, 5.2).',
-  ),
-  Setting(
-    'decay',
-    ('optimizer.decay',),
-    '[optimizer] Fall of the learning rate: constant, cosine or exponential.',
-  ),
-  Setting(
-    'decay_start',
-    ('optimizer.decay_start',),
-    '[optimizer] Step at which the learning rate begins to fall (5.1, 5.2).',
-  ),
-  Setting(
-    'decay_end',
-    ('optimizer.decay_end',),
-    '[optimizer] Step at which the learning rate is lowest (5.1, 5.2).',
-  ),
-  Setting(
-    'final_learning_rate',
-    ('optimizer.final_learning_rate',),
-    '[optimizer] Lowest learning rate (5.1, 5.2).',
-  ),
-  Setting(
-    'weight_decay',
-    ('optimizer.weight_decay',),
-    '[optimizer] Decoupled weight decay (5.1).',
-  ),
-  Setting(
-    'clip_norm',
-    ('optimizer.clip_norm',),
-    '[optimizer] Largest gradient norm; 0: no clipping.',
-  ),
-  Setting(
-    'ema_decay',
-    ('optimizer.ema_decay',),
-    "[optimizer] Decay of the weights' moving average; 0: none.",
-  ),
-  Setting(
-    'accumulate',
-    ('optimizer.accumulate',),
-    '[optimizer] Micro-batches of one update.',
-  ),
-)
+  Args:
+    cls: Class of the config.
+    only: Names of the flags that are wanted; None: all.
+    also: Further settings that a flag sets, by its name.
+  """
+  found: dict[str, Setting] = {}
+  for one in config_lib.settings_of(cls):
+    for flag in filter(None, (one.flag, one.general_flag)):
+      if flag in found:
+        paths = (*found[flag].paths, one.path)
+        found[flag] = dataclasses.replace(found[flag], paths=paths)
+      else:
+        found[flag] = Setting(flag, (one.path,), _help(one), one.type is bool)
+  for flag, paths in (also or {}).items():
+    setting = found[flag]
+    found[flag] = dataclasses.replace(setting, paths=(*setting.paths, *paths))
+  return tuple(found[flag] for flag in (found if only is None else only))
+
+
+def _help(setting: config_lib.Setting) -> str:
+  """A flag's help: group, meaning, range, the paper's section."""
+  text = f'[{setting.group}] {setting.help}'
+  if str(setting.range):
+    told = str(setting.range)
+    text += f' {told[0].upper()}{told[1:]}.'
+  if setting.paper:
+    text += f' (Paper: {setting.paper}.)'
+  if setting.general_flag:
+    text += f' Without it --{setting.general_flag} sets it, too.'
+  return text
+
 
 _PLACES = {
   **dict.fromkeys(
@@ -269,7 +163,7 @@ def define_bad_example_flag():
   flags.DEFINE_enum(
     'on_bad_example',
     'stop',
-    list(config_faults.ON_BAD_EXAMPLE),
+    list(('stop', 'skip')),
     '[data] At an image or record that cannot be read: stop and name it, or '
     'skip it. In training and in a cache of codes another example stands in.',
   )
@@ -281,15 +175,15 @@ def define_fault_flags():
   flags.DEFINE_enum(
     'on_non_finite',
     'stop',
-    list(config_faults.ON_NON_FINITE),
+    list(('stop', 'restore')),
     '[run] At a loss that is infinite or not a number: stop, or restore the '
     'last checkpoint and leave out the data since then.',
   )
 
 
-def faults() -> config_faults.Faults:
+def faults() -> config_lib.Faults:
   """What the flags say about faults."""
-  return config_faults.Faults(
+  return config_lib.Faults(
     flags.FLAGS.on_bad_example, flags.FLAGS.on_non_finite
   )
 

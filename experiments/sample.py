@@ -68,7 +68,7 @@ BATCH = flags.DEFINE_integer(
 )
 sampling_flags.define()
 
-_DATA_DIR = next(s for s in flags_lib.DATA if s.flag == 'data_dir')
+(_DATA_DIR,) = flags_lib.settings_of(config_lib.Stage2Config, ['data_dir'])
 _DATA_DIR.define()
 flags_lib.define_bad_example_flag()
 

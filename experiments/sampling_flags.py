@@ -6,8 +6,7 @@ have them within one process.
 
 from absl import flags, logging
 
-from vim_tf.config import ConfigError, Stage2Config
-from vim_tf.config_sampling import SCHEDULES, SamplingConfig
+from vim_tf.config import SCHEDULES, ConfigError, SamplingConfig, Stage2Config
 from vim_tf.vim import rejection
 
 SAMPLING = (

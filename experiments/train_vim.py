@@ -26,48 +26,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.data import codes as codes_lib
   from vim_tf.jobs import train_vim
 
-SETTINGS = (
-  *flags_lib.RUN,
-  *flags_lib.DATA,
-  *flags_lib.OPTIMIZER,
-  flags_lib.Setting(
-    'codes',
-    ('codes',),
-    '[data] Folder of encode_dataset, whose codes are used instead of encoding '
-    'online; it says what the data are.',
-  ),
-  flags_lib.Setting(
-    'tokenizer',
-    ('tokenizer',),
-    '[model] Working directory of the stage-1 run that makes the codes.',
-  ),
-  flags_lib.Setting(
-    'image_size',
-    ('data.image_size',),
-    '[data] Height and width of images, in pixels; as the tokenizer takes.',
-  ),
-  flags_lib.Setting(
-    'grid_size', ('model.grid_size',), '[model] Codes along one side (4.1).'
-  ),
-  flags_lib.Setting(
-    'codebook_size', ('model.codebook_size',), '[model] Codes (3.2).'
-  ),
-  flags_lib.Setting(
-    'num_classes',
-    ('model.num_classes',),
-    '[model] Classes; 0: unconditional (4.1).',
-  ),
-  flags_lib.Setting(
-    'dropout',
-    ('model.transformer.dropout',),
-    '[model] Dropout rate; 0 for linear probes with VIM-Large (Table 7).',
-  ),
-  flags_lib.Setting(
-    'label_drop',
-    ('label_drop',),
-    '[loss] Share of labels dropped, for classifier-free guidance.',
-  ),
-)
+SETTINGS = flags_lib.settings_of(Stage2Config)
 
 flags_lib.define_run_flags(presets.STAGE2, 'vim_base')
 flags_lib.define_fault_flags()

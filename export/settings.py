@@ -4,8 +4,7 @@ import dataclasses
 
 from absl import flags
 
-from vim_tf.config import PRECISIONS
-from vim_tf.config_checks import check_choice, check_least
+from vim_tf.config import PRECISIONS, check_choice, check_least
 
 
 @dataclasses.dataclass(frozen=True)

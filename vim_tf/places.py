@@ -7,7 +7,7 @@ else would make a local folder named `gs:` of it, and is kept from doing so.
 import os
 import re
 
-from vim_tf.config_checks import ConfigError
+from vim_tf.settings import ConfigError
 
 _REMOTE = re.compile(r'[a-zA-Z][a-zA-Z0-9+.-]*://')
 _KINDS = re.compile(r'(?:(?:folder|file|inception|head):(?!//))*')

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from vim_tf.small_presets import SMALL, SmallRun
+from vim_tf.presets import SMALL, SmallRun
 
 
 @dataclasses.dataclass(frozen=True)

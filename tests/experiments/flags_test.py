@@ -11,11 +11,11 @@ from absl.testing import absltest, flagsaver, parameterized
 from experiments import flags as flags_lib
 from tests.experiments import running
 from vim_tf import config as config_lib
-from vim_tf import config_probe, presets
+from vim_tf import presets
 
 _CONFIGS = {
   'train_vim': config_lib.Stage2Config,
-  'train_probe': config_probe.ProbeConfig,
+  'train_probe': config_lib.ProbeConfig,
   'train_vit_vqgan': config_lib.Stage1Config,
 }
 

@@ -15,8 +15,7 @@ import numpy as np
 from tests.experiments import tiny_runs
 from tests.faults import forks, toy_codes, toys
 from vim_tf import presets
-from vim_tf.config import replace
-from vim_tf.config_faults import Faults
+from vim_tf.config import Faults, replace
 from vim_tf.data import errors, pipeline, sources
 from vim_tf.training import checkpoints, loop
 from vim_tf.training import workdir as workdir_lib

@@ -7,8 +7,7 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import OptimizerConfig, RunConfig
-from vim_tf.config_faults import STOP, Faults
+from vim_tf.config import STOP, Faults, OptimizerConfig, RunConfig
 from vim_tf.training import loop, optimizers
 from vim_tf.training import workdir as workdir_lib
 

@@ -7,6 +7,7 @@ import os
 
 from absl.testing import absltest, parameterized
 
+from tools import settings_page
 from vim_tf import config as config_lib
 from vim_tf import presets
 
@@ -214,7 +215,7 @@ class ValuesTest(ConfigTestCase):
     ('r1_interval', {'r1_interval': 0}, ['r1_interval is 0', 'at least 1']),
     ('r1_gamma', {'r1_gamma': -1.0}, ['r1_gamma is -1.0']),
     ('start_step', {'start_step': -1}, ['start_step is -1']),
-    ('loss', {'loss': 'wasserstein'}, ['adversarial.loss', 'hinge']),
+    ('loss', {'loss': 'wasserstein'}, ['AdversarialConfig.loss', 'hinge']),
     ('discriminator', {'discriminator': 'x'}, ['discriminator', 'patchgan']),
     ('channels', {'channel_multiplier': 0.0}, ['channel_multiplier is 0.0']),
   )
@@ -245,8 +246,12 @@ class ValuesTest(ConfigTestCase):
     self.assert_refused(lambda: config_lib.CodebookConfig(**change), *names)
 
   @parameterized.named_parameters(
-    ('name', {'name': 'sgd'}, ['optimizer.name', 'sgd', 'adafactor', 'lamb']),
-    ('decay', {'decay': 'step'}, ['optimizer.decay', 'cosine']),
+    (
+      'name',
+      {'name': 'sgd'},
+      ['OptimizerConfig.name', 'sgd', 'adafactor', 'lamb'],
+    ),
+    ('decay', {'decay': 'step'}, ['OptimizerConfig.decay', 'cosine']),
     ('learning_rate', {'learning_rate': 0.0}, ['learning_rate is 0.0']),
     ('beta_1', {'beta_1': 1.0}, ['beta_1 is 1.0', '[0, 1)']),
     ('beta_2', {'beta_2': -0.5}, ['beta_2 is -0.5']),
@@ -426,6 +431,15 @@ class StagesTest(ConfigTestCase):
       lambda: presets.stage1('vim_base'), 'vim_base', 'vit_vqgan_ss'
     )
     self.assert_refused(lambda: presets.stage2('huge'), 'huge', 'vim_large')
+
+
+class PageTest(ConfigTestCase):
+  def test_the_page_in_the_docs_is_of_these_settings(self):
+    self.assertEqual(
+      settings_page.PAGE.read_text(),
+      settings_page.page(),
+      'run ./bazelw run //tools:settings_page',
+    )
 
 
 class ReplaceTest(ConfigTestCase):

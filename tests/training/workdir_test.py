@@ -9,7 +9,7 @@ import pathlib
 from absl.testing import absltest
 
 from vim_tf import config as config_lib
-from vim_tf import config_fields, config_probe, presets
+from vim_tf import presets, settings
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -115,7 +115,7 @@ class WorkdirTest(absltest.TestCase):
         },
       ),
       (
-        config_probe.ProbeConfig,
+        config_lib.ProbeConfig,
         {'data.data_dir'},
         {
           'data.name': 'data_fingerprint',
@@ -124,7 +124,7 @@ class WorkdirTest(absltest.TestCase):
         },
       ),
     ):
-      rules = config_fields.rules(cls)
+      rules = {rule.path: rule for rule in settings.settings_of(cls)}
       self.assertEqual(
         {
           name: rule.known_by for name, rule in rules.items() if rule.may_change
@@ -289,17 +289,17 @@ class WorkdirTest(absltest.TestCase):
 
   def test_settings_that_are_missing_are_as_before_they_were(self):
     @dataclasses.dataclass(frozen=True)
-    class Losses:
-      old: float = 1.0
-      new: str = config_fields.setting('binned', before='density')
+    class Losses(settings.Config):
+      old: float = settings.setting('', 1.0)
+      new: str = settings.setting('', 'binned', before='density')
 
     @dataclasses.dataclass(frozen=True)
-    class Config:
-      losses: Losses
-      run: config_lib.RunConfig = config_lib.RunConfig()
-      later: int = 3
+    class Config(settings.Config):
+      losses: Losses = settings.group('loss')
+      run: config_lib.RunConfig = settings.group('run')
+      later: int = settings.setting('', 3)
 
-    self._open(Config(Losses())).close()
+    self._open(Config(Losses(), config_lib.RunConfig())).close()
     self._save(10)
 
     def forget(record):
@@ -310,9 +310,9 @@ class WorkdirTest(absltest.TestCase):
     Config.__annotations__.update(losses=Losses, run=config_lib.RunConfig)
     self._rewrite(forget)
     old = workdir_lib.read_config(self._path, 'vit_vqgan', Config)
-    self.assertEqual(old, Config(Losses(new='density')))
+    self.assertEqual(old, Config(Losses(new='density'), config_lib.RunConfig()))
     self._assert_refused(
-      lambda: self._open(Config(Losses())),
+      lambda: self._open(Config(Losses(), config_lib.RunConfig())),
       "losses.new='density', not 'binned'",
     )
     self._open(old).close()

@@ -16,7 +16,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config_probe import ALL_BLOCKS, ProbeConfig
+from vim_tf.config import ALL_BLOCKS, ProbeConfig
 from vim_tf.data import errors, pipeline, sources
 from vim_tf.jobs import probe_features, probe_fit, restore
 from vim_tf.probe import features as features_lib

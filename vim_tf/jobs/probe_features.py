@@ -10,8 +10,7 @@ import re
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import Stage1Config, UserError
-from vim_tf.config_probe import ProbeConfig
+from vim_tf.config import ProbeConfig, Stage1Config, UserError
 from vim_tf.jobs import restore
 from vim_tf.probe import features as features_lib
 from vim_tf.training import workdir as workdir_lib

@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from vim_tf.config_probe import ProbeConfig
+from vim_tf.config import ProbeConfig
 from vim_tf.jobs import curves, probe_features, restore
 from vim_tf.jobs import probe as probe_job
 

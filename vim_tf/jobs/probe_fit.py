@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config_probe import ProbeConfig
+from vim_tf.config import ProbeConfig
 from vim_tf.data import pipeline
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear

@@ -8,12 +8,12 @@ import pathlib
 import tensorflow as tf
 
 from vim_tf.config import (
+  ProbeConfig,
   Stage1Config,
   Stage2Config,
   UserError,
   check_stages_match,
 )
-from vim_tf.config_probe import ProbeConfig
 from vim_tf.nn import layers
 from vim_tf.probe import features, linear
 from vim_tf.training import checkpoints

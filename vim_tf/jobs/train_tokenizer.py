@@ -3,8 +3,7 @@
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import Stage1Config, UserError, to_dict
-from vim_tf.config_faults import STOP, Faults
+from vim_tf.config import STOP, Faults, Stage1Config, UserError, to_dict
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import pictures, restore
 from vim_tf.metrics import codebook as codebook_metrics

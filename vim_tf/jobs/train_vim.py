@@ -7,8 +7,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import Stage2Config, check_stages_match
-from vim_tf.config_faults import STOP, Faults
+from vim_tf.config import STOP, Faults, Stage2Config, check_stages_match
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import class_names, pictures, restore

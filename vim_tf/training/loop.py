@@ -17,8 +17,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import RunConfig, UserError
-from vim_tf.config_faults import STOP, Faults
+from vim_tf.config import STOP, Faults, RunConfig, UserError
 from vim_tf.training import checkpoints, preemption, summaries, workers
 from vim_tf.training import workdir as workdir_lib
 

@@ -2,7 +2,7 @@
 
 The file holds the newest settings; under `changes` stands what they were
 before and until which step. Which settings may differ, because they do not
-change what has been learned, is declared with them (`config_fields.setting`).
+change what has been learned, is declared with them (`settings.setting`).
 Facts, as fingerprints of data and models, may not, unless new data are
 accepted.
 """
@@ -14,7 +14,7 @@ import importlib.metadata
 from absl import logging
 
 from vim_tf.config import ConfigError, UserError, from_dict, to_dict
-from vim_tf.config_fields import rules
+from vim_tf.settings import flat, settings_of
 
 FORMAT_VERSION = 1
 """Of `config.json`; the files before it have none."""
@@ -140,7 +140,8 @@ def compare(
   theirs, ours = flat(to_dict(old)), flat(to_dict(config))
   noted = flat(record['config'])
   allowed, refused, data = [], [], []
-  for name, rule in rules(type(config)).items():
+  for rule in settings_of(type(config)):
+    name = rule.path
     found = Difference(name, theirs[name], ours[name])
     if theirs[name] == ours[name]:
       if name not in noted:
@@ -175,17 +176,6 @@ def compare(
   if wrong:
     raise UserError(f'belongs to another run. {" ".join(wrong)}')
   return allowed
-
-
-def flat(values: dict, prefix: str = '') -> dict:
-  """Nested dictionaries as one, with dots: {'model.encoder.width': 512}."""
-  found = {}
-  for key, value in values.items():
-    if isinstance(value, dict):
-      found.update(flat(value, f'{prefix}{key}.'))
-    else:
-      found[prefix + key] = list(value) if isinstance(value, tuple) else value
-  return found
 
 
 def _same(record: dict, facts: dict | None, name: str) -> bool:

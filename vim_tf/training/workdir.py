@@ -18,12 +18,11 @@ from absl import logging
 
 from vim_tf import files, places
 from vim_tf.config import UserError, to_dict
+from vim_tf.settings import flat
 from vim_tf.training import run_record
 
 _PARTS = ('checkpoints', 'events', 'samples')
 _ASIDE = 'replaced-'
-
-flat = run_record.flat
 
 
 class WorkdirError(UserError):

@@ -7,8 +7,8 @@ uniform numbers, so that what it draws does not depend on who shares its batch.
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config_sampling import SCHEDULES as SCHEDULES
-from vim_tf.config_sampling import SamplingConfig as SamplingConfig
+from vim_tf.config import SCHEDULES as SCHEDULES
+from vim_tf.config import SamplingConfig as SamplingConfig
 from vim_tf.nn import randomness
 
 

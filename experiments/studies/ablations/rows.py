@@ -21,6 +21,7 @@ from vim_tf.config import (
   LossConfig,
   OptimizerConfig,
   PerceptualConfig,
+  ProbeConfig,
   RunConfig,
   Stage1Config,
   Stage2Config,
@@ -28,8 +29,7 @@ from vim_tf.config import (
   VIMConfig,
   ViTVQGANConfig,
 )
-from vim_tf.config_probe import ProbeConfig
-from vim_tf.small_presets import falling
+from vim_tf.presets import falling
 
 TOKENIZER, VIM, SAMPLES, PROBE = 'tokenizer', 'vim', 'samples', 'probe'
 """What a row trains: a tokenizer; a VIM; nothing, as it draws from the VIM of

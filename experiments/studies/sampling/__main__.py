@@ -80,10 +80,8 @@ BATCH = flags.DEFINE_integer(
   'batch_size', 60, '[run] Images at once; changes no figure.', lower_bound=1
 )
 sampling_flags.define()
-DATA = tuple(
-  setting
-  for setting in flags_lib.DATA
-  if setting.flag in ('data', 'data_dir', 'train_split', 'eval_split')
+DATA = flags_lib.settings_of(
+  config_lib.Stage2Config, ('data', 'data_dir', 'train_split', 'eval_split')
 )
 for _setting in DATA:
   _setting.define()

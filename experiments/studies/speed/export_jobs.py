@@ -11,8 +11,7 @@ from experiments.studies.speed.timing import Job
 from export import sampler, saved_model, tokenizer, warmup
 from export import settings as settings_lib
 from export.try_it import servables
-from vim_tf.config import PRECISIONS
-from vim_tf.config_checks import check_choice, check_least
+from vim_tf.config import PRECISIONS, check_choice, check_least
 from vim_tf.jobs import restore
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import model as vit_vqgan_model

@@ -9,8 +9,7 @@ from PIL import Image
 
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job
-from vim_tf.config import DataConfig
-from vim_tf.config_checks import check_least
+from vim_tf.config import DataConfig, check_least
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import codes_writer, pipeline, sources
 

@@ -9,8 +9,8 @@ from vim_tf.config import (
   Stage2Config,
   TransformerConfig,
   VIMConfig,
+  check_least,
 )
-from vim_tf.config_checks import check_least
 
 
 @dataclasses.dataclass(frozen=True)

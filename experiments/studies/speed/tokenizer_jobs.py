@@ -8,8 +8,13 @@ import tensorflow as tf
 from experiments.studies.speed import counts
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job
-from vim_tf.config import PRECISIONS, Stage1Config
-from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.config import (
+  PRECISIONS,
+  Stage1Config,
+  check,
+  check_choice,
+  check_least,
+)
 from vim_tf.jobs import restore, train_tokenizer
 from vim_tf.vit_vqgan import model as model_lib
 from vim_tf.vit_vqgan import quantizer

@@ -8,8 +8,14 @@ import tensorflow as tf
 from experiments.studies.speed import counts
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job
-from vim_tf.config import PRECISIONS, Stage2Config, VIMConfig
-from vim_tf.config_checks import check, check_choice, check_least
+from vim_tf.config import (
+  PRECISIONS,
+  Stage2Config,
+  VIMConfig,
+  check,
+  check_choice,
+  check_least,
+)
 from vim_tf.jobs import restore, train_vim
 from vim_tf.vim import decoding, sampling
 from vim_tf.vim import model as model_lib
