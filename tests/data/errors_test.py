@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from vim_tf import config
 from vim_tf.data import errors, pipeline, sources
 
-_COUNT = 50
+_COUNT = 24
 _NAMED = r'^Record \d+ of /.*/bad_toy-train.tfrecord-00001-of-00003 \(.*\.$'
 _RECORDS = 'bad_toy-train.tfrecord-*'
 
@@ -45,7 +45,7 @@ class BadToy(tfds.core.GeneratorBasedBuilder):
       yield number, {'image': image, 'label': number % 2}
 
 
-def _batches(source, settings, count=8, start_step=0, size=10):
+def _batches(source, settings, count=6, start_step=0, size=8):
   data = pipeline.training_batches(
     source, settings, batch_size=size, seed=3, start_step=start_step
   )
@@ -84,9 +84,7 @@ class BadExamplesTest(parameterized.TestCase):
     self.assertGreater(count, 0)
 
   # What is cropped at random is not cached, however much room there is.
-  @parameterized.parameters(
-    ('center', True), ('center', False), ('random_resized', True)
-  )
+  @parameterized.parameters(('center', True), ('random_resized', False))
   def test_folder(self, crop, cached):
     for number in range(_COUNT):
       folder = self.root / ('odd' if number % 2 else 'even')
@@ -106,7 +104,7 @@ class BadExamplesTest(parameterized.TestCase):
       with self.assertLogs('absl', 'WARNING') as logs:
         found = _batches(source, settings)
       self._assert_left_out(clean, found, bad)
-      self.assertRegex(logs.output[0], r'left out \d of the 10 examples')
+      self.assertRegex(logs.output[0], r'left out \d of the 8 examples')
       with self.assertRaisesRegex(errors.DataError, 'not an image, or a brok'):
         files[7].write_text('')
         sources.load(settings, 'train')
@@ -158,7 +156,7 @@ class BadExamplesTest(parameterized.TestCase):
     found = _batches(skipping, settings)
     # Which examples come is the same; their place after the buffer as well.
     self._assert_left_out(clean, found, bad)
-    for step in (1, 6):
+    for step in (1, 4):
       again = _batches(skipping, settings, 2, start_step=step)
       for ours, theirs in zip(again, found[step:], strict=False):
         for name in theirs:
@@ -207,13 +205,14 @@ class BadExamplesTest(parameterized.TestCase):
 
   def _check_single(self, source, settings, bad):
     """Batches of one, too, are the same wherever a run is started."""
-    ones = _batches(source, settings, _COUNT, size=1)
+    count = source.num_examples
+    ones = _batches(source, settings, count, size=1)
     steps = np.flatnonzero([batch['broken'][0] for batch in ones])
     self.assertLen(steps, len(bad))
     numbers = [_numbers(batch)[0] for batch in ones]
     self.assertEmpty(set(numbers) & set(bad))
     for step in steps:  # The next sound one stands in.
-      following = [k for k in range(step, _COUNT) if k not in steps]
+      following = [k for k in range(step, count) if k not in steps]
       if following:
         self.assertEqual(numbers[step], numbers[following[0]])
     (again,) = _batches(source, settings, 1, steps[1], size=1)

@@ -3,8 +3,9 @@
 An update is: reduce, clip, step, average.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import math
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -128,27 +129,44 @@ class Optimizer(tf.Module):
       average.assign_sub((1.0 - decay) * (average - variable))
 
 
-def _make(config, schedule, variables):
+class _Rule(Protocol):
+  """What moves weights along gradients: AdamW, FactoredAdam or LAMB.
+
+  Attributes:
+    iterations: Updates so far, int64.
+  """
+
+  iterations: tf.Variable
+
+  def apply_gradients(
+    self,
+    grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
+    *,
+    experimental_aggregate_gradients: bool,
+  ):
+    """Updates each variable once; False: the gradients are summed already."""
+
+
+def _make(
+  config: OptimizerConfig,
+  schedule: Schedule,
+  variables: Sequence[tf.Variable],
+) -> _Rule:
+  """The rule that a config names, with all of its state there."""
   if config.name == 'lamb':
     from vim_tf.training import addons  # Large batches alone.
 
     return addons.lamb(config, schedule, variables, _NO_DECAY, _VECTORS)
+  betas = {'beta_1': config.beta_1, 'beta_2': config.beta_2}
   if config.name == 'adafactor':
     from vim_tf.training import adafactor  # The paper's stage 2 alone.
 
     optimizer = adafactor.FactoredAdam(
-      schedule,
-      beta_1=config.beta_1,
-      beta_2=config.beta_2,
-      weight_decay=config.weight_decay or None,
+      schedule, weight_decay=config.weight_decay or None, **betas
     )
   else:
     optimizer = tf.keras.optimizers.AdamW(
-      schedule,
-      beta_1=config.beta_1,
-      beta_2=config.beta_2,
-      weight_decay=config.weight_decay,
-      jit_compile=False,
+      schedule, weight_decay=config.weight_decay, jit_compile=False, **betas
     )
   optimizer.exclude_from_weight_decay(
     var_list=[v for v in variables if not decays(v)]
