@@ -118,16 +118,16 @@ class BadExamplesTest(parameterized.TestCase):
       self._check_filled(source, settings, bad, make)
 
   def _damage_record(self):
-    """Changes a byte in the third record of a file; returns how many follow."""
+    """Changes a byte in the sixth record of a file; returns how many are lost."""
     path = sorted(self.root.rglob(_RECORDS))[1]
     content = bytearray(path.read_bytes())
     starts = [0]
     while starts[-1] < len(content):
       length = int.from_bytes(content[starts[-1] :][:8], 'little')
       starts.append(starts[-1] + length + 16)
-    content[starts[2] + 20] ^= 1
+    content[starts[5] + 20] ^= 1
     path.write_bytes(content)
-    return len(starts) - 1 - 2
+    return len(starts) - 1 - 5
 
   def _prepare(self):
     BadToy(data_dir=self.root).download_and_prepare(

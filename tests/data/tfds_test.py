@@ -248,19 +248,16 @@ class StreamTest(absltest.TestCase):
     self.assertNotEqual(second, third)
 
   def test_order_follows_the_seed_alone(self):
-    expected = self.numbers(self.batches(10))
+    expected = self.numbers(self.batches(4))
     tf.random.set_seed(77)
-    self.assertEqual(self.numbers(self.batches(10)), expected)
-    self.assertNotEqual(self.numbers(self.batches(10, seed=4)), expected)
+    self.assertEqual(self.numbers(self.batches(4)), expected)
+    self.assertNotEqual(self.numbers(self.batches(4, seed=4)), expected)
 
   def test_goes_on_from_any_step(self):
-    everything = self.batches(16)
-    for step in (6, 13):
-      for ours, theirs in zip(
-        self.batches(3, start_step=step), everything[step : step + 3]
-      ):
-        for name in ('images', 'labels', 'seeds'):
-          np.testing.assert_array_equal(ours[name], theirs[name])
+    everything = self.batches(9)  # Batch 6 holds the end of an epoch.
+    for ours, theirs in zip(self.batches(3, start_step=6), everything[6:]):
+      for name in ('images', 'labels', 'seeds'):
+        np.testing.assert_array_equal(ours[name], theirs[name])
 
   def test_evaluation(self):
     batches = list(

@@ -323,10 +323,6 @@ def _stream_examples(source: Source, seed: int, epoch: int):
   return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
 
 
-def _without_note(batch):
-  return {name: x for name, x in batch.items() if name != 'sound'}
-
-
 def _one_pass(
   source: Source,
   data: tf.data.Dataset,
