@@ -265,7 +265,7 @@ class SamplingConfigTest(tf.test.TestCase, parameterized.TestCase):
     with self.assertRaises(config_lib.ConfigError) as context:
       sampling.SamplingConfig(**{name: value})
     message = str(context.exception)
-    self.assertIn(f'{name} is {value}', message)
+    self.assertIn(f'{name} is {value!r}', message)
     self.assertNotIn('\n', message)
 
   def test_takes_what_is_at_the_edge(self):
