@@ -118,7 +118,7 @@ class BadExamplesTest(parameterized.TestCase):
       self._check_filled(source, settings, bad, make)
 
   def _damage_record(self):
-    """Changes a byte in the sixth record of a file; returns how many are lost."""
+    """Changes a byte in the sixth record of a file; returns the lost ones."""
     path = sorted(self.root.rglob(_RECORDS))[1]
     content = bytearray(path.read_bytes())
     starts = [0]
