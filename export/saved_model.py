@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 
 from absl import logging
@@ -25,7 +24,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from export import signatures, warmup
 from export.settings import DEFAULTS, Settings
-from vim_tf import places
+from vim_tf import files, places
 from vim_tf.config import UserError, first_line
 
 WARMUP_FILE = 'assets.extra/tf_serving_warmup_requests'
@@ -102,7 +101,9 @@ def write(
         size = _write_version(export, name, pathlib.Path(folder))
         _copy(pathlib.Path(folder), final)
     else:
-      size = _write_and_rename(export, name, pathlib.Path(final))
+      # Fails if another export has been faster: a folder of files stays.
+      with files.new_folder(final) as folder:
+        size = _write_version(export, name, folder)
     _write_configs(base, name, settings.max_batch_size)
   except (OSError, tf.errors.OpError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
@@ -221,19 +222,6 @@ def read_model_config(text: str) -> dict[str, str]:
   return {
     model.name: model.base_path for model in config.model_config_list.config
   }
-
-
-def _write_and_rename(export: Export, name: str, final: pathlib.Path) -> int:
-  """Writes under another name, then renames; returns the bytes."""
-  temporary = final.parent / f'.writing-{final.name}-{os.getpid()}'
-  try:
-    final.parent.mkdir(parents=True, exist_ok=True)
-    size = _write_version(export, name, temporary)
-    # Fails if another export has been faster: a folder of files stays.
-    os.rename(temporary, final)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-  return size
 
 
 def _copy(folder: pathlib.Path, final: str):

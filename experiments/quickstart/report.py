@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.quickstart import report_tables
+from vim_tf import files
 from vim_tf.jobs import curves as curves_lib
 from vim_tf.training import workdir as workdir_lib
 
@@ -299,10 +300,8 @@ def _uri(content: bytes, kind: str = 'png') -> str:
 
 
 def _replace(path: pathlib.Path, content: bytes):
-  """Writes under another name, then renames: whole, or not there."""
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_bytes(content)
-  os.replace(temporary, path)
+  with files.new_file(path) as new:
+    new.write_bytes(content)
 
 
 def _jsonable(value):

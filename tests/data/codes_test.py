@@ -481,7 +481,7 @@ class CodesTest(parameterized.TestCase, tf.test.TestCase):
       (lambda m: m.update(grid_size='three'), 'damaged'),
       (lambda m: m.update(grid_size=4), r'train-codes-.* not <u2 .3, 16, 16.'),
       (lambda m: m.update(codebook_size=2**17), 'not <i4 .3, 16, 9.'),
-      (lambda m: m['data'].pop('crop'), 'lacks crop'),
+      (lambda m: m['data'].update(what=1), 'has no setting what'),
       (lambda m: m['splits']['train'].update(examples=42), '41 of 42 examples'),
       (lambda m: m['splits']['train'].update(examples=0), '41 of 0 examples'),
       (lambda m: m['splits']['train'].update(crops=2), 'not <u2 .2, 16, 9.'),

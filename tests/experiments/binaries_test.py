@@ -19,7 +19,7 @@ from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config, replace
 from vim_tf.data import folders
 from vim_tf.jobs import restore
-from vim_tf.training import schedules
+from vim_tf.training import optimizers
 from vim_tf.training import workdir as workdir_lib
 
 _CLASSES = ('circles', 'stripes')
@@ -295,7 +295,7 @@ class BinariesTest(parameterized.TestCase, tf.test.TestCase):
     new = [row for row in rows[len(old) :] if 'loss' in row]
     self.assertEqual([row['step'] for row in new], [end - 1, end])
     config = workdir_lib.read_config(longer, *_KINDS[name])
-    rate = float(schedules.Schedule(config.optimizer)(end - 1))
+    rate = float(optimizers.Schedule(config.optimizer)(end - 1))
     self.assertAllClose(new[-1]['learning_rate'], rate)
     record = workdir_lib.read(longer)
     self.assertEqual(record['config']['run']['num_steps'], end)

@@ -88,7 +88,7 @@ def _await(moment, run, stage, path, seconds, rng):
 
     def writing():
       return any(
-        any((path / name / 'checkpoints').glob('writing-*'))
+        any((path / name / 'checkpoints').glob('*.writing-*'))
         for name in stage.workdirs
       )
 

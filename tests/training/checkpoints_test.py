@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 from absl.testing import parameterized
 import tensorflow as tf
@@ -122,7 +123,7 @@ class CheckpointsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_leftover_of_a_killed_run(self):
     self._save(1)
-    leftover = self._folder / 'writing-12345'
+    leftover = self._folder / '.step-000000002.writing-12345'
     leftover.mkdir()
     (leftover / 'checkpoint.index').write_bytes(b'half')
     self.assertEqual(checkpoints.steps(self._folder), [1])
@@ -165,14 +166,16 @@ class CheckpointsTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_failing_save_loses_nothing(self):
     self._save(1)
-    # Nothing can be written below a file, not even by root.
-    (self._folder / f'writing-{os.getpid()}').write_text('in the way')
     saver, kernel = self._saver(value=5.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+    # Bytes of a file, as if the disk were full, also for root.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
     for step in (1, 2):
       with self.assertRaises(checkpoints.CheckpointError) as caught:
         saver.save(step)
       self._assert_one_line(caught.exception, 'Cannot save', str(self._folder))
-    self.assertEqual(checkpoints.steps(self._folder), [1])
+    self.assertEqual(self._names(), ['step-000000001'])
     saver.restore()
     self.assertAllEqual(kernel, tf.fill([100], 1.0))
 

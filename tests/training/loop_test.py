@@ -17,8 +17,7 @@ from vim_tf.training import (
   loop,
   optimizers,
   preemption,
-  progress,
-  skips,
+  summaries,
 )
 from vim_tf.training import workdir as workdir_lib
 
@@ -332,7 +331,7 @@ class LoopTest(tf.test.TestCase):
         return 'early' if step < 6 else 'late'
 
     with (
-      mock.patch.object(progress, '_SECONDS_BETWEEN_LINES', -1.0),
+      mock.patch.object(summaries, '_SECONDS_BETWEEN_LINES', -1.0),
       self.assertLogs('absl', 'INFO') as logs,
     ):
       self._train(Late(), self._path())
@@ -343,7 +342,7 @@ class LoopTest(tf.test.TestCase):
 
   def test_one_cpu_has_an_iterator_of_its_own_thread(self):
     # One that fetches to a device has a thread, whose end a run waits for.
-    left_out = skips.Skips(pathlib.Path(self._path()), writes=False)
+    left_out = loop.Skips(pathlib.Path(self._path()), writes=False)
     for strategy, own in (
       (tf.distribute.OneDeviceStrategy('/cpu:0'), True),
       (tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1']), False),

@@ -7,11 +7,10 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import shutil
-import uuid
 
 import numpy as np
 
+from vim_tf import files
 from vim_tf.data import codes as codes_lib
 from vim_tf.data.errors import DataError
 
@@ -138,18 +137,13 @@ def new_folder(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
   Raises:
     DataError: If there is one of that name, or it cannot be written.
   """
-  folder = pathlib.Path(folder)
   check_new(folder)
-  temporary = _temporary(folder)
   try:
-    temporary.mkdir(parents=True)
-    yield temporary
-    check_new(folder)
-    os.rename(temporary, folder)
+    with files.new_folder(folder) as new:
+      yield new
+      check_new(folder)
   except OSError as error:
     raise DataError(f'Cannot write to {folder}: {error.strerror}.') from error
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_shard(
@@ -192,14 +186,15 @@ def write_shard(
     start, stop = shard.examples.start, shard.examples.stop
     _check_count(description, shard.part, start + first, stop)
   for kind, array in arrays.items():
-    path = folder / shard.file(kind)
-    temporary = _temporary(path)  # A shard may be tried twice at once.
-    with open(temporary, 'wb') as file:
+    # A shard may be tried twice at once.
+    with (
+      files.new_file(folder / shard.file(kind)) as new,
+      open(new, 'wb') as file,
+    ):
       # np.save would not notice that a disk is full.
       header = np.lib.format.header_data_from_array_1_0(array)
       np.lib.format.write_array_header_1_0(file, header)
       file.write(array.data)
-    os.replace(temporary, path)
 
 
 def finish(
@@ -209,8 +204,7 @@ def finish(
   shards: list[Shard],
 ):
   """Writes the manifest of a folder in which all shards are."""
-  for path in folder.glob('*.writing-*'):
-    path.unlink()  # Of a worker that was lost.
+  files.remove_unfinished(folder)  # Of a worker that was lost.
 
   def entry(path):
     array = np.load(path, mmap_mode='r')
@@ -258,8 +252,3 @@ def _check_count(description, part: str, count: int, announced: int):
       f'{description.data.name!r} gave {count} examples for {part!r}, but '
       f'{least}{announced} were announced.'
     )
-
-
-def _temporary(path: pathlib.Path) -> pathlib.Path:
-  """A name that nothing else has."""
-  return path.with_name(f'{path.name}.writing-{uuid.uuid4().hex[:8]}')

@@ -1,10 +1,12 @@
 """Folders of images: which files, which classes, which split.
 
-Layouts: one subfolder a class, or images alone (one class). Subfolders such as
-`train` and `val` are splits, each with such a layout; without them about a
-tenth of each class is held out (`folder_splits`).
+Layouts: one subfolder a class, or images alone (one class). Subfolders with
+the usual names of splits, such as `train` and `val` in any case, are such, each
+with such a layout; without them about a tenth of each class is held out by a
+hash of the files' names.
 """
 
+from collections.abc import Sequence
 from concurrent import futures
 import hashlib
 import io
@@ -14,11 +16,11 @@ import re
 import numpy as np
 import PIL.Image
 
-from vim_tf.data import folder_splits
 from vim_tf.data.errors import DataError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png')
-SPLITS = (folder_splits.TRAIN, folder_splits.HELD_OUT)
+TRAIN, HELD_OUT, TEST = 'train', 'validation', 'test'
+SPLITS = (TRAIN, HELD_OUT)
 """The splits that every folder has."""
 MAX_CHECKED_FILES = 20_000
 """Files of larger folders are first looked at when they are decoded."""
@@ -30,6 +32,21 @@ _CLUTTER = (
   'system volume information', 'thumbs.db',
 )  # fmt: skip
 """What systems put among pictures by themselves, besides hidden files."""
+
+_SHARE = 0.1  # Of the files of a class.
+
+_SPLIT_NAMES = {
+  'train': TRAIN,
+  'training': TRAIN,
+  'validation': HELD_OUT,
+  'valid': HELD_OUT,
+  'val': HELD_OUT,
+  'dev': HELD_OUT,
+  'eval': HELD_OUT,
+  'test': TEST,
+  'testing': TEST,
+}
+"""Folders that are splits, by their names in lower case."""
 
 _MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
 _EOI, _NO_LENGTH = b'\xd9', b'\xd8\x01'
@@ -56,13 +73,13 @@ def list_images(
   if not root.is_dir():
     raise DataError(f'There is no folder {folder}.')
   subfolders = sorted(p for p in _visible(root) if p.is_dir())
-  places = folder_splits.find(root, subfolders, _has_images)
+  places = _find_splits(root, subfolders)
   known = places if len(places) > 1 else SPLITS
   if split not in known:
     raise DataError(
       f'Folder {folder} has no split {split!r}; it has {" and ".join(known)}.'
     )
-  train = places[folder_splits.TRAIN]
+  train = places[TRAIN]
   if train != root:
     _refuse_loose(root, train.name)
   if len(places) > 1:
@@ -82,9 +99,48 @@ def list_images(
       'need at least one each.'
     )
   relative = [pathlib.Path(p).relative_to(train).as_posix() for p in paths]
-  held_out = folder_splits.hold_out(relative, labels)
-  chosen = np.flatnonzero(held_out == (split == folder_splits.HELD_OUT))
+  held_out = hold_out(relative, labels)
+  chosen = np.flatnonzero(held_out == (split == HELD_OUT))
   return [paths[i] for i in chosen], labels[chosen], names
+
+
+def hold_out(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
+  """Chooses about a tenth of each class by a hash of the names.
+
+  A file is held out if its hash, a number in [0, 1), is below 0.1. Where that
+  leaves a class of two or more without held-out files, the one with its lowest
+  hash is held out; where it leaves a class without training files, the one with
+  its highest hash is trained on. If nothing at all was held out, every class
+  being of one file, the lowest hash is.
+
+  What is guaranteed when files are added:
+  - The files of one class do not move those of another.
+  - No training file becomes a held-out one, so that no model is measured on
+    what it has learned. The exception is a class that had no choice: of one
+    file, or with all of its hashes below 0.1 (one pair in a hundred).
+  - A held-out file becomes a training one only if it was its class's only one,
+    its hash not below 0.1, and a file with a lower hash came.
+  No rule that sees the files alone can do without such exceptions. Files that
+  are removed or renamed may move others of their class.
+
+  Args:
+    names: Relative paths, the same on every system.
+    labels: Class of each, int `[num_files]`.
+
+  Returns:
+    bool `[num_files]`: whether a file is held out.
+  """
+  hashes = np.array([_hash(name) for name in names])
+  held_out = hashes < _SHARE
+  for label in np.unique(labels):
+    members = np.flatnonzero(labels == label)
+    if held_out[members].all():
+      held_out[members[hashes[members].argmax()]] = False
+    elif len(members) > 1 and not held_out[members].any():
+      held_out[members[hashes[members].argmin()]] = True
+  if len(names) > 1 and not held_out.any():
+    held_out[hashes.argmin()] = True
+  return held_out
 
 
 def check_files(paths: list[str]):
@@ -168,6 +224,98 @@ def fingerprint(paths: list[str], folder: str) -> str:
     line = f'{name}\0{file.stat().st_size}\n'
     digest.update(line.encode('utf-8', 'surrogateescape'))
   return digest.hexdigest()[:16]
+
+
+def _find_splits(
+  root: pathlib.Path, subfolders: Sequence[pathlib.Path]
+) -> dict[str, pathlib.Path]:
+  """Finds the folder of each split.
+
+  Args:
+    root: The folder of the data.
+    subfolders: Its subfolders.
+
+  Returns:
+    'train' and 'validation', and 'test' where there is one; `test` stands in
+    for a `validation` that is not there. 'train' alone if the folder has no
+    splits of its own: its folder is then `root`, or the only subfolder if
+    that is a `train`.
+
+  Raises:
+    DataError: If it is not clear what is a split and what a class.
+  """
+  named: dict[str, list[pathlib.Path]] = {TRAIN: [], HELD_OUT: [], TEST: []}
+  others = []
+  for place in subfolders:
+    named.get(_SPLIT_NAMES.get(place.name.lower(), ''), others).append(place)
+  held_out = named[HELD_OUT] or named[TEST]
+  for places in named.values():
+    if len(places) > 1:
+      raise DataError(
+        f'Folder {root} has {_listed(places)}, which are one and the same '
+        'split: keep one of them.'
+      )
+  if not named[TRAIN] and not held_out:
+    _refuse_nested(subfolders)
+    return {TRAIN: root}
+  others = [place for place in others if _has_images(place)]
+  if others and held_out:
+    raise DataError(
+      f'Folder {root} has {_listed([*named[TRAIN], *held_out])} beside '
+      f'{_listed(others[:3])}: are these splits or classes? Move the classes '
+      'into train and validation, or give the folder another name.'
+    )
+  if others:  # Pictures of trains beside those of cars.
+    _refuse_nested([*named[TRAIN], *others], named[TRAIN])
+    return {TRAIN: root}
+  if not named[TRAIN]:
+    raise DataError(
+      f'Folder {root} has {held_out[0].name}, but no train to go with it: '
+      'name the folder of its images, or add a train.'
+    )
+  (train,) = named[TRAIN]
+  if not held_out:
+    return {TRAIN: train}
+  found = {TRAIN: train, HELD_OUT: held_out[0]}
+  return found | ({TEST: named[TEST][0]} if named[TEST] else {})
+
+
+def _refuse_nested(
+  classes: Sequence[pathlib.Path], trains: Sequence[pathlib.Path] = ()
+):
+  """Refuses classes that are split inside, which would be trained on whole.
+
+  Args:
+    classes: The folders of the classes.
+    trains: Those of them whose name is that of a split.
+  """
+  for place in classes:
+    inside = [
+      p for p in sorted(place.iterdir()) if p.name.lower() in _SPLIT_NAMES
+    ]
+    inside = [path for path in inside if path.is_dir()]
+    if len({_SPLIT_NAMES[path.name.lower()] for path in inside}) > 1:
+      raise DataError(
+        f'Folder {place} is that of a class, but has {_listed(inside)} inside: '
+        'name it as the data, or put the classes into the splits.'
+      )
+  for place in trains:
+    if any(p.is_dir() for p in place.iterdir() if not p.name.startswith('.')):
+      raise DataError(
+        f'Folder {place} has subfolders, as a split has, but other classes are '
+        'beside it: leave the splits alone in their folder, or give the class '
+        'another name.'
+      )
+
+
+def _listed(places: Sequence[pathlib.Path]) -> str:
+  return ', '.join(place.name for place in places)
+
+
+def _hash(name: str) -> float:
+  """A number in [0, 1) from a relative path, the same on every system."""
+  digest = hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()
+  return int.from_bytes(digest[:6], 'big') / 2**48
 
 
 def _list_classes(root: pathlib.Path):

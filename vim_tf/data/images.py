@@ -1,14 +1,29 @@
-"""Between encoded images, uint8 and the float images of the models."""
+"""Images: from encoded files to float pixels, augmented, and to bytes.
+
+Everything is made of TensorFlow's ops alone, since it runs inside of input
+pipelines and of exported models. Phones save pixels as the sensor gives them,
+and note how to turn them. Sources for that: JPEG (ITU T.81, B.1), Exif 2.32
+(4.5.4, 4.6.4), TIFF 6.0 (section 2).
+"""
 
 import functools
+import math
 
 import tensorflow as tf
 
-from vim_tf.data import orientation
+from vim_tf.config import DataConfig
+from vim_tf.nn import randomness
 
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 _ADOBE = b'\xff\xd8\xff\xee\0\x0eAdobe\0d\0\0\0\0\0'
 _OTHER_KINDS = ((b'GIF8', 'GIF'), (b'BM', 'BMP'), (b'RIFF', 'WebP'))
+
+_ORIENTATION = 0x0112  # The tag of it.
+_EXIF = b'Exif\0\0'
+_MOST_SEGMENTS = 1000  # Or a file made for it would keep a server busy.
+
+_STREAM = 0x61756721  # Tells the draws of `augment` from the model's own.
+_LOG_ASPECT = math.log(4 / 3)
 
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
@@ -120,7 +135,7 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     lambda: encoded,
   )
   image = tf.io.decode_jpeg(marked, 3, dct_method='INTEGER_ACCURATE')
-  return from_uint8(orientation.turn(image, orientation.read(encoded)))
+  return from_uint8(turn(image, orientation(encoded)))
 
 
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
@@ -163,3 +178,195 @@ def resize_and_center_crop(image: tf.Tensor, size: int) -> tf.Tensor:
   top = (shape[0] - side) // 2
   left = (shape[1] - side) // 2
   return resize(image[top : top + side, left : left + side], size)
+
+
+def augment(
+  image: tf.Tensor, seed: tf.Tensor, flippable: tf.Tensor, config: DataConfig
+) -> tf.Tensor:
+  """Augments one training image as `config.crop` and `config.flip` say.
+
+  Args:
+    image: float32 `[height, width, 3]` in [0, 1]; for the crops 'center' and
+      'shift' already `[image_size, image_size, 3]`.
+    seed: Scalar uint32, of which the result is a function.
+    flippable: Scalar bool: whether this image may be mirrored.
+    config: The data's settings.
+
+  Returns:
+    float32 `[image_size, image_size, 3]` in [0, 1].
+  """
+  draws = randomness.uniform(seed[None], (5,), _STREAM)[0]
+  if config.crop == 'random_resized':
+    image = _random_resized(image, draws[:4], config)
+  elif config.crop == 'shift' and config.max_shift:
+    image = _shift(image, draws[:2], config)
+  if config.flip:
+    image = tf.cond(
+      flippable & (draws[4] < 0.5), lambda: image[:, ::-1], lambda: image
+    )
+  size = config.image_size
+  return tf.ensure_shape(image, [size, size, 3])
+
+
+def _shift(image: tf.Tensor, draws: tf.Tensor, config: DataConfig):
+  """Moves an image by whole pixels and repeats its edges."""
+  span = 2 * config.max_shift + 1
+  shifts = tf.cast(draws * span, tf.int32) - config.max_shift
+  last = config.image_size - 1
+  places = tf.range(config.image_size)
+  rows = tf.clip_by_value(places + shifts[0], 0, last)
+  columns = tf.clip_by_value(places + shifts[1], 0, last)
+  return tf.gather(tf.gather(image, rows), columns, axis=1)
+
+
+def _random_resized(image: tf.Tensor, draws: tf.Tensor, config: DataConfig):
+  """Resizes a random part: area from min_scale, aspect from 3/4 to 4/3.
+
+  The aspect is drawn, on a log scale, from what fits into the image, so that
+  nothing has to be drawn again (as Inception's crop does).
+  """
+  shape = tf.shape(image)
+  height = tf.cast(shape[0], tf.float32)
+  width = tf.cast(shape[1], tf.float32)
+  share = config.min_scale + (1.0 - config.min_scale) * draws[0]
+  # width * share <= height * aspect and the other way round.
+  limit = tf.math.log(width / height)
+  room = -tf.math.log(share)
+  low = tf.clip_by_value(limit - room, -_LOG_ASPECT, _LOG_ASPECT)
+  high = tf.clip_by_value(limit + room, -_LOG_ASPECT, _LOG_ASPECT)
+  aspect = tf.exp(low + (high - low) * draws[1])
+  area = share * height * width
+  crop_height = _pixels(tf.sqrt(area / aspect), shape[0])
+  crop_width = _pixels(tf.sqrt(area * aspect), shape[1])
+  top = _place(draws[2], shape[0] - crop_height)
+  left = _place(draws[3], shape[1] - crop_width)
+  part = image[top : top + crop_height, left : left + crop_width]
+  return resize(part, config.image_size)
+
+
+def _pixels(length: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
+  return tf.clip_by_value(tf.cast(tf.round(length), tf.int32), 1, most)
+
+
+def _place(draw: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
+  """A whole number in [0, room] from a draw in [0, 1)."""
+  return tf.cast(draw * tf.cast(room + 1, tf.float32), tf.int32)
+
+
+def orientation(encoded: tf.Tensor) -> tf.Tensor:
+  """The orientation that is noted in an encoded image.
+
+  Args:
+    encoded: Scalar string, a file of any kind.
+
+  Returns:
+    Scalar int32, 1 to 8 as Exif counts them; 1, which is upright, also for
+    files other than JPEG and where nothing that makes sense is noted.
+  """
+
+  def find():
+    exif = tf.io.decode_raw(_find_exif(encoded), tf.uint8)
+    found = _find_tag(tf.pad(exif, [[0, 1]]))
+    return tf.where((found >= 1) & (found <= 8), tf.cast(found, tf.int32), 1)
+
+  return tf.cond(tf.io.is_jpeg(encoded), find, lambda: tf.constant(1))
+
+
+def turn(image: tf.Tensor, noted: tf.Tensor) -> tf.Tensor:
+  """Turns and mirrors an image to what it shows.
+
+  Args:
+    image: `[height, width, channels]`.
+    noted: Its orientation, scalar int32, 1 to 8.
+
+  Returns:
+    `[height, width, channels]`, or `[width, height, channels]` from 5 on.
+  """
+  bits = noted - 1
+  upside_down = bits & 2 > 0
+  mirrored = (bits ^ bits // 2) & 1 > 0  # After what the others do.
+
+  def turned():
+    x = tf.cond(bits & 4 > 0, lambda: tf.transpose(image, [1, 0, 2]), same)
+    x = tf.cond(upside_down, lambda: x[::-1], lambda: x)
+    return tf.cond(mirrored, lambda: x[:, ::-1], lambda: x)
+
+  def same():
+    return image
+
+  return tf.cond(bits > 0, turned, same)
+
+
+def _find_exif(encoded: tf.Tensor) -> tf.Tensor:
+  """What follows 'Exif' in the first such segment of a JPEG, or ''."""
+  end = tf.strings.length(encoded)
+
+  def at(place, count):
+    return tf.strings.substr(encoded, tf.minimum(place, end), count)
+
+  def number(place):
+    return _number(
+      tf.pad(tf.io.decode_raw(at(place, 2), tf.uint8), [[0, 2]]), 0
+    )
+
+  def is_exif(place):
+    return (number(place) == 0xFFE1) & (at(place + 4, len(_EXIF)) == _EXIF)
+
+  def goes_on(place):
+    # Application segments and comments come before those of the image. Bytes
+    # of 0xFF may fill up the room before a marker.
+    marker = number(place)
+    before = (marker >= 0xFFE0) & (marker <= 0xFFEF) | (marker >= 0xFFFE)
+    return before & ~is_exif(place)
+
+  def step(place):
+    filled = number(place) == 0xFFFF
+    length = tf.cast(number(place + 2), tf.int32)
+    return [place + tf.where(filled, 1, 2 + length)]
+
+  place = tf.while_loop(
+    goes_on, step, [tf.constant(2)], maximum_iterations=_MOST_SEGMENTS
+  )[0]
+  length = tf.cast(number(place + 2), tf.int32) - 2 - len(_EXIF)
+  found = at(place + 4 + len(_EXIF), tf.maximum(length, 0))
+  return tf.where(is_exif(place), found, '')
+
+
+def _number(data: tf.Tensor, start, size: int = 2, little=False) -> tf.Tensor:
+  """int64 of the shape of `start`, of `size` bytes; zeros beyond the end.
+
+  Args:
+    data: Bytes, with a zero at their end.
+    start: Where the number starts.
+    size: How many bytes it has.
+    little: Whether the lowest comes first.
+  """
+  start = tf.cast(start, tf.int64)[..., None]
+  last = tf.size(data, tf.int64) - 1
+  places = tf.minimum(start + tf.range(size, dtype=tf.int64), last)
+  values = tf.cast(tf.gather(data, places), tf.int64)
+  values = tf.where(little, values[..., ::-1], values)
+  return tf.reduce_sum(values * [256**k for k in reversed(range(size))], -1)
+
+
+def _find_tag(exif: tf.Tensor) -> tf.Tensor:
+  """The orientation in the first directory of a TIFF header, or 0."""
+  order = _number(exif, 0, 4)
+  little = order == int.from_bytes(b'II*\0', 'big')
+  big = order == int.from_bytes(b'MM\0*', 'big')
+
+  def number(start, size=2):
+    return _number(exif, start, size, little)
+
+  directory = number(4, 4)
+  entries = directory + 2 + 12 * tf.range(number(directory))
+  kind = number(entries + 2)
+  is_short, is_long = (
+    (kind == unsigned) | (kind == signed)
+    for unsigned, signed in ((3, 8), (4, 9))
+  )
+  values = tf.where(is_long, number(entries + 8, 4), number(entries + 8))
+  is_it = number(entries) == _ORIENTATION
+  is_it &= (is_short | is_long) & (number(entries + 4, 4) > 0)
+  values = tf.boolean_mask(values, is_it)
+  return tf.where(little | big, tf.reduce_sum(values[-1:]), 0)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import DataConfig
-from vim_tf.data import augmentation, bad_examples, images, order
+from vim_tf.data import errors, images, order
 from vim_tf.data.errors import DataError
 from vim_tf.data.sources import Source
 from vim_tf.nn import randomness
@@ -89,7 +89,7 @@ def training_batches(
 
   def finish(example):
     image, label, sound = read(example)
-    image = augmentation.augment(
+    image = images.augment(
       image, example['seed'], tf.gather(flippable, label), config
     )
     return dict(images=image, labels=label, seeds=example['seed'], sound=sound)
@@ -102,8 +102,8 @@ def training_batches(
   if local_size < batch_size:
     data = data.batch(batch_size, drop_remainder=True).map(share).unbatch()
   data = _map(finish, data).batch(local_size, drop_remainder=True)
-  if source.on_bad_example == bad_examples.SKIP:
-    data = bad_examples.fill_gaps(data, following, source.name)
+  if source.on_bad_example == errors.SKIP:
+    data = errors.fill_gaps(data, following, source.name)
   else:
     data = data.map(
       lambda batch: {k: x for k, x in batch.items() if k != 'sound'}
@@ -195,9 +195,7 @@ def epoch_batches(
   def finish(example):
     image, label, sound = read(example)
     seeds = example_seeds(seed, tf.constant(epoch, tf.int64), example['index'])
-    image = augmentation.augment(
-      image, seeds, tf.gather(flippable, label), config
-    )
+    image = images.augment(image, seeds, tf.gather(flippable, label), config)
     return dict(
       images=image, labels=label, indices=example['index'], sound=sound
     )
@@ -325,10 +323,6 @@ def _stream_examples(source: Source, seed: int, epoch: int):
   return tf.data.Dataset.range(epoch, _FOREVER).flat_map(make_epoch)
 
 
-def _without_note(batch):
-  return {name: x for name, x in batch.items() if name != 'sound'}
-
-
 def _one_pass(
   source: Source,
   data: tf.data.Dataset,
@@ -339,7 +333,7 @@ def _one_pass(
 ) -> tf.data.Dataset:
   """Batches of a part of a pass, the last one filled up with zeros."""
   part = range(source.num_examples) if part is None else part
-  fill_gaps &= source.on_bad_example == bad_examples.SKIP
+  fill_gaps &= source.on_bad_example == errors.SKIP
 
   def following(number):
     rest = data.skip(part.start + (number + 1) * batch_size)
@@ -363,7 +357,7 @@ def _one_pass(
   examples = data.skip(part.start).take(len(part))
   batches = _map(finish, examples).batch(batch_size)
   if fill_gaps:
-    batches = bad_examples.fill_gaps(batches, following, source.name)
+    batches = errors.fill_gaps(batches, following, source.name)
   return batches.map(fill_up).prefetch(1).with_options(options())
 
 
@@ -391,13 +385,11 @@ def _reader(source: Source, config: DataConfig, centered: bool = False):
 
   def attempt(example):
     blank = tf.zeros([size, size, 3], tf.float32 if whole else tf.uint8)
-    image, sound = bad_examples.guarded(
+    image, sound = errors.guarded(
       lambda example: (prepare(example), True), example, (blank, False)
     )
-    if source.on_bad_example == bad_examples.STOP:
-      sound = bad_examples.refused(
-        sound, lambda: source.explain(example['index'])
-      )
+    if source.on_bad_example == errors.STOP:
+      sound = errors.refused(sound, lambda: source.explain(example['index']))
     return image, sound
 
   if source.random_access:

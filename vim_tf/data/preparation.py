@@ -12,7 +12,6 @@ import functools
 import io
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 import PIL.Image
@@ -20,6 +19,7 @@ import PIL.ImageCms
 import PIL.ImageOps
 import tqdm
 
+from vim_tf import files
 from vim_tf.data import folders
 from vim_tf.data.errors import DataError
 
@@ -82,16 +82,11 @@ def prepare(
   ]
   has_heif = _register_heif()
   try:
-    out.parent.mkdir(parents=True, exist_ok=True)
     with (
-      tempfile.TemporaryDirectory(
-        prefix=f'.{out.name}-', dir=out.parent
-      ) as scratch,
+      files.scratch_folder(out) as made,
       futures.ThreadPoolExecutor(_THREADS) as pool,
       _large_pictures(),
     ):
-      made = pathlib.Path(scratch) / out.name
-      made.mkdir()
       work = functools.partial(_prepare_file, source, made, size, has_heif)
       problems = tqdm.tqdm(
         pool.map(work, new),

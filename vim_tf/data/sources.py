@@ -17,12 +17,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vim_tf.config import DataConfig, first_line
-from vim_tf.data import (
-  bad_examples,
-  folders,
-  tfds_examples,
-  tfds_preparation,
-)
+from vim_tf.data import errors, folders
+from vim_tf.data import tfds as tfds_lib
 from vim_tf.data.errors import DataError
 
 MAX_MEMORY = 512 * 2**20
@@ -66,8 +62,8 @@ class Source:
       glyph, int `[num_examples]`; None where every image stands for itself.
     records: Encoded images, or paths, of a random-access source.
     records_are_paths: Which of both `records` holds.
-    stream: Makes the stream of a source that is not random-access; see
-      `streams.records`.
+    stream: From a seed and an epoch, or None twice for the order of the files,
+      to the examples of a source that is not random-access.
     explain: From the index of an example that cannot be read to what is wrong
       with it, naming its file, both scalar tensors; or it raises a `DataError`.
     on_bad_example: What the pipeline does about an image or a record that
@@ -90,7 +86,7 @@ class Source:
   explain: Callable[[tf.Tensor], tf.Tensor] = functools.partial(
     tf.strings.format, 'Image {} cannot be decoded.'
   )
-  on_bad_example: str = bad_examples.STOP
+  on_bad_example: str = errors.STOP
   cache: dict = dataclasses.field(default_factory=dict)
 
   @property
@@ -147,7 +143,7 @@ class Source:
 
 
 def load(
-  config: DataConfig, split: str, on_bad_example: str = bad_examples.STOP
+  config: DataConfig, split: str, on_bad_example: str = errors.STOP
 ) -> Source:
   """Loads one split of the data set that a config names.
 
@@ -177,10 +173,7 @@ def _load_folder(name: str, split: str, on_bad_example: str) -> Source:
   folder = os.path.expanduser(name.removeprefix('folder:'))
   paths, labels, class_names = folders.list_images(folder, split)
   # Those to be left out are found when they are read.
-  if (
-    on_bad_example == bad_examples.STOP
-    and len(paths) <= folders.MAX_CHECKED_FILES
-  ):
+  if on_bad_example == errors.STOP and len(paths) <= folders.MAX_CHECKED_FILES:
     folders.check_files(paths)
   return Source(
     name=name,
@@ -251,13 +244,11 @@ def _from_builder(
   builder: tfds.core.DatasetBuilder,
   name: str,
   split: str,
-  on_bad_example: str = bad_examples.STOP,
+  on_bad_example: str = errors.STOP,
 ) -> Source:
   """Prepares the data of a builder and loads one split."""
-  image_key, label_key = tfds_examples.find_features(
-    builder.info.features, name
-  )
-  tfds_preparation.prepare(builder, name)
+  image_key, label_key = tfds_lib.find_features(builder.info.features, name)
+  tfds_lib.prepare(builder, name)
   try:
     info = builder.info.splits[split]
     num_examples = info.num_examples
@@ -270,7 +261,7 @@ def _from_builder(
     ) from error
   if not num_examples:
     raise DataError(f'Split {split!r} of data set {name!r} is empty.')
-  class_names = tfds_examples.class_names(builder.info.features, label_key)
+  class_names = tfds_lib.class_names(builder.info.features, label_key)
   directed = builder.name in DIRECTED
   source = Source(
     name=name,
@@ -283,8 +274,8 @@ def _from_builder(
     on_bad_example=on_bad_example,
   )
   if _num_bytes(builder, info) > MAX_MEMORY:
-    return tfds_examples.streamed(source, builder, image_key, label_key)
-  return tfds_examples.in_memory(source, builder, image_key, label_key)
+    return tfds_lib.streamed(source, builder, image_key, label_key)
+  return tfds_lib.in_memory(source, builder, image_key, label_key)
 
 
 def _num_bytes(builder: tfds.core.DatasetBuilder, info) -> float:

@@ -4,9 +4,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import shutil
 
-from vim_tf import presets
+from vim_tf import files, presets
 from vim_tf.config import LossConfig, Stage1Config, UserError, ViTVQGANConfig
 from vim_tf.interop import enhancing_transformers, torch_file
 from vim_tf.training import checkpoints
@@ -112,25 +111,22 @@ def _config(model: ViTVQGANConfig, step: int) -> Stage1Config:
 
 
 def _write(target: pathlib.Path, model: model_lib.ViTVQGAN, source: dict):
-  """Writes under another name, then renames."""
+  """Writes the working directory, whole or not at all."""
   # A checkpoint of step 0 stands for a run that has not begun.
   step = max(1, source['steps'] or 0)
-  temporary = target.with_name(f'{target.name}.importing-{os.getpid()}')
   try:
-    run = workdir_lib.Workdir(
-      str(temporary),
-      'vit_vqgan',
-      _config(model.config, step),
-      {
-        'class_names': [],
-        'data_fingerprint': '',
-        'data_licence': '',
-        'source': source,
-      },
-    )
-    checkpoints.Checkpoints(run.checkpoints, {'model': model}).save(step)
-    os.replace(temporary, target)
+    with files.new_folder(target) as new:
+      run = workdir_lib.Workdir(
+        str(new),
+        'vit_vqgan',
+        _config(model.config, step),
+        {
+          'class_names': [],
+          'data_fingerprint': '',
+          'data_licence': '',
+          'source': source,
+        },
+      )
+      checkpoints.Checkpoints(run.checkpoints, {'model': model}).save(step)
   except OSError as error:
     raise UserError(f'Cannot write {target}: {error.strerror}.') from error
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from vim_tf import config as config_lib
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import codes_writer, pipeline, sources
 from vim_tf.jobs import restore
-from vim_tf.training import progress
+from vim_tf.training import summaries
 
 
 class Encoder:
@@ -142,7 +142,7 @@ def encode(
       done += len(batch['codes'])
       bar.update(done)
 
-  with progress.Bar('Encoding', 0, total, 'image') as bar:
+  with summaries.Bar('Encoding', 0, total, 'image') as bar:
     codes_writer.write(
       out,
       encoder.description,

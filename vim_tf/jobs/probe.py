@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import ALL_BLOCKS, ConfigError, ProbeConfig
-from vim_tf.data import bad_examples, pipeline, sources
+from vim_tf.data import errors, pipeline, sources
 from vim_tf.jobs import probe_features, probe_figures, restore
 from vim_tf.probe import features as features_lib
 from vim_tf.probe import linear, splits
@@ -192,7 +192,7 @@ def _tables(
       passes(source, count),
       source.num_examples,
       folder / name,
-      source.on_bad_example == bad_examples.SKIP,
+      source.on_bad_example == errors.SKIP,
     )
     for source, count, name in (
       (train, config.passes, 'train'),

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
+from vim_tf import files
 from vim_tf.metrics import feature_networks
 
 HEAD = 'head:'
@@ -177,15 +178,13 @@ class Head:
 
   def save(self, path: str | os.PathLike):
     """Writes an .npz file, whole or not at all."""
-    temporary = f'{path}.tmp'
-    with open(temporary, 'wb') as file:
+    with files.new_file(path) as new, open(new, 'wb') as file:
       np.savez(
         file,
         kernel=self.kernel,
         bias=self.bias,
         protocol=json.dumps(self.protocol),
       )
-    os.replace(temporary, path)
 
   @classmethod
   def load(cls, path: str | os.PathLike, expected: dict) -> 'Head | None':

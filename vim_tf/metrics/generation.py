@@ -16,6 +16,7 @@ from absl import logging
 import numpy as np
 
 from vim_tf import config as config_lib
+from vim_tf import files
 
 # Rows of a distance matrix made at once: bounds its memory.
 _CHUNK = 1024
@@ -345,8 +346,8 @@ class Reference:
     return {**fields, 'count': len(self.features)}
 
   def save(self, path: str):
-    """Writes an .npz file, which needs no pickle to be read."""
-    with open(path, 'wb') as f:
+    """Writes an .npz file, whole or not at all; no pickle is in it."""
+    with files.new_file(path) as new, open(new, 'wb') as f:
       np.savez(
         f,
         features=np.asarray(self.features, np.float32),

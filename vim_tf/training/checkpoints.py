@@ -1,8 +1,7 @@
 """Checkpoints that are complete or not there.
 
-A checkpoint is a folder `step-<number>` written under another name and then
-renamed. If the newest one cannot be read, that is said, and the one before it
-is used.
+A checkpoint is a folder `step-<number>`. If the newest one cannot be read, that
+is said, and the one before it is used.
 """
 
 from collections.abc import Callable
@@ -15,10 +14,10 @@ import shutil
 from absl import logging
 import tensorflow as tf
 
+from vim_tf import files
 from vim_tf.config import UserError, first_line
 
 _NAME = re.compile(r'step-(\d+)')
-_TEMPORARY = 'writing-'
 _NOTES = 'notes.json'
 
 
@@ -53,17 +52,14 @@ class Checkpoints:
       CheckpointError: If it cannot be written (a full disk, say); what was
         there before is left as it was.
     """
-    temporary = self._folder / f'{_TEMPORARY}{os.getpid()}'
-    final = self._folder / f'step-{step:09d}'
+    final = _path(self._folder, step)
     try:
-      shutil.rmtree(temporary, ignore_errors=True)
-      self._checkpoint.write(str(temporary / 'checkpoint'))
-      (temporary / _NOTES).write_text(json.dumps(notes or {}))
-      if final.exists():  # The same step again, after a resume.
-        shutil.rmtree(final)
-      os.replace(temporary, final)
+      with files.new_folder(final) as new:
+        self._checkpoint.write(str(new / 'checkpoint'))
+        (new / _NOTES).write_text(json.dumps(notes or {}))
+        if final.exists():  # The same step again, after a resume.
+          shutil.rmtree(final)
     except (OSError, tf.errors.OpError) as error:
-      shutil.rmtree(temporary, ignore_errors=True)
       raise CheckpointError(
         f'Cannot save a checkpoint to {self._folder}: {first_line(error)}'
       ) from error
@@ -79,8 +75,7 @@ class Checkpoints:
     Raises:
       CheckpointError: If there are checkpoints, but none can be read.
     """
-    for leftover in self._folder.glob(f'{_TEMPORARY}*'):
-      shutil.rmtree(leftover, ignore_errors=True)
+    files.remove_unfinished(self._folder)
     return _read_newest(
       self._folder,
       lambda path: self._checkpoint.read(path).assert_consumed(),

@@ -9,6 +9,7 @@ import collections
 from collections.abc import Callable
 import dataclasses
 import functools
+import pathlib
 import time
 from typing import Protocol
 
@@ -17,16 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import STOP, Faults, RunConfig, UserError
-from vim_tf.training import (
-  checkpoints,
-  preemption,
-  progress,
-  skips,
-  summaries,
-  workers,
-)
+from vim_tf.training import checkpoints, preemption, summaries, workers
 from vim_tf.training import workdir as workdir_lib
 
+_MOST_TIMES = 3  # That a run goes back to one checkpoint.
 _STOPPED = (
   ': training stopped, and the last checkpoint is from before that. Try a '
   'lower learning rate, a longer warm-up or float32, or go on with '
@@ -108,7 +103,7 @@ def train(
   logging.info('%s: from step %d to %d.', title, step, run.num_steps)
 
   # ------------------------------------------------------------------ build
-  left_out = skips.Skips(workdir.path, writes=chief)
+  left_out = Skips(workdir.path, writes=chief)
   iterator = _iterator(strategy, batches, left_out, step)
   run_chunk = _Chunk(trainer, strategy)
   writer = summaries.Writer(workdir) if chief else None
@@ -117,7 +112,7 @@ def train(
 
   # ----------------------------------------------------------------- chunks
   with (
-    progress.Bar(title, step, run.num_steps, kind=trainer.step_kind) as bar,
+    summaries.Bar(title, step, run.num_steps, kind=trainer.step_kind) as bar,
     preemption.Watch() as watch,
     team.or_lost(title),
   ):
@@ -175,8 +170,65 @@ def train(
     team.any(False)  # The others wait here until the chief has written.
 
 
+class Skips:
+  """Batches that a run leaves out because a loss was not finite on them.
+
+  Batch k of a run is a function of k; step k usually takes batch k. After the
+  run has gone back to a checkpoint, the steps from there on take later batches.
+  That is kept in `skipped.json`, so that a resumed run does the same.
+
+  Args:
+    folder: The run's working directory.
+    writes: Whether this process keeps it; others only read.
+  """
+
+  def __init__(self, folder: pathlib.Path, writes: bool = True):
+    self._file = folder / 'skipped.json'
+    self._writes = writes
+    self._skips = []
+    if self._file.exists():
+      found = workdir_lib.read_json(self._file)
+      self._skips = [(skip['step'], skip['batches']) for skip in found]
+
+  def times(self, step: int) -> int:
+    """How often the run went back to the checkpoint of a step."""
+    return sum(at == step for at, _ in self._skips)
+
+  def add(self, step: int, batches: int):
+    """Leaves out so many batches from a step on."""
+    self._skips.append((step, batches))
+    if self._writes:
+      workdir_lib.write_json(
+        self._file,
+        [{'step': at, 'batches': count} for at, count in self._skips],
+      )
+
+  def batch_of(self, step: int) -> int:
+    """The number of the batch that a step takes."""
+    return step + sum(count for at, count in self._skips if at <= step)
+
+  def batches(
+    self, step: int, make: Callable[[int], tf.data.Dataset]
+  ) -> tf.data.Dataset:
+    """The batches from a step on.
+
+    Args:
+      step: The first step.
+      make: From a batch's number to the endless batches from that one on.
+    """
+    # A run may resume before a step from which something is left out.
+    later = sorted({at for at, _ in self._skips if at > step})
+    starts = [step, *later]
+    data = None
+    for start, end in zip(starts, [*later, None]):
+      part = make(self.batch_of(start))
+      part = part if end is None else part.take(end - start)
+      data = part if data is None else data.concatenate(part)
+    return data
+
+
 @tf.autograph.experimental.do_not_convert
-def _iterator(strategy, batches, left_out: skips.Skips, step: int):
+def _iterator(strategy, batches, left_out: Skips, step: int):
   """Every replica's share of the batches from a step on."""
 
   def pipeline(context):
@@ -219,7 +271,7 @@ def _for_replicas(
 
 
 def _go_back(
-  saver: checkpoints.Checkpoints, left_out: skips.Skips, wrong: '_NotFinite'
+  saver: checkpoints.Checkpoints, left_out: Skips, wrong: '_NotFinite'
 ) -> int:
   """Restores the last checkpoint; the data since then are left out.
 
@@ -227,9 +279,9 @@ def _go_back(
     NonFiniteError: If the run went back there several times already.
   """
   step = saver.restore()
-  if left_out.times(step) == skips.MOST_TIMES:
+  if left_out.times(step) == _MOST_TIMES:
     raise NonFiniteError(
-      f'{wrong}, after the run went back to step {step} {skips.MOST_TIMES} '
+      f'{wrong}, after the run went back to step {step} {_MOST_TIMES} '
       'times with other data: it is not the data. Try a lower learning rate, a '
       'longer warm-up or float32.'
     )

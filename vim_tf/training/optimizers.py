@@ -1,14 +1,53 @@
-"""One update of the weights: reduce, clip, step, average."""
+"""Learning rates, and one update of the weights by them.
 
-from collections.abc import Sequence
+An update is: reduce, clip, step, average.
+"""
+
+from collections.abc import Iterable, Sequence
+import math
+from typing import Protocol
 
 import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig
-from vim_tf.training import schedules
 
 _VECTORS = ('bias', 'gamma', 'beta')
 _NO_DECAY = (*_VECTORS, 'embedding', 'embeddings', 'codebook')
+
+
+class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+  """Learning rates by step: linear warm-up, plateau, then a decay (5.1, 5.2).
+
+  Args:
+    config: Highest and final learning rate, warm-up and decay, in steps.
+  """
+
+  def __init__(self, config: OptimizerConfig):
+    self.config = config
+
+  def __call__(self, step: tf.Tensor) -> tf.Tensor:
+    """The learning rate of a step, float32; steps count from 0."""
+    config = self.config
+    step = tf.cast(step, tf.float32)
+    peak = config.learning_rate
+    rate = tf.constant(peak, tf.float32)
+    if config.decay != 'constant':
+      start = max(config.decay_start, config.warmup_steps)
+      progress = (step - start) / (config.decay_end - start)
+      progress = tf.clip_by_value(progress, 0.0, 1.0)
+      final = config.final_learning_rate
+      if config.decay == 'cosine':
+        share = 0.5 * (1.0 + tf.cos(math.pi * progress))
+        rate = final + (peak - final) * share
+      else:
+        rate = peak * tf.exp(progress * math.log(final / peak))
+    if config.warmup_steps:
+      # The first update already moves: step 0 gets 1 / warmup_steps.
+      rate *= tf.minimum(1.0, (step + 1.0) / config.warmup_steps)
+    return rate
+
+  def get_config(self):
+    return {'config': self.config}
 
 
 def decays(variable: tf.Variable) -> bool:
@@ -44,7 +83,7 @@ class Optimizer(tf.Module):
     if config.ema_decay and averages is None:
       raise ValueError('ema_decay is above 0, but no averages were given.')
     self.config = config
-    self.schedule = schedules.Schedule(config)
+    self.schedule = Schedule(config)
     self._variables = list(variables)
     self._averages = list(averages or [])
     self._adam = _make(config, self.schedule, self._variables)
@@ -90,27 +129,44 @@ class Optimizer(tf.Module):
       average.assign_sub((1.0 - decay) * (average - variable))
 
 
-def _make(config, schedule, variables):
+class _Rule(Protocol):
+  """What moves weights along gradients: AdamW, FactoredAdam or LAMB.
+
+  Attributes:
+    iterations: Updates so far, int64.
+  """
+
+  iterations: tf.Variable
+
+  def apply_gradients(
+    self,
+    grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
+    *,
+    experimental_aggregate_gradients: bool,
+  ):
+    """Updates each variable once; False: the gradients are summed already."""
+
+
+def _make(
+  config: OptimizerConfig,
+  schedule: Schedule,
+  variables: Sequence[tf.Variable],
+) -> _Rule:
+  """The rule that a config names, with all of its state there."""
   if config.name == 'lamb':
     from vim_tf.training import addons  # Large batches alone.
 
     return addons.lamb(config, schedule, variables, _NO_DECAY, _VECTORS)
+  betas = {'beta_1': config.beta_1, 'beta_2': config.beta_2}
   if config.name == 'adafactor':
     from vim_tf.training import adafactor  # The paper's stage 2 alone.
 
     optimizer = adafactor.FactoredAdam(
-      schedule,
-      beta_1=config.beta_1,
-      beta_2=config.beta_2,
-      weight_decay=config.weight_decay or None,
+      schedule, weight_decay=config.weight_decay or None, **betas
     )
   else:
     optimizer = tf.keras.optimizers.AdamW(
-      schedule,
-      beta_1=config.beta_1,
-      beta_2=config.beta_2,
-      weight_decay=config.weight_decay,
-      jit_compile=False,
+      schedule, weight_decay=config.weight_decay, jit_compile=False, **betas
     )
   optimizer.exclude_from_weight_decay(
     var_list=[v for v in variables if not decays(v)]

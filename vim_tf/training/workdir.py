@@ -16,7 +16,7 @@ import tempfile
 
 from absl import logging
 
-from vim_tf import places
+from vim_tf import files, places
 from vim_tf.config import UserError, to_dict
 from vim_tf.settings import flat
 from vim_tf.training import run_record
@@ -66,6 +66,7 @@ class Workdir:
       raise WorkdirError(
         f'Another run is using the working directory {path}.'
       ) from error
+    files.remove_unfinished(self.path)
     self._write_record(kind, config, facts or {}, accept_new_data)
     for part in _PARTS:
       make_folder(self.path / part)
@@ -117,9 +118,8 @@ class Workdir:
   def forget_after(self, step: int):
     """Drops the rows after `step`, which a resumed run will log again."""
     kept = [row for row in self.rows() if row['step'] <= step]
-    temporary = self.path / 'metrics.jsonl.tmp'
-    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    os.replace(temporary, self.path / 'metrics.jsonl')
+    with files.new_file(self.path / 'metrics.jsonl') as new:
+      new.write_text(''.join(json.dumps(row) + '\n' for row in kept))
 
 
 def check(path: str | os.PathLike, kind: str, config):
@@ -148,7 +148,7 @@ def may_be_replaced(path: str | os.PathLike) -> bool:
   return all(
     name in (*_PARTS, 'lock', 'config.json', 'metrics.jsonl', 'skipped.json')
     or name.startswith(_ASIDE)
-    or name.endswith('.tmp')
+    or files.is_unfinished(name)
     for name in os.listdir(folder)
   )
 
@@ -241,11 +241,9 @@ def without_nan(value):
 
 
 def write_json(path: str | os.PathLike, value):
-  """Writes JSON under another name, then renames: whole, or not there."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(without_nan(value), indent=2) + '\n')
-  os.replace(temporary, path)
+  """Writes JSON, whole or not at all."""
+  with files.new_file(path) as new:
+    new.write_text(json.dumps(without_nan(value), indent=2) + '\n')
 
 
 def _from_record(path, record: dict, kind: str, cls):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import functools
-import os
 import pathlib
 
 import numpy as np
@@ -251,16 +250,13 @@ class Runner:
       self._base.data, self._budget.max_images, _SAMPLE_BATCH
     )
     file = self._folder / 'reference.npz'
-    new = self._folder / 'reference.tmp'
     evaluator, counts = references.load_evaluator(
       NETWORK,
       data,
       reference=str(file) if file.exists() else '',
-      save_reference='' if file.exists() else str(new),
+      save_reference='' if file.exists() else str(file),
       folder=self._heads,
     )
-    if new.exists():
-      os.replace(new, file)
     return data, evaluator, counts
 
 

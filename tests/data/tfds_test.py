@@ -1,17 +1,25 @@
-"""Sources: folders good and bad, TFDS data sets in memory and streamed."""
+"""TFDS data: prepared once, in memory and streamed, and what is not there."""
 
 import pathlib
 import tempfile
+import time
 from unittest import mock
 
+from absl import logging
 from absl.testing import absltest, parameterized
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tests.faults import forks
 from vim_tf import config
 from vim_tf.data import errors, pipeline, sources
+from vim_tf.data import tfds as tfds_lib
+
+_EXAMPLES = 3
+_POLL_SECONDS = 0.02
+_LONG_SECONDS = 60.0
+_WAITS, _PREPARES = 'waiting for it', 'Generating dataset'
 
 
 class _Toy(tfds.core.GeneratorBasedBuilder):
@@ -240,19 +248,16 @@ class StreamTest(absltest.TestCase):
     self.assertNotEqual(second, third)
 
   def test_order_follows_the_seed_alone(self):
-    expected = self.numbers(self.batches(10))
+    expected = self.numbers(self.batches(4))
     tf.random.set_seed(77)
-    self.assertEqual(self.numbers(self.batches(10)), expected)
-    self.assertNotEqual(self.numbers(self.batches(10, seed=4)), expected)
+    self.assertEqual(self.numbers(self.batches(4)), expected)
+    self.assertNotEqual(self.numbers(self.batches(4, seed=4)), expected)
 
   def test_goes_on_from_any_step(self):
-    everything = self.batches(16)
-    for step in (6, 13):
-      for ours, theirs in zip(
-        self.batches(3, start_step=step), everything[step : step + 3]
-      ):
-        for name in ('images', 'labels', 'seeds'):
-          np.testing.assert_array_equal(ours[name], theirs[name])
+    everything = self.batches(9)  # Batch 6 holds the end of an epoch.
+    for ours, theirs in zip(self.batches(3, start_step=6), everything[6:]):
+      for name in ('images', 'labels', 'seeds'):
+        np.testing.assert_array_equal(ours[name], theirs[name])
 
   def test_evaluation(self):
     batches = list(
@@ -267,176 +272,119 @@ class StreamTest(absltest.TestCase):
       pipeline.training_batches(self.source, balanced, batch_size=8, seed=0)
 
 
-class FolderTest(parameterized.TestCase):
+class WaitingToy(tfds.core.GeneratorBasedBuilder):
+  """Three images, made when a file appears."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  go = pathlib.Path()
+
+  def _info(self):
+    features = {'image': tfds.features.Image(shape=(4, 6, 3))}
+    return tfds.core.DatasetInfo(
+      builder=self, features=tfds.features.FeaturesDict(features)
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    while not self.go.exists():
+      time.sleep(_POLL_SECONDS)
+    for number in range(_EXAMPLES):
+      yield number, {'image': np.full([4, 6, 3], number, np.uint8)}
+
+
+class PreparationTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(self.create_tempdir().full_path)
+    self.go = WaitingToy.go = self.root / 'go'
 
-  def write(self, name: str, gray: int = 0, size=(6, 5)) -> pathlib.Path:
-    path = self.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.new('RGB', size, (gray, gray, gray)).save(path)
-    return path
+  def prepare(self):
+    logging.set_verbosity(logging.INFO)
+    builder = WaitingToy(data_dir=self.root / 'data')
+    tfds_lib.prepare(builder, 'waiting_toy')
+    print('examples:', builder.info.splits['train'].num_examples)
 
-  def load(self, split: str = 'train') -> sources.Source:
-    return sources.load(_config(f'folder:{self.root}'), split)
+  def start(self, name: str) -> forks.Fork:
+    fork = forks.Fork(self.prepare, self.root / f'{name}.log')
+    self.addCleanup(fork.kill)
+    return fork
 
-  def test_a_class_a_subfolder(self):
-    for number in range(60):
-      kind = 'cats' if number % 3 else 'birds'
-      self.write(f'{kind}/{number}.png', number + 100 * (kind == 'cats'))
-    (self.root / '.DS_Store').write_text('clutter')
-    (self.root / 'README.txt').write_text('beside the classes')
-    loaded = {split: self.load(split) for split in ('train', 'validation')}
-    seen = []
-    for source in loaded.values():
-      self.assertEqual(source.class_names, ('birds', 'cats'))
-      numbers = _numbers(source.examples())
-      np.testing.assert_array_equal(source.labels, np.array(numbers) >= 100)
-      seen += numbers
-    self.assertLen(set(seen), 60)  # Disjoint, and none is lost.
-    self.assertBetween(loaded['validation'].num_examples, 1, 15)
-    self.assertEqual(
-      loaded['train'].fingerprint, self.load('train').fingerprint
-    )
+  def wait_for(self, fork: forks.Fork, *texts: str):
+    """Waits until one of the texts is in its log."""
 
-  def test_images_alone_are_one_class(self):
-    for number in range(5):
-      self.write(f'{number}.png')
-    self.assertEqual(self.load().class_names, ('image',))
-    self.assertEqual(
-      self.load().num_examples + self.load('validation').num_examples, 5
-    )
-    self.assertGreaterEqual(self.load('validation').num_examples, 1)
+    def said():
+      log = fork.log.read_text() if fork.log.exists() else ''
+      return any(text in log for text in texts)
 
-  def test_own_splits(self):
-    for number in range(4):
-      self.write(f'train/a/{number}.jpg')
-      self.write(f'train/b/{number}.jpeg')
-    self.write('validation/b/x.png')
-    self.assertEqual(self.load().num_examples, 8)
-    held_out = self.load('validation')
-    self.assertEqual(held_out.class_names, ('a', 'b'))
-    np.testing.assert_array_equal(held_out.labels, [1])
+    fork.wait_until(said, _LONG_SECONDS)
 
-  def test_other_images_make_another_fingerprint(self):
-    for number in range(8):
-      self.write(f'{number}.png')
-    before = self.load().fingerprint
-    self.write('0.png', size=(60, 50))
-    self.write('1.png', size=(60, 50))
-    self.assertNotEqual(self.load().fingerprint, before)
+  def assert_prepared(self, fork: forks.Fork):
+    status, log = fork.wait(), fork.log.read_text()
+    self.assertEqual(status, 0, log)
+    self.assertIn(f'examples: {_EXAMPLES}\n', log)
 
-  def assert_refused(self, message: str, split: str = 'train'):
-    with self.assertRaisesRegex(errors.DataError, message) as raised:
-      self.load(split)
-    self.assertNotIn('\n', str(raised.exception))
+  def test_the_second_of_two_processes_waits(self):
+    both = [self.start('first'), self.start('second')]
+    for fork in both:
+      self.wait_for(fork, _WAITS, _PREPARES)
+    self.go.touch()
+    for fork in both:
+      self.assert_prepared(fork)
+    logs = [fork.log.read_text() for fork in both]
+    self.assertEqual(''.join(logs).count(_PREPARES), 1)
+    (waited,) = (log for log in logs if _PREPARES not in log)
+    place = f'{self.root}/data/waiting_toy/1.0.0'
+    self.assertIn(f"prepares data set 'waiting_toy' in {place}", waited)
 
-  def test_missing_folder(self):
-    self.root = self.root / 'nowhere'
-    self.assert_refused('There is no folder .*nowhere')
+  def test_one_that_dies_lets_the_other_go_on(self):
+    first = self.start('first')
+    self.wait_for(first, _PREPARES)
+    second = self.start('second')
+    self.wait_for(second, _WAITS, _PREPARES)
+    self.assertNotIn(_PREPARES, second.log.read_text())
+    first.kill()
+    self.go.touch()
+    self.assert_prepared(second)
 
-  def test_empty_folder(self):
-    self.assert_refused('has no images')
+  def test_what_is_prepared_needs_no_lock(self):
+    self.go.touch()
+    self.assert_prepared(self.start('first'))
+    (lock,) = self.root.rglob('*.lock')
+    lock.unlink()
+    self.assert_prepared(self.start('second'))
+    self.assertFalse(lock.exists())
 
-  def test_empty_class(self):
-    self.write('a/0.png')
-    (self.root / 'b').mkdir()
-    self.assert_refused('/b has no images')
+  def test_archives_of_imagenet(self):
+    builder = tfds.builder('imagenet2012', data_dir=self.root)
+    folder = self.root / 'downloads' / 'manual'
 
-  def test_images_beside_classes(self):
-    self.write('a/0.png')
-    self.write('1.png')
-    self.assert_refused('both beside and inside')
+    def refusal():
+      with self.assertRaises(errors.DataError) as raised:
+        tfds_lib.prepare(builder, 'imagenet2012')
+      self.assertNotIn('\n', str(raised.exception))
+      self.assertFalse(pathlib.Path(builder.data_dir).exists())
+      return str(raised.exception)
 
-  def test_unknown_split(self):
-    self.write('0.png')
-    self.assert_refused("no split 'test'", 'test')
+    both = 'ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar'
+    text = refusal()
+    self.assertIn(f'needs {both} in {folder}, but {both} cannot be', text)
+    self.assertIn('https://image-net.org', text)
+    # With one of them TFDS would prepare a data set that lacks a split.
+    folder.mkdir(parents=True)
+    (folder / 'ILSVRC2012_img_train.tar').touch()
+    self.assertIn('but ILSVRC2012_img_val.tar cannot be found', refusal())
 
-  def test_single_image(self):
-    self.write('0.png')
-    self.assert_refused('a single image')
-
-  @parameterized.parameters('png', 'jpg')
-  def test_truncated_image(self, extension):
-    for number in range(20):
-      noise = np.random.default_rng(0).integers(0, 256, [40, 40, 3], np.uint8)
-      path = self.root / f'{number}.{extension}'
-      PIL.Image.fromarray(noise).save(path)
-    broken = pathlib.Path(self.load().records[3])
-    encoded = broken.read_bytes()
-    broken.write_bytes(encoded[: len(encoded) // 2])
-    self.assert_refused(f'{broken.name} is .*broken')
-
-  def test_text_that_claims_to_be_an_image(self):
-    for number in range(20):
-      self.write(f'{number}.png')
-    fake = pathlib.Path(self.load().records[3])
-    fake.write_text('not a picture')
-    self.assert_refused(f'{fake.name} is not an image')
-
-  def test_empty_file(self):
-    for number in range(20):
-      self.write(f'{number}.png')
-    empty = pathlib.Path(self.load().records[0])
-    empty.write_bytes(b'')
-    self.assert_refused(f'{empty.name} is not an image')
-
-  def test_stray_file_in_a_class(self):
-    self.write('a/0.png')
-    (self.root / 'a' / 'labels.csv').write_text('1,2')
-    self.assert_refused('labels.csv is no JPEG or PNG image')
-
-  def test_bad_files_are_counted_at_once(self):
-    self.write('a/0.png')
-    for name in ('b.heic', 'c.txt', 'd.gif'):
-      (self.root / 'a' / name).write_text('?')
-    self.assert_refused('b.heic is no JPEG or PNG.* 2 more.*prepare_images')
-    for name in ('b.heic', 'c.txt', 'd.gif'):
-      (self.root / 'a' / name).unlink()
-    for number in range(20):
-      self.write(f'a/{number}.png')
-    for path in self.load().records[:4]:
-      pathlib.Path(path).write_text('?')
-    self.assert_refused('is not an image, or a broken one.* 3 more')
-
-  def test_a_name_that_is_not_utf_8(self):
-    for number in range(3):
-      self.write(f'caf\udce9/{number}\udcff.png', 10 * number)
-    source = self.load()
-    self.assertRegex(source.fingerprint, '^[0-9a-f]{16}$')
-    self.assertContainsSubset(_numbers(source.examples()), [0, 10, 20])
-    pathlib.Path(source.records[0]).write_text('?')
-    self.assert_refused(r'caf\\xe9/.\\xff.png is not an image')
-
-  def test_what_systems_put_among_pictures_is_passed_over(self):
-    for number in range(4):
-      self.write(f'a/{number}.png')
-      self.write(f'a/@eaDir/{number}.png/SYNOPHOTO_THUMB_M.jpg', size=(2, 2))
-    self.write('__MACOSX/a/._1.png')
-    self.write('@eaDir/a.png')
-    for name in ('.DS_Store', 'a/Thumbs.db', 'a/desktop.ini', 'a/.picasa.ini'):
-      (self.root / name).write_text('?')
-    self.assertEqual(self.load().class_names, ('a',))
-    count = sum(self.load(s).num_examples for s in ('train', 'validation'))
-    self.assertEqual(count, 4)
-
-  def test_large_folders_are_checked_when_read(self):
-    for number in range(20):
-      self.write(f'{number}.png')
-    with mock.patch.object(sources.folders, 'MAX_CHECKED_FILES', 5):
-      broken = pathlib.Path(self.load().records[3])
-      broken.write_text('not a picture')
-      source = self.load()
-      data = pipeline.training_batches(
-        source, _config('folder:'), batch_size=20, seed=0
-      )
-      with self.assertRaises(tf.errors.OpError) as raised:
-        next(iter(data))
-    found = errors.find_data_error(raised.exception)
-    self.assertStartsWith(
-      str(found), f'{broken} is not an image, or a broken one.'
-    )
+  def test_other_data_that_are_fetched_by_hand(self):
+    builder = tfds.builder('imagenet2012_subset/1pct', data_dir=self.root)
+    with self.assertRaises(errors.DataError) as raised:
+      tfds_lib.prepare(builder, 'a_subset')
+    text = str(raised.exception)
+    self.assertNotIn('\n', text)
+    self.assertIn(f'{self.root}/downloads/manual does not exist', text)
+    self.assertIn('ILSVRC2012_img_val.tar', text)
 
 
 if __name__ == '__main__':

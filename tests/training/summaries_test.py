@@ -8,7 +8,7 @@ from unittest import mock
 
 from absl.testing import absltest
 
-from vim_tf.training import progress
+from vim_tf.training import summaries
 
 
 class ProgressTest(absltest.TestCase):
@@ -16,7 +16,7 @@ class ProgressTest(absltest.TestCase):
     with (
       self.assertLogs('absl', 'INFO') as logs,
       contextlib.redirect_stderr(io.StringIO()),
-      progress.Bar('VIM', 0, 10, **kwargs) as bar,
+      summaries.Bar('VIM', 0, 10, **kwargs) as bar,
     ):
       for update in updates:
         bar.update(*update)
@@ -48,7 +48,7 @@ class ProgressTest(absltest.TestCase):
       mock.patch.object(time, 'monotonic', lambda: clock),
       self.assertLogs('absl', 'INFO') as logs,
       contextlib.redirect_stderr(io.StringIO()),
-      progress.Bar('VIM', 0, total, kind=kind) as bar,
+      summaries.Bar('VIM', 0, total, kind=kind) as bar,
     ):
       seen = set()
       for step in range(total):
@@ -87,7 +87,7 @@ class ProgressTest(absltest.TestCase):
       mock.patch.object(time, 'monotonic', lambda: clock),
       self.assertLogs('absl', 'INFO') as logs,
       contextlib.redirect_stderr(io.StringIO()),
-      progress.Bar('VIM', 0, 100, kind=lambda step: 'plain') as bar,
+      summaries.Bar('VIM', 0, 100, kind=lambda step: 'plain') as bar,
     ):
       for step in (0, 20, 40, 20, 40):
         clock += 40.0
