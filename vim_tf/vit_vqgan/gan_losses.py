@@ -5,9 +5,11 @@ example; they are apart, because only training needs TF-GAN.
 """
 
 import tensorflow as tf
-import tensorflow_gan as tfgan
 
+from vim_tf import compat
 from vim_tf.vit_vqgan import losses
+
+_wargs = compat.tfgan('losses.losses_wargs')
 
 _NONE = tf.compat.v1.losses.Reduction.NONE
 
@@ -22,7 +24,7 @@ def non_saturating_generator(fake_logits: tf.Tensor) -> tf.Tensor:
     float32 `[batch]`, a mean over the patches.
   """
   return losses.per_example(
-    tfgan.losses.wargs.modified_generator_loss(
+    _wargs.modified_generator_loss(
       tf.cast(fake_logits, tf.float32),
       loss_collection=None,
       reduction=_NONE,
@@ -43,7 +45,7 @@ def non_saturating_discriminator(
     float32 `[batch]`, a mean over the patches.
   """
   return losses.per_example(
-    tfgan.losses.wargs.modified_discriminator_loss(
+    _wargs.modified_discriminator_loss(
       *losses.float32(real_logits, fake_logits),
       label_smoothing=0.0,  # TF-GAN's default is 0.25.
       loss_collection=None,
@@ -62,7 +64,7 @@ def hinge_generator(fake_logits: tf.Tensor) -> tf.Tensor:
     float32 `[batch]`, a mean over the patches.
   """
   return losses.per_example(
-    tfgan.losses.wargs.wasserstein_hinge_generator_loss(
+    _wargs.wasserstein_hinge_generator_loss(
       tf.cast(fake_logits, tf.float32),
       loss_collection=None,
       reduction=_NONE,
@@ -83,7 +85,7 @@ def hinge_discriminator(
     float32 `[batch]`, a mean over the patches.
   """
   return losses.per_example(
-    tfgan.losses.wargs.wasserstein_hinge_discriminator_loss(
+    _wargs.wasserstein_hinge_discriminator_loss(
       *losses.float32(real_logits, fake_logits),
       loss_collection=None,
       reduction=_NONE,
