@@ -40,5 +40,6 @@ def defined(name: str) -> Iterator[tuple[types.ModuleType, set[str]]]:
       found.define_flags()
     yield found, set(flags.FLAGS) - before
   finally:
+    sys.modules.pop(module, None)  # Who imports it next defines them again.
     for flag in set(flags.FLAGS) - before:
       delattr(flags.FLAGS, flag)

@@ -1,25 +1,77 @@
 """Walks through docs/own_data.md: its commands, in their order, made short."""
 
+import contextlib
 import json
+import os
 import pathlib
+import re
 import shlex
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from tests import testing
-from tests.docs import elsewhere, pages, walk
+from tests import programs, testing
+from tests.experiments import running
+from tests.export import served
 from vim_tf.training import workdir as workdir_lib
 
-_PAGE = 'docs/own_data.md'
+_PAGE = programs.ROOT / 'docs' / 'own_data.md'
+
+_TRAINING = {'steps': 5, 'batch_size': 4, 'eval_examples': 4}
+_ADDED = {
+  'train_vit_vqgan': _TRAINING,
+  'train_vim': _TRAINING,
+  'train_probe': {'preset': 'tiny', 'steps': 5, 'passes': 1, 'num_l2': 2},
+  'evaluate --job=reconstruction': {'network': '', 'perceptual': 'false'},
+  'evaluate --job=likelihood': {'passes': 1},
+}
+"""What makes a program short, unless the page gives the flag itself."""
+_LOWERED = {
+  'preset': 'tiny',
+  **{'steps': 7, 'decay_end': 7},  # Longer than those above.
+  **{'revival_steps': 2, 'count': 1, 'num_seeds': 1},
+  **{'perceptual_start_step': 2, 'adversarial_start_step': 2},
+}
+"""What flags that the page gives are lowered to."""
+_WITHOUT_END = 'serve'
 
 
-def _photograph(seed: int, width: int, height: int) -> PIL.Image.Image:
-  noise = np.random.default_rng(seed).integers(0, 256, [5, 6, 3], np.uint8)
-  return PIL.Image.fromarray(noise).resize((width, height))
+def _commands() -> list[list[str]]:
+  """The words of each command in the page's shell blocks."""
+  blocks = re.findall(r'(?s)```sh\n(.*?)```', _PAGE.read_text())
+  lines = '\n'.join(blocks).replace('\\\n', ' ')
+  return [
+    shlex.split(os.path.expandvars(text))
+    for text in re.split(r'\n(?=\./bazelw|curl)', lines)
+  ]
+
+
+def _shorten(name: str, words: list[str]) -> list[str]:
+  given = dict(word.removeprefix('--').split('=', 1) for word in words)
+  key = f'{name} --job={given["job"]}' if 'job' in given else name
+  goes_on = set(given) <= {'workdir', 'steps', 'decay_end'}
+  added = {} if goes_on else _ADDED.get(key, {})
+  lowered = {flag: x for flag, x in _LOWERED.items() if flag in given}
+  if 'adversarial_start_step' in given:
+    added = {**added, 'perceptual_weight': 0.1, 'adversarial_weight': 0.1}
+  flags = {**added, **given, **lowered}
+  return [f'--{flag}={value}' for flag, value in flags.items()]
+
+
+def _run(label: str, words: list[str]):
+  """Runs a program in this process; raises if it fails."""
+  folder, _, name = label.removeprefix('//').partition(':')
+  arguments = _shorten(name, words)
+  if folder == 'export':
+    status, error = served.run(name, *arguments)
+  else:
+    result = running.Binary(name).run(*arguments, folder=os.getcwd())
+    status, error = result.status, result.error
+  assert status == 0, f'{label} {arguments}\n{error}'
 
 
 def _make_folder(folder: pathlib.Path):
@@ -29,7 +81,9 @@ def _make_folder(folder: pathlib.Path):
   for first, kind in enumerate(('cats', 'dogs')):
     (folder / kind).mkdir(parents=True)
     for number in range(1, 41):
-      image = _photograph(100 * first + number, 48 + number, 40)
+      random = np.random.default_rng(100 * first + number)
+      image = PIL.Image.fromarray(random.integers(0, 256, [5, 6, 3], np.uint8))
+      image = image.resize((48 + number, 40))
       image.save(folder / kind / f'{number:04}.jpg', exif=exif)
     image.save(folder / kind / 'Grüße aus Rom (1).WEBP')
     image.convert('CMYK').save(folder / kind / 'print.JPG')
@@ -40,37 +94,17 @@ def _make_folder(folder: pathlib.Path):
 class OwnDataTest(absltest.TestCase):
   def test_the_page_from_photographs_to_exports(self):
     self.enterContext(testing.eagerly())
-    root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    walking = walk.Walk(root)
-    home = walking.folder(_PAGE)
+    home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.enterContext(mock.patch.dict(os.environ, {'HOME': str(home)}))
+    self.enterContext(contextlib.chdir(home))
     _make_folder(home / 'Pictures' / 'my photos')
-    text = (pages.ROOT / _PAGE).read_text()
-    ran, asked = [], []
-    for command in pages.of_document(_PAGE, text):
-      if command.text.startswith('curl -s http://127.0.0.1'):
-        asked.append(json.loads(shlex.split(command.text)[-1]))
-      elif elsewhere.find(command).test == elsewhere.OWN_DATA:
-        with self.subTest(str(command)):
-          self.assertTrue(walking.run(command))
-        ran.append(command.name)
-    self.assertEqual(
-      ran,
-      [
-        'prepare_images',
-        'train_vit_vqgan',
-        'evaluate',
-        'train_vit_vqgan',
-        'train_vit_vqgan',
-        'train_vim',
-        'sample',
-        'sample',
-        'evaluate',
-        'train_probe',
-        'tokenizer',
-        'sampler',
-        'probe',
-      ],
-    )
+    for words in _commands():
+      if words[0] == 'curl':
+        request = json.loads(words[-1])
+      elif not words[2].endswith(_WITHOUT_END):
+        self.assertEqual((*words[:2], words[3]), ('./bazelw', 'run', '--'))
+        with self.subTest(' '.join(words)):
+          _run(words[2], words[4:])
     record = workdir_lib.read(home / 'runs' / 'tokenizer')
     self.assertEqual(record['changes'][-1]['setting'], 'run.num_steps')
     rows = workdir_lib.read_metrics(home / 'runs' / 'tokenizer')
@@ -79,7 +113,6 @@ class OwnDataTest(absltest.TestCase):
     self.assertEqual(record['class_names'], ['cats', 'dogs'])
     self.assertLen(list((home / 'photos').rglob('*.*')), 84)
     self.assertTrue((home / 'samples' / 'completed' / 'grid.png').exists())
-    (request,) = asked
     sampler = tf.saved_model.load(str(home / 'exports' / 'sampler' / '1'))
     signature = sampler.signatures['serving_default']
     kinds = signature.structured_input_signature[1]

@@ -1,7 +1,8 @@
 """Lets Bazel 4 to 6 work without a network.
 
 Their Python rules are built in, so @rules_python, which BUILD files load as
-later ones have it, is a file that names those.
+later ones have it, is a file that names those. Bazel 7 and later read
+MODULE.bazel instead, and never this.
 
 Every Bazel declares @rules_cc, @rules_java and @remote_coverage_tools as
 archives on the network, and every Python rule reaches @rules_cc through the
@@ -21,8 +22,22 @@ _CC_RULES = [
 _PYTHON_RULES = [
     "py_binary",
     "py_library",
+    "py_runtime",
     "py_test",
 ]
+
+_PYTHON_BUILD = """\
+alias(
+    name = "toolchain_type",
+    actual = "@bazel_tools//tools/python:toolchain_type",
+    visibility = ["//visibility:public"],
+)
+"""
+
+_PYTHON_DEFS = """\
+load("@bazel_tools//tools/python:toolchain.bzl", _pair = "py_runtime_pair")
+py_runtime_pair = _pair
+"""
 
 _JAVA_RULES = [
     "java_binary",
@@ -43,12 +58,12 @@ _generated_repository = repository_rule(
     doc = "A repository made of the given files.",
 )
 
-def _native_rules(name, package, rules):
+def _native_rules(name, package, rules, build = "", defs = ""):
     _generated_repository(
         name = name,
         files = {
-            package + "/BUILD": "",
-            package + "/defs.bzl": "".join(
+            package + "/BUILD": build,
+            package + "/defs.bzl": defs + "".join(
                 ["%s = native.%s\n" % (rule, rule) for rule in rules],
             ),
         },
@@ -56,7 +71,13 @@ def _native_rules(name, package, rules):
 
 def distro_bazel():
     """Declares stand-ins for what Bazel would download."""
-    _native_rules("rules_python", "python", _PYTHON_RULES)
+    _native_rules(
+        "rules_python",
+        "python",
+        _PYTHON_RULES,
+        _PYTHON_BUILD,
+        _PYTHON_DEFS,
+    )
     if native.bazel_version:
         return  # An official release: Debian's calls itself "".
     _native_rules("rules_cc", "cc", _CC_RULES)

@@ -60,17 +60,8 @@ for path in sys.argv[1:]:
 print(digest.hexdigest()[:12])
 """
 
-# Commands of the environment that can be run as targets.
-_TOOLS = ["python", "ruff", "tensorboard"]
-
-_TOOL = """\
-#!/bin/sh
-cd "${BUILD_WORKING_DIRECTORY:-.}" || exit
-exec "%s/bin/%s" "$@"
-"""
-
 _BUILD = """\
-load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")
+load("@rules_python//python:defs.bzl", "py_runtime", "py_runtime_pair")
 
 package(default_visibility = ["//visibility:public"])
 
@@ -89,16 +80,8 @@ py_runtime_pair(
 toolchain(
     name = "toolchain",
     toolchain = ":runtime_pair",
-    toolchain_type = "@bazel_tools//tools/python:toolchain_type",
+    toolchain_type = "@rules_python//python:toolchain_type",
 )
-
-[
-    sh_binary(
-        name = name,
-        srcs = [name + ".sh"],
-    )
-    for name in {tools}
-]
 """
 
 # TensorFlow alone is 480 MB; Bazel's own limit is ten minutes.
@@ -194,15 +177,12 @@ def _python_env_impl(ctx):
     else:
         host_python = _find_python(ctx)
         venv = _new_env(ctx, host_python)
-    for tool in _TOOLS:
-        ctx.file(tool + ".sh", _TOOL % (venv, tool))
     ctx.file("BUILD", _BUILD.format(
         host_python = host_python,
-        tools = repr(_TOOLS),
         venv = venv,
     ))
 
-_python_env = repository_rule(
+python_env_repository = repository_rule(
     implementation = _python_env_impl,
     attrs = {
         "data_lock": attr.label(
@@ -221,14 +201,13 @@ _python_env = repository_rule(
 )
 
 def python_env(name, lock, data_lock):
-    """Declares the environment and registers its toolchain.
+    """Declares the environment and registers its toolchain, for WORKSPACE.
 
     Args:
-      name: name of the repository, of which :python, :ruff and :tensorboard
-        can be run.
+      name: name of the repository.
       lock: label of the lock file of the packages to import.
       data_lock: label of the lock file of the packages whose files lie in
         share/vim_tf_data under sys.prefix, and which cannot be imported.
     """
-    _python_env(name = name, data_lock = data_lock, lock = lock)
+    python_env_repository(name = name, data_lock = data_lock, lock = lock)
     native.register_toolchains("@%s//:toolchain" % name)

@@ -2,7 +2,7 @@
 
 They are what must compile with XLA at static shapes, because a TPU runs nothing
 else. `tests/experiments/xla_test` compiles and runs them all in tiny; the
-tables of `docs/tpu.md` come from lowering them in the paper's sizes.
+tables of `docs/results/scale.md` come from lowering them in the paper's sizes.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@
 
 Every training step is lowered to XLA's language by shapes alone, with no memory
 for weights, and counted there (`hlo.py` says how). It prints the rows of the
-tables of `docs/tpu.md`. A model takes from half a minute to some minutes.
+table of `docs/results/scale.md`. A model takes half a minute to some minutes.
 """
 
 import dataclasses

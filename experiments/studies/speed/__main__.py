@@ -5,7 +5,7 @@
 Beside each row it measures the machine's ceilings (matrix products in float32
 and bfloat16, reading from memory), and says which share of its limit the row
 reaches; `counts.py` beside it counts what a row has to do at least.
-`docs/performance.md` has the method and figures.
+`docs/performance.md` has the method, `docs/results/speed.md` the figures.
 
   ./bazelw run //experiments/studies/speed -- --rows=sampling --threads=2
   ./bazelw run //experiments/studies/speed -- --rows='^encode_f' --vs=xla=true
