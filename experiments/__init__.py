@@ -3,6 +3,8 @@
 import os
 import sys
 
+from vim_tf import compat as compat  # Before TensorFlow is imported.
+
 # TensorFlow's C++ side greets every start with lines that say nothing is wrong.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 

@@ -24,8 +24,8 @@ _HEAD = """\
 # Settings
 
 Every setting of a run, as `vim_tf/config.py` declares it; this page is written
-by `//tools:settings_page`. A setting has the flag that is named, or is reached by
-`--set=PATH=VALUE`. Those marked * may change when a run is started again;
+by `//tools:settings_page`. A setting has the flag that is named, or is reached
+by `--set=PATH=VALUE`. Those marked * may change when a run is started again;
 paths only if what they lead to is the same. Presets and their values:
 `--preset=help`.
 """

@@ -16,6 +16,8 @@ TensorFlow is imported when one of them is asked for.
 import importlib
 import typing
 
+from vim_tf import compat as compat  # Before TensorFlow is imported.
+
 if typing.TYPE_CHECKING:
   from vim_tf import presets as presets
   from vim_tf.jobs.load import load as load

@@ -7,11 +7,11 @@ import json
 import re
 
 from absl import logging
-from google.protobuf import json_format
 from tensorflow_serving.apis import input_pb2
 
 from export import saved_model, signatures
 from export.try_it import grpc_services, rest_json, servables
+from vim_tf import compat
 
 _MODEL = re.compile(
   r'/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?'
@@ -74,7 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _get(self, path: str) -> dict:
     model, version, verb, name = self._find(path)
     if verb is None:
-      return _to_dict(grpc_services.model_status(model, version))
+      return compat.message_to_dict(grpc_services.model_status(model, version))
     if verb != '/metadata':
       raise servables.NotFound(f'{verb} of {name} is asked for with POST.')
     servable = model.get(version)
@@ -85,7 +85,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         'version': str(servable.version),
       },
       'metadata': {
-        'signature_def': _to_dict(grpc_services.signature_map(servable))
+        'signature_def': compat.message_to_dict(
+          grpc_services.signature_map(servable)
+        )
       },
     }
 
@@ -188,14 +190,6 @@ def page_facts(models: servables.Models) -> dict:
           ),
         }
   return found
-
-
-def _to_dict(message) -> dict:
-  return json_format.MessageToDict(
-    message,
-    preserving_proto_field_name=True,
-    including_default_value_fields=True,
-  )
 
 
 def _refuse(message: str):

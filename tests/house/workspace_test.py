@@ -50,6 +50,7 @@ def _normal(name: str) -> str:
 
 # Who may import whom: a room stands on those named, and on the ground floor.
 _GROUND = (
+  'vim_tf.compat',
   'vim_tf.config',
   'vim_tf.files',
   'vim_tf.places',

@@ -8,8 +8,8 @@ import pathlib
 
 from absl.testing import absltest
 
+from vim_tf import compat, presets, settings
 from vim_tf import config as config_lib
-from vim_tf import presets, settings
 from vim_tf.training import workdir as workdir_lib
 
 
@@ -72,7 +72,7 @@ class WorkdirTest(absltest.TestCase):
     self.assertEqual(record['class_names'], ['a', 'b'])
     self.assertEqual(record['data_fingerprint'], '12ab')
     self.assertContainsSubset(
-      ['tensorflow', 'keras', 'numpy'], record['versions']
+      ['tensorflow', compat.KERAS, 'numpy'], record['versions']
     )
     self.assertEqual(record['format_version'], 1)
     self.assertEqual(self._read_config(), self._config)

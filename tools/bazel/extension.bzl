@@ -10,6 +10,7 @@ def _python_impl(_ctx):
         name = "vim_tf_python",
         data_lock = Label("//:requirements-data.lock"),
         lock = Label("//:requirements.lock"),
+        new_lock = Label("//:requirements-new.lock"),
     )
 
 python = module_extension(implementation = _python_impl)

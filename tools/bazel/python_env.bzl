@@ -1,21 +1,30 @@
 """Brings Python: a virtual environment with the locked dependencies.
 
-The repository holds an environment made by the Python 3.11 of this machine and
-a toolchain whose interpreter is that environment's, so every py_binary and
+The repository holds an environment made by a Python of this machine and a
+toolchain whose interpreter is that environment's, so every py_binary and
 py_test can import the locked packages without naming them. The interpreter is
 given by its absolute path: a runfiles tree with TensorFlow in it would be 2 GB
 for each target. Its folder carries a digest of the locks, so that other locks
 mean another interpreter, and no stale test result is taken from the cache.
 
+There are two environments: the reference (requirements.lock, TensorFlow 2.15 on
+Python 3.11), and today's TensorFlow (requirements-new.lock, Python 3.10 to
+3.13). VIM_TF_ENV says which, `reference` or `new`; without it the reference is
+made where there is a Python 3.11, and the new one elsewhere.
+
 Where VIM_TF_VENV names an environment (of a TPU VM, of a cluster's image), the
 toolchain takes that one as it is.
 """
 
+# Prints the interpreter's path if its version is one of those given.
 _MODULES = """\
 import sys, ensurepip, venv
-assert sys.version_info[:2] == (3, 11)
+assert '%d.%d' % sys.version_info[:2] in sys.argv[1:]
 print(sys.executable)
 """
+
+_REFERENCE = ["3.11"]
+_NEW = ["3.13", "3.12", "3.11", "3.10"]
 
 # Told in one line: what an environment lacks that is there already.
 _CHECK = """\
@@ -100,18 +109,35 @@ def _run(ctx, what, arguments):
         fail("%s failed:\n%s%s" % (what, result.stdout, result.stderr))
     return result.stdout.strip()
 
-def _find_python(ctx):
-    """Returns the path of a Python 3.11 that can make environments."""
+def _find_python(ctx, versions):
+    """Returns the path of a Python that can make environments, or None."""
     named = ctx.os.environ.get("VIM_TF_PYTHON")
-    for name in [named] if named else ["python3.11", "python3"]:
+    usual = ["python" + version for version in versions] + ["python3"]
+    for name in [named] if named else usual:
         path = ctx.which(name) if "/" not in name else name
         if path:
-            result = ctx.execute([path, "-c", _MODULES])
+            result = ctx.execute([path, "-c", _MODULES] + versions)
             if result.return_code == 0:
                 return result.stdout.strip()
-    fail("No Python 3.11 with the modules venv and ensurepip was found " +
-         "(Debian: apt-get install python3.11-venv); to name one, set " +
-         "VIM_TF_PYTHON to its path.")
+    return None
+
+def _choose(ctx):
+    """Returns the Python and the lock of the environment that is asked for."""
+    kind = ctx.os.environ.get("VIM_TF_ENV", "")
+    if kind not in ["", "new", "reference"]:
+        fail("VIM_TF_ENV is %s, but must be reference or new." % kind)
+    if kind != "new":
+        python = _find_python(ctx, _REFERENCE)
+        if python:
+            return python, ctx.attr.lock
+    if kind != "reference":
+        python = _find_python(ctx, _NEW)
+        if python:
+            return python, ctx.attr.new_lock
+    versions = _REFERENCE if kind == "reference" else _NEW
+    fail("No Python %s with venv and ensurepip" % " or ".join(versions) +
+         " was found (Debian: apt-get install python3.11-venv); to name one, " +
+         "set VIM_TF_PYTHON to its path.")
 
 def _given_env(ctx, venv):
     """Returns the folder of an environment that is there, once it is checked."""
@@ -130,9 +156,10 @@ def _given_env(ctx, venv):
         fail(what + result.stderr.strip().split("\n")[-1])
     return venv
 
-def _new_env(ctx, host_python):
+def _new_env(ctx, host_python, lock):
     """Makes an environment of the locked packages and returns its folder."""
-    lock = str(ctx.path(ctx.attr.lock))
+    name = lock.name
+    lock = str(ctx.path(lock))
     data_lock = str(ctx.path(ctx.attr.data_lock))
     digest = _run(
         ctx,
@@ -147,7 +174,7 @@ def _new_env(ctx, host_python):
     install = pip + ["install", "--quiet", "--no-deps", "--require-hashes"]
     _run(
         ctx,
-        "Installing requirements.lock (TensorFlow: some minutes)",
+        "Installing %s (TensorFlow: some minutes)" % name,
         install + ["-r", lock],
     )
     _run(ctx, "Checking the environment", pip + ["check"])
@@ -175,8 +202,8 @@ def _python_env_impl(ctx):
         venv = _given_env(ctx, given)
         host_python = venv + "/bin/python3"
     else:
-        host_python = _find_python(ctx)
-        venv = _new_env(ctx, host_python)
+        host_python, lock = _choose(ctx)
+        venv = _new_env(ctx, host_python, lock)
     ctx.file("BUILD", _BUILD.format(
         host_python = host_python,
         venv = venv,
@@ -192,22 +219,33 @@ python_env_repository = repository_rule(
         ),
         "lock": attr.label(
             allow_single_file = True,
-            doc = "The hash-pinned closure of the dependencies.",
+            doc = "The hash-pinned closure of the reference's dependencies.",
+            mandatory = True,
+        ),
+        "new_lock": attr.label(
+            allow_single_file = True,
+            doc = "The same for today's TensorFlow.",
             mandatory = True,
         ),
     },
     doc = "A Python environment and the toolchain that uses it.",
-    environ = ["VIM_TF_PYTHON", "VIM_TF_VENV"],
+    environ = ["VIM_TF_ENV", "VIM_TF_PYTHON", "VIM_TF_VENV"],
 )
 
-def python_env(name, lock, data_lock):
+def python_env(name, lock, new_lock, data_lock):
     """Declares the environment and registers its toolchain, for WORKSPACE.
 
     Args:
       name: name of the repository.
       lock: label of the lock file of the packages to import.
+      new_lock: the same for today's TensorFlow.
       data_lock: label of the lock file of the packages whose files lie in
         share/vim_tf_data under sys.prefix, and which cannot be imported.
     """
-    python_env_repository(name = name, data_lock = data_lock, lock = lock)
+    python_env_repository(
+        name = name,
+        data_lock = data_lock,
+        lock = lock,
+        new_lock = new_lock,
+    )
     native.register_toolchains("@%s//:toolchain" % name)

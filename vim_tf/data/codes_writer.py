@@ -10,11 +10,11 @@ import pathlib
 
 import numpy as np
 
-from vim_tf import files
+from vim_tf import compat, files
 from vim_tf.data import codes as codes_lib
 from vim_tf.data.errors import DataError
 
-_VERSIONS_OF = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
+_VERSIONS_OF = ('tensorflow', compat.KERAS, 'tensorflow-datasets', 'numpy')
 
 Batch = dict[str, np.ndarray]
 """'codes' int `[count, num_codes]`, 'labels' and 'indices' int `[count]`."""

@@ -23,6 +23,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from vim_tf import compat
 from vim_tf import config as config_lib
 from vim_tf.config import first_line
 from vim_tf.metrics import efficientnet_lite
@@ -137,10 +138,11 @@ def _load_efficientnet_lite(name: str) -> FeatureNetwork:
 
 
 def _load_inception(path: str) -> FeatureNetwork:
-  import tensorflow_gan as tfgan  # Both take seconds, and are needed only here.
-  import tensorflow_hub as hub
+  import tensorflow_hub as hub  # Takes seconds, and is needed only here.
 
-  source = path or tfgan.eval.INCEPTION_TFHUB
+  tfgan_eval = compat.tfgan('eval')
+
+  source = path or tfgan_eval.INCEPTION_TFHUB
   try:
     module = hub.load(source)
   except Exception as error:  # Of the network, the archive or the file system.
@@ -148,15 +150,15 @@ def _load_inception(path: str) -> FeatureNetwork:
       f'Inception cannot be loaded from {source} ({first_line(error)}): '
       f'choose inception:PATH with a folder that holds it, or {DEFAULT}.'
     ) from None
-  size = tfgan.eval.INCEPTION_DEFAULT_IMAGE_SIZE
+  size = tfgan_eval.INCEPTION_DEFAULT_IMAGE_SIZE
 
   def function(images):
     # As TF-GAN prepares images: bilinear without antialiasing, in [-1, 1].
     images = tf.image.resize(images, [size, size], 'bilinear')
     outputs = module(2.0 * images - 1.0)
     return (
-      outputs[tfgan.eval.INCEPTION_FINAL_POOL],
-      outputs[tfgan.eval.INCEPTION_OUTPUT],
+      outputs[tfgan_eval.INCEPTION_FINAL_POOL],
+      outputs[tfgan_eval.INCEPTION_OUTPUT],
     )
 
   return FeatureNetwork(

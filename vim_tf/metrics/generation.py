@@ -15,8 +15,8 @@ import zipfile
 from absl import logging
 import numpy as np
 
+from vim_tf import compat, files
 from vim_tf import config as config_lib
-from vim_tf import files
 
 # Rows of a distance matrix made at once: bounds its memory.
 _CHUNK = 1024
@@ -53,9 +53,7 @@ def frechet_distance(features_a, features_b) -> float:
 
 
 def _tfgan_eval():
-  import tensorflow_gan as tfgan  # Takes seconds, which many runs can spare.
-
-  return tfgan.eval
+  return compat.tfgan('eval')  # Takes seconds, which many runs can spare.
 
 
 def _spread(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,13 +13,14 @@ import importlib.metadata
 
 from absl import logging
 
+from vim_tf import compat
 from vim_tf.config import ConfigError, UserError, from_dict, to_dict
 from vim_tf.settings import flat, settings_of
 
 FORMAT_VERSION = 1
 """Of `config.json`; the files before it have none."""
 
-_VERSIONS_OF = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy')
+_VERSIONS_OF = ('tensorflow', compat.KERAS, 'tensorflow-datasets', 'numpy')
 
 _DATA = ('data_fingerprint', 'data_images', 'data_licence')
 """The facts that new pictures change."""

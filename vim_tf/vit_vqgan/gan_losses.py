@@ -5,9 +5,11 @@ example; they are apart, because only training needs TF-GAN.
 """
 
 import tensorflow as tf
-import tensorflow_gan as tfgan
 
+from vim_tf import compat
 from vim_tf.vit_vqgan import losses
+
+_wargs = compat.tfgan('losses.losses_wargs')
 
 
 def _per_image(loss, *logits: tf.Tensor, **kwargs) -> tf.Tensor:
@@ -32,7 +34,7 @@ def non_saturating_generator(fake_logits: tf.Tensor) -> tf.Tensor:
   Returns:
     float32 `[batch]`, a mean over the patches.
   """
-  return _per_image(tfgan.losses.wargs.modified_generator_loss, fake_logits)
+  return _per_image(_wargs.modified_generator_loss, fake_logits)
 
 
 def non_saturating_discriminator(
@@ -40,7 +42,7 @@ def non_saturating_discriminator(
 ) -> tf.Tensor:
   """softplus(-D(real)) + softplus(D(fake)), without label smoothing."""
   return _per_image(
-    tfgan.losses.wargs.modified_discriminator_loss,
+    _wargs.modified_discriminator_loss,
     real_logits,
     fake_logits,
     label_smoothing=0.0,  # TF-GAN's default is 0.25.
@@ -49,9 +51,7 @@ def non_saturating_discriminator(
 
 def hinge_generator(fake_logits: tf.Tensor) -> tf.Tensor:
   """-D(fake), the generator's side of the hinge loss; may be negative."""
-  return _per_image(
-    tfgan.losses.wargs.wasserstein_hinge_generator_loss, fake_logits
-  )
+  return _per_image(_wargs.wasserstein_hinge_generator_loss, fake_logits)
 
 
 def hinge_discriminator(
@@ -59,7 +59,7 @@ def hinge_discriminator(
 ) -> tf.Tensor:
   """relu(1 - D(real)) + relu(1 + D(fake)) (Miyato et al., 2018)."""
   return _per_image(
-    tfgan.losses.wargs.wasserstein_hinge_discriminator_loss,
+    _wargs.wasserstein_hinge_discriminator_loss,
     real_logits,
     fake_logits,
   )
