@@ -71,14 +71,14 @@ def settings_of(
         paths = (*found[flag].paths, one.path)
         found[flag] = dataclasses.replace(found[flag], paths=paths)
       else:
-        found[flag] = Setting(flag, (one.path,), _help(one), one.type is bool)
+        found[flag] = Setting(flag, (one.path,), help_of(one), one.type is bool)
   for flag, paths in (also or {}).items():
     setting = found[flag]
     found[flag] = dataclasses.replace(setting, paths=(*setting.paths, *paths))
   return tuple(found[flag] for flag in (found if only is None else only))
 
 
-def _help(setting: config_lib.Setting) -> str:
+def help_of(setting: config_lib.Setting) -> str:
   """A flag's help: group, meaning, range, the paper's section."""
   text = f'[{setting.group}] {setting.help}'
   if str(setting.range):

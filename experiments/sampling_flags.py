@@ -1,22 +1,18 @@
 """The flags that say how codes are drawn and which images are kept.
 
-They are defined by a call, as those of `cli`, so that several binaries can
+They are defined by a call, as those of `flags`, so that several binaries can
 have them within one process.
 """
 
 from absl import flags
 
-from vim_tf.config import SCHEDULES, ConfigError, SamplingConfig
+from experiments import flags as flags_lib
+from vim_tf.config import ConfigError, SamplingConfig, settings_of
 from vim_tf.vim import rejection
 
-SAMPLING = (
-  'temperature',
-  'top_k',
-  'top_p',
-  'guidance_scale',
-  'guidance_schedule',
-  'guidance_power',
-)
+_SETTINGS = settings_of(SamplingConfig, group='sampling')
+
+SAMPLING = tuple(one.flag for one in _SETTINGS)
 """Names of the flags of `config`."""
 
 REJECTION = ('acceptance', 'classifier')
@@ -31,39 +27,14 @@ ALL = (*SAMPLING, *REJECTION, PRECISION)
 
 def define():
   """Defines all of them; the defaults are the paper's sampling (4.1)."""
-  default = SamplingConfig()
-  flags.DEFINE_float(
-    'temperature',
-    default.temperature,
-    '[sampling] Divides the logits; 0: likeliest (4.1).',
-  )
-  flags.DEFINE_integer(
-    'top_k',
-    default.top_k,
-    '[sampling] Draw from the k likeliest codes; 0: all (4.1).',
-  )
-  flags.DEFINE_float(
-    'top_p',
-    default.top_p,
-    '[sampling] Draw from the likeliest codes of this share.',
-  )
-  flags.DEFINE_float(
-    'guidance_scale',
-    default.guidance_scale,
-    '[sampling] Classifier-free guidance; 1: none, 0: without the class.',
-  )
-  flags.DEFINE_enum(
-    'guidance_schedule',
-    default.guidance_schedule,
-    list(SCHEDULES),
-    '[sampling] How the scale rises from 1 at the first code to '
-    '--guidance_scale at the last; constant: it is the same everywhere.',
-  )
-  flags.DEFINE_float(
-    'guidance_power',
-    default.guidance_power,
-    '[sampling] Exponent of the position in a schedule; above 1: rise later.',
-  )
+  for one in _SETTINGS:
+    if one.range.choices:
+      flags.DEFINE_enum(
+        one.flag, one.default, list(one.range.choices), flags_lib.help_of(one)
+      )
+    else:
+      define = {float: flags.DEFINE_float, int: flags.DEFINE_integer}[one.type]
+      define(one.flag, one.default, flags_lib.help_of(one))
   flags.DEFINE_float(
     'acceptance',
     1.0,

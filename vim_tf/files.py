@@ -7,12 +7,14 @@ once; only a process that is killed leaves it there.
 
 from collections.abc import Iterator
 import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
 import uuid
 
 _MARK = '.writing-'
+_HASHED_AT_ONCE = 2**24  # Bytes.
 
 
 @contextlib.contextmanager
@@ -69,3 +71,12 @@ def remove_unfinished(folder: str | os.PathLike):
 
 def _beside(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(f'.{path.name}{_MARK}{uuid.uuid4().hex[:8]}')
+
+
+def sha256(path: str | os.PathLike) -> str:
+  """Hash of a file, in hexadecimal."""
+  digest = hashlib.sha256()
+  with open(path, 'rb') as file:
+    while block := file.read(_HASHED_AT_ONCE):
+      digest.update(block)
+  return digest.hexdigest()

@@ -244,9 +244,14 @@ class Setting:
   before: Any
 
 
-def settings_of(cls: type[Config]) -> tuple[Setting, ...]:
-  """All settings of a config and of those within it, in order."""
-  return tuple(_settings(cls, '', 'run', {}))
+def settings_of(cls: type[Config], group: str = 'run') -> tuple[Setting, ...]:
+  """All settings of a config and of those within it, in order.
+
+  Args:
+    cls: The config's class.
+    group: What `--help` calls its own settings.
+  """
+  return tuple(_settings(cls, '', group, {}))
 
 
 def _settings(

@@ -27,14 +27,13 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
+from vim_tf import files as files_lib
 from vim_tf.data import pipeline
 from vim_tf.data.errors import DataError
 
 FORMAT = 2
 MANIFEST = 'manifest.json'
 TRAIN, EVALUATION = 'train', 'evaluation'
-
-_HASHED_AT_ONCE = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +199,7 @@ class Cache:
       for entry, arrays in zip(entries, split.shards):
         for kind in arrays:
           path = self.path / entry[kind]['file']
-          if sha256(path) != entry[kind]['sha256']:
+          if files_lib.sha256(path) != entry[kind]['sha256']:
             raise DataError(
               f'{path} is damaged: its hash is not that in {MANIFEST}; encode '
               'the data set again.'
@@ -339,15 +338,6 @@ def evaluation_batches(
 
   data = data.batch(batch_size, drop_remainder=True).map(read).prefetch(1)
   return data.with_options(pipeline.options())
-
-
-def sha256(path: pathlib.Path) -> str:
-  """Hash of a file, in hexadecimal."""
-  digest = hashlib.sha256()
-  with open(path, 'rb') as file:
-    while block := file.read(_HASHED_AT_ONCE):
-      digest.update(block)
-  return digest.hexdigest()
 
 
 def _open(folder: pathlib.Path, entry: dict, dtype, shape) -> np.ndarray:

@@ -213,7 +213,7 @@ def finish(
       'shape': array.shape,
       'dtype': array.dtype.name,
       'bytes': path.stat().st_size,
-      'sha256': codes_lib.sha256(path),
+      'sha256': files.sha256(path),
     }
 
   splits = {

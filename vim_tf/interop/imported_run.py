@@ -1,7 +1,6 @@
 """A checkpoint of another project as a working directory of stage 1."""
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 
@@ -44,7 +43,7 @@ def import_checkpoint(
   source = {
     'format': FORMAT,
     'file': pathlib.Path(checkpoint).name,
-    'sha256': _sha256(checkpoint),
+    'sha256': files.sha256(checkpoint),
     **source,
   }
   _write(target, model, source)
@@ -91,11 +90,6 @@ def _count(contents: dict, name: str) -> int | None:
   """A count that the checkpoint may hold."""
   value = contents.get(name)
   return value if isinstance(value, int) and value >= 0 else None
-
-
-def _sha256(path: str | os.PathLike) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _config(model: ViTVQGANConfig, step: int) -> Stage1Config:

@@ -14,8 +14,6 @@ out of the counts; then the counts are taken from all of them. The codes that a
 model is scored on play no part in that.
 """
 
-from typing import Self
-
 import numpy as np
 import sklearn.cluster
 
@@ -113,7 +111,7 @@ class PatchKMeans:
     self.max_patches = max_patches
     self.codebook: np.ndarray | None = None
 
-  def fit(self, images: np.ndarray) -> Self:
+  def fit(self, images: np.ndarray) -> 'PatchKMeans':
     """Fits the codebook to images `[n, height, width, channels]` in [0, 1]."""
     rng = np.random.default_rng(self.seed)
     patches = extract_patches(np.asarray(images, np.float32), self.patch_size)
@@ -238,7 +236,7 @@ class Order0:
     self.probabilities = counts / counts.sum()
 
   @classmethod
-  def fit(cls, codes, codebook_size: int) -> Self:
+  def fit(cls, codes, codebook_size: int) -> 'Order0':
     """Fits to training codes `[images, num_codes]` and chooses alpha."""
     return _fit_tuned(
       lambda part, alpha: cls(part, codebook_size, alpha),
@@ -280,7 +278,7 @@ class Order1:
     self._pairs, self._pair_counts = np.unique(pairs, return_counts=True)
 
   @classmethod
-  def fit(cls, codes, codebook_size: int) -> Self:
+  def fit(cls, codes, codebook_size: int) -> 'Order1':
     """Fits to training codes `[images, num_codes]`, chooses both constants."""
     codes = _images(codes)
     alpha = Order0.fit(codes, codebook_size).alpha

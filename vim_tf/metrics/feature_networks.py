@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from vim_tf import compat
 from vim_tf import config as config_lib
+from vim_tf import files as files_lib
 from vim_tf.config import first_line
 from vim_tf.metrics import efficientnet_lite
 
@@ -216,6 +217,5 @@ def content_hash(path: str) -> str:
     )
   for file in files:
     digest.update(os.path.relpath(file, path).encode() + b'\0')
-    with open(file, 'rb') as f:
-      digest.update(hashlib.file_digest(f, 'sha256').digest())
+    digest.update(bytes.fromhex(files_lib.sha256(file)))
   return digest.hexdigest()
