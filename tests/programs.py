@@ -27,6 +27,17 @@ def names() -> list[str]:
 
 
 @contextlib.contextmanager
+def inside(folder: str | os.PathLike):
+  """As `contextlib.chdir`, which Python 3.10 has not."""
+  before = os.getcwd()
+  os.chdir(folder)
+  try:
+    yield
+  finally:
+    os.chdir(before)
+
+
+@contextlib.contextmanager
 def defined(name: str) -> Iterator[tuple[types.ModuleType, set[str]]]:
   """The module of a program and its flags, which are defined inside only."""
   module = name

@@ -4,7 +4,6 @@ Whether a command does what a page says is for those who run it; README's
 example, here, and the walk through own_data.md are run, the others are not.
 """
 
-import contextlib
 import importlib
 import os
 import pathlib
@@ -143,7 +142,7 @@ class ReadmeTest(absltest.TestCase):
   def test_the_python_example_runs(self):
     self.enterContext(testing.eagerly())
     root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self.enterContext(contextlib.chdir(root))
+    self.enterContext(programs.inside(root))
     tiny_runs.make_images(root / 'images')
     tiny_runs.make_tokenizer(root / 'tokenizer', root / 'images')
     (code,) = re.findall(r'(?s)```python\n(.*?)```', self._text)

@@ -1,6 +1,5 @@
 """Walks through docs/own_data.md: its commands, in their order, made short."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -96,7 +95,7 @@ class OwnDataTest(absltest.TestCase):
     self.enterContext(testing.eagerly())
     home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.enterContext(mock.patch.dict(os.environ, {'HOME': str(home)}))
-    self.enterContext(contextlib.chdir(home))
+    self.enterContext(programs.inside(home))
     _make_folder(home / 'Pictures' / 'my photos')
     for words in _commands():
       if words[0] == 'curl':
