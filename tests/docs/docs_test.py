@@ -140,9 +140,9 @@ class ReadmeTest(absltest.TestCase):
       self.assertTrue((_ROOT / name).exists(), name)
 
   def test_the_python_example_runs(self):
-    self.enterContext(testing.eagerly())
-    root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self.enterContext(programs.inside(root))
+    self.enter_context(testing.eagerly())
+    root = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+    self.enter_context(programs.inside(root))
     tiny_runs.make_images(root / 'images')
     tiny_runs.make_tokenizer(root / 'tokenizer', root / 'images')
     (code,) = re.findall(r'(?s)```python\n(.*?)```', self._text)

@@ -92,10 +92,10 @@ def _make_folder(folder: pathlib.Path):
 
 class OwnDataTest(absltest.TestCase):
   def test_the_page_from_photographs_to_exports(self):
-    self.enterContext(testing.eagerly())
-    home = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    self.enterContext(mock.patch.dict(os.environ, {'HOME': str(home)}))
-    self.enterContext(programs.inside(home))
+    self.enter_context(testing.eagerly())
+    home = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+    self.enter_context(mock.patch.dict(os.environ, {'HOME': str(home)}))
+    self.enter_context(programs.inside(home))
     _make_folder(home / 'Pictures' / 'my photos')
     for words in _commands():
       if words[0] == 'curl':

@@ -25,9 +25,7 @@ class ImportCheckpointTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(
-      cls.enterClassContext(tempfile.TemporaryDirectory())
-    )
+    cls.root = pathlib.Path(cls.enter_context(tempfile.TemporaryDirectory()))
     cls.checkpoint = cls.root / 'vitvq.ckpt'
     cls.weights = reference.random_weights(_SIZES)
     reference.write_checkpoint(cls.checkpoint, cls.weights)

@@ -370,7 +370,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     drawn = []
     for loaded, folder, holders in (
       (frozen, self.root / 'bfloat16' / 'sampler' / '1', 1),
-      (tf.saved_model.load(str(version)), version, 0),
+      (tf.saved_model.load(version), pathlib.Path(version), 0),
     ):
       self.assertLen(_functions_with_weights(folder), holders)
       drawn.append(loaded.signatures['serving_default'](**inputs)['codes'])
@@ -388,7 +388,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     if name not in self.loaded:
       base = self.root / 'bfloat16' / name
       version = exporter.export(self.runs[name], base, settings=_HALF)
-      reader = tf.train.load_checkpoint(str(version / 'variables/variables'))
+      reader = tf.train.load_checkpoint(f'{version}/variables/variables')
       types = reader.get_variable_to_dtype_map()
       weights = {x for key, x in types.items() if key.startswith('weights')}
       self.assertEqual(weights, {tf.float32})

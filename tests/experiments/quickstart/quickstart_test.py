@@ -26,10 +26,10 @@ class QuickstartTest(absltest.TestCase):
     quickstart = running.Binary('quickstart')
     root = self.create_tempdir().full_path
     # As on macOS.
-    self.enterContext(mock.patch.object(os, 'sched_getaffinity'))
+    self.enter_context(mock.patch.object(os, 'sched_getaffinity'))
     del os.sched_getaffinity
     # Of its trainings others test that they can be traced.
-    self.enterContext(testing.eagerly())
+    self.enter_context(testing.eagerly())
     folder = pathlib.Path(root) / _FOLDER
 
     result, _ = self._run(quickstart, folder=root)

@@ -27,7 +27,7 @@ class AblationsTest(tf.test.TestCase):
     shutil.rmtree(cls.root, ignore_errors=True)
     cls.binary = running.Binary('studies.ablations')
     # Of the runs themselves others test that they can be traced.
-    cls.enterClassContext(testing.eagerly())
+    cls.enter_context(testing.eagerly())
 
   def _run(self, *arguments):
     return self.binary.run(
