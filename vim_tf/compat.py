@@ -5,19 +5,31 @@ tf_keras, which `tf.keras` stands for once TF_USE_LEGACY_KERAS is set. All other
 code says `tf.keras` and `tf`.
 """
 
+import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import os
 import sys
 import types
 
-# TensorFlow reads it as it is imported; 2.15 needs it not.
-os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
-KERAS = 'tf-keras' if importlib.util.find_spec('tf_keras') else 'keras'
+def _tensorflow() -> tuple[int, int]:
+  """The version that is installed, without importing it."""
+  for package in ('tensorflow', 'tensorflow-tpu', 'tensorflow-cpu'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      major, minor, *_ = importlib.metadata.version(package).split('.')
+      return int(major), int(minor)
+  return 0, 0  # Whoever imports it will be told.
+
+
+KERAS = 'tf-keras' if _tensorflow() >= (2, 16) else 'keras'
 """The package that is Keras 2 here."""
 
+if KERAS == 'tf-keras':
+  # TensorFlow reads it as it is imported.
+  os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 _PACKAGES = {'tensorflow_gan': '', 'tensorflow_gan.python': 'python'}
 
