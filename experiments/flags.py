@@ -91,17 +91,17 @@ def help_of(setting: config_lib.Setting) -> str:
   return text
 
 
-_PLACES = {
+PLACES = {
   **dict.fromkeys(
     (
       *('checkpoint', 'classifier', 'codes', 'complete', 'config'),
       *('finetune_decoder_of', 'from_json', 'lpips_file', 'network', 'out'),
-      *('probes', 'reference', 'save_reference', 'source', 'tokenizer'),
-      *('vim', 'workdir'),
+      *('model_config_file', 'probes', 'reference', 'save_reference'),
+      *('source', 'tokenizer', 'vim', 'workdir'),
     ),
     places.local,
   ),
-  **dict.fromkeys(('data_dir', 'logdir'), places.anywhere),
+  **dict.fromkeys(('base', 'data_dir', 'logdir'), places.anywhere),
 }
 """The flags that name paths, of all binaries, and where those may be."""
 
@@ -357,7 +357,7 @@ def run(
 
 def _find_places():
   """Makes of all paths that flags give what is meant by them."""
-  for name, of in _PLACES.items():
+  for name, of in PLACES.items():
     if name in flags.FLAGS and flags.FLAGS[name].value:
       flag = flags.FLAGS[name]
       if isinstance(flag.value, list):

@@ -8,8 +8,11 @@ import sys
 from absl import flags
 from absl.testing import absltest
 
+from experiments import flags as flags_lib
 from tests import programs
 from vim_tf import presets
+
+_TEXT = (flags.ArgumentParser, flags.ListParser)
 
 
 class HelpTest(absltest.TestCase):
@@ -124,6 +127,20 @@ class HelpTest(absltest.TestCase):
         self.assertEqual((status, out), (1, ''))
         self.assertRegex(told, r'^error: [^\n]*$')
         self.assertIn(text, told)
+
+  def test_every_flag_that_names_a_path_knows_where_it_may_be(self):
+    path = re.compile(r'[Ff]older|[Dd]irectory|[Ff]ile\b|\.npz|PATH|-\d run')
+    found = set()
+    for name in programs.names():
+      with programs.defined(name) as (_, own):
+        for flag in own:
+          is_text = type(flags.FLAGS[flag].parser) in _TEXT
+          if is_text and path.search(flags.FLAGS[flag].help):
+            found.add(flag)
+    # These are settings, whose configs see to it, and a hash.
+    found -= {'data', 'set', 'lpips_sha256'}
+    self.assertContainsSubset(found, set(flags_lib.PLACES))
+    self.assertContainsSubset({'base', 'workdir', 'out'}, found)
 
 
 if __name__ == '__main__':
