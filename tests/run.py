@@ -7,6 +7,7 @@ hold several of them. Arguments behind the files are unittest's, such as
 
 import importlib
 import pathlib
+import re
 import sys
 import unittest
 
@@ -55,17 +56,22 @@ def collect(files: list[pathlib.Path]) -> dict[str, type[unittest.TestCase]]:
 
 
 def split_cpu(files: list[pathlib.Path]):
-  """Makes two devices of the CPU, for tests of replicas.
+  """Makes several devices of the CPU, for tests of replicas.
 
   It must come before TensorFlow computes anything, which some files do when
-  they are imported. A strategy over devices that are not there waits for ever.
+  they are imported: so a file that needs more than two says it in a line
+  `CPU_DEVICES = 4`. A strategy over devices that are not there waits for ever.
   """
-  if any('tensorflow' in file.read_text() for file in files):
+  texts = [file.read_text() for file in files]
+  if any('tensorflow' in text for text in texts):
     import tensorflow as tf  # Takes seconds, which other tests can spare.
 
+    said = re.findall(r'(?m)^CPU_DEVICES = (\d+)$', '\n'.join(texts))
     cpu = tf.config.list_physical_devices('CPU')[0]
-    devices = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(cpu, devices)
+    tf.config.set_logical_device_configuration(
+      cpu,
+      [tf.config.LogicalDeviceConfiguration()] * max([2, *map(int, said)]),
+    )
 
 
 def main():

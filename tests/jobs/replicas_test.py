@@ -18,7 +18,7 @@ from vim_tf.config import ConfigError, replace
 from vim_tf.jobs import train_tokenizer, train_vim
 from vim_tf.training import strategy as strategy_lib
 
-_REPLICAS = 4
+CPU_DEVICES = 4
 _QKV_WIDTH = 3 * 32  # Of the tiny presets.
 _RUN = {
   'run.num_steps': '5',
@@ -67,7 +67,7 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
   def _train(cls, stage: int, replicas: int, name: str) -> pathlib.Path:
     changes = {
       'data.name': f'folder:{cls.images}',
-      'optimizer.accumulate': str(_REPLICAS // replicas),
+      'optimizer.accumulate': str(CPU_DEVICES // replicas),
     }
     path = cls.root / name
     if stage == 1:
@@ -83,7 +83,7 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
     train_vim.train(config, str(path), _strategy(replicas))
     return path
 
-  @parameterized.product(stage=(1, 2), replicas=(2, _REPLICAS))
+  @parameterized.product(stage=(1, 2), replicas=(2, CPU_DEVICES))
   def test_equal_to_one(self, stage, replicas):
     found = self._train(stage, replicas, f'{stage}-{replicas}')
     told = comparing.assert_close(self, found, self.expected[stage], _QKV_WIDTH)
@@ -105,19 +105,19 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_batches_are_told(self):
     self.assertEqual(
-      strategy_lib.describe(_strategy(_REPLICAS), 16),
+      strategy_lib.describe(_strategy(CPU_DEVICES), 16),
       '4 replica(s), here on CPU:0, CPU:1, CPU:2, CPU:3, batch 16 in all, '
       '4 each',
     )
 
   def test_batch_that_does_not_divide(self):
     with self.assertRaisesRegex(ConfigError, '18 does not divide over 4'):
-      strategy_lib.describe(_strategy(_REPLICAS), 18)
+      strategy_lib.describe(_strategy(CPU_DEVICES), 18)
 
 
 if __name__ == '__main__':
   cpu = tf.config.list_physical_devices('CPU')[0]
   tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * _REPLICAS
+    cpu, [tf.config.LogicalDeviceConfiguration()] * CPU_DEVICES
   )
   tf.test.main()
