@@ -1,11 +1,12 @@
 """Tests of the optimizer: rates, decay, AdamW and LAMB by NumPy, averages."""
 
 import collections
+import importlib.util
 import math
 import sys
 from unittest import mock
 
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 import numpy as np
 import tensorflow as tf
 
@@ -297,6 +298,10 @@ class OptimizerTest(parameterized.TestCase, tf.test.TestCase):
       optimizers.Optimizer(OptimizerConfig(ema_decay=0.9), _variables())
 
 
+@absltest.skipIf(
+  importlib.util.find_spec('tensorflow_addons') is None,
+  "today's TensorFlow has no tensorflow-addons",
+)
 class LambTest(parameterized.TestCase, tf.test.TestCase):
   _SHAPES = {'kernel': [3, 2], 'bias': [2], 'codebook': [4, 3]}
   _CONFIG = OptimizerConfig(
