@@ -10,6 +10,20 @@ import tensorflow as tf
 from vim_tf.training import checkpoints
 from vim_tf.training import workdir as workdir_lib
 
+# Of a block's queries, keys and values together, in the tiny presets. No vector
+# but their biases has it.
+_QKV_WIDTH = 3 * 32
+# What the runs to compare train, beside a stage's own settings.
+SHORT_RUN = {
+  'run.num_steps': '5',
+  'run.batch_size': '16',
+  'run.log_every': '1',
+  'run.checkpoint_every': '5',
+  'run.eval_every': '0',
+  'run.picture_every': '0',
+  'optimizer.ema_decay': '0.5',
+}
+
 
 def read_checkpoint(
   workdir: str | os.PathLike, step: int | None = None
@@ -48,7 +62,6 @@ def assert_close(
   test_case,
   found: os.PathLike,
   expected: os.PathLike,
-  qkv_width: int,
   tolerance: float = 1e-5,
 ) -> str:
   """Two runs ended with nearly the same weights, moments and figures.
@@ -61,8 +74,6 @@ def assert_close(
     test_case: The test that fails.
     found: A run's working directory.
     expected: Another one's.
-    qkv_width: Width of a block's queries, keys and values together; no vector
-      but their biases may have it.
     tolerance: Largest difference, absolute or relative.
 
   Returns:
@@ -73,8 +84,8 @@ def assert_close(
   weights = 0.0
   for name, value in theirs.items():
     ours_here = ours[name]
-    if value.shape == (qkv_width,):
-      keys = slice(qkv_width // 3, 2 * qkv_width // 3)
+    if value.shape == (_QKV_WIDTH,):
+      keys = slice(_QKV_WIDTH // 3, 2 * _QKV_WIDTH // 3)
       value, ours_here = np.delete(value, keys), np.delete(ours_here, keys)
     test_case.assertAllClose(ours_here, value, tolerance, tolerance, name)
     if name.startswith('model/'):
