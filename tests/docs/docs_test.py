@@ -36,6 +36,11 @@ def _pages() -> list[pathlib.Path]:
   return [*pages, *sorted((_ROOT / 'docs').rglob('*.md'))]
 
 
+def _sources() -> list[pathlib.Path]:
+  folders = ('vim_tf', 'experiments', 'export', 'tests', 'tools')
+  return [p for f in folders for p in sorted((_ROOT / f).rglob('*.py'))]
+
+
 def _module(label: str) -> str:
   """'experiments:quickstart' and 'experiments/quickstart' are the same."""
   return label.replace('/', '.').replace(':', '.')
@@ -73,7 +78,7 @@ class DocsTest(absltest.TestCase):
           self.assertIn(flag, known | {'help'}, f'{path.name}: {code}')
 
   def test_every_target_that_is_named_exists(self):
-    for path in _pages():
+    for path in [*_pages(), *_sources()]:
       for folder, name in _LABEL.findall(path.read_text()):
         folder = folder.rstrip('/')
         build = _ROOT / folder / 'BUILD'
@@ -87,15 +92,17 @@ class DocsTest(absltest.TestCase):
           f'{path.name}: //{folder}:{name}',
         )
 
-  def test_every_file_that_is_linked_or_named_is_there(self):
+  def test_every_file_that_is_named_is_there(self):
+    for path in [*_pages(), *_sources()]:
+      for name in _PATH.findall(path.read_text()):
+        self.assertTrue((_ROOT / name).exists(), f'{path.name}: {name}')
+
+  def test_every_file_that_is_linked_is_there(self):
     for path in _pages():
-      text = path.read_text()
-      for link in _LINK.findall(text):
+      for link in _LINK.findall(path.read_text()):
         if '://' not in link and not link.startswith('#'):
           target = path.parent / link.partition('#')[0]
           self.assertTrue(target.exists(), f'{path.name}: {link}')
-      for name in _PATH.findall(text):
-        self.assertTrue((_ROOT / name).exists(), f'{path.name}: {name}')
 
   def test_every_job_that_is_listed_exists(self):
     text = (_ROOT / 'docs' / 'python.md').read_text()

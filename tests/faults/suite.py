@@ -1,6 +1,6 @@
 """Tries every fault many times and prints what was lost: nothing.
 
-  ./bazelw run //tests/faults:suite -- --kills=20 --times=20
+  ./bazelw run //tests:fault_suite -- --kills=20 --times=20
 
 Runs of every stage are killed with SIGKILL at random moments (while they
 start, train or save), started again each time, and held against a run that was

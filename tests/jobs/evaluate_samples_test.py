@@ -1,4 +1,4 @@
-"""Tests of `evaluate --job=generation` and of `sampling_study`."""
+"""Tests of `evaluate --job=generation` and of the sampling study."""
 
 import json
 import pathlib

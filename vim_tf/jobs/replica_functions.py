@@ -1,8 +1,8 @@
 """Every function that a replica runs, by name, with the shapes of its inputs.
 
 They are what must compile with XLA at static shapes, because a TPU runs nothing
-else. `tests/experiments/xla_test` compiles and runs them all in tiny; the
-tables of `docs/results/scale.md` come from lowering them in the paper's sizes.
+else. `tests/jobs/xla_test.py` compiles and runs them all in tiny; the tables of
+`docs/results/scale.md` come from lowering them in the paper's sizes.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@
     --rows='base|no_l2_norm|dim_' --seeds=0,1,2
 
 Rows are those of the paper's Table 4 that fit and of its Tables 6 to 8; see
-`ablation_rows`. A run that is done has its line in `runs.jsonl` and is skipped;
+`rows.py`. A run that is done has its line in `runs.jsonl` and is skipped;
 one that was stopped goes on from its checkpoint. The page `ablations.md` gives
 for each claim the paper's figures, ours with their spread, and whether they
 point the same way.
