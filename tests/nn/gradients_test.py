@@ -1,5 +1,7 @@
 """Tests of gradients of parts of a batch, and of recomputation."""
 
+import re
+
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
@@ -134,6 +136,43 @@ class RecomputedTest(tf.test.TestCase):
     self.assertAllClose(by_x, [6.0, 8.0])
     self.assertAllClose(by_weight, 11.0)
     self.assertIsNone(by_other)
+
+  def _chain(self, recompute):
+    """Gradients of a chain of two functions, by the input and a weight."""
+    weight = tf.Variable(np.float32([[1.2, -0.4], [0.3, 0.9]]))
+
+    def link(x):
+      return tf.tanh(tf.matmul(x, weight))
+
+    def run(x):
+      with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = x
+        for _ in range(2):
+          y = gradients.recomputed(link, y) if recompute else link(y)
+        loss = tf.reduce_sum(y**2)
+      return tape.gradient(loss, [x, weight])
+
+    return run
+
+  def test_changes_no_bit_of_what_is_not_compiled(self):
+    x = tf.constant(np.float32([[0.3, -0.7], [1.1, 0.2]]))
+    graph = tf.function(self._chain(True), autograph=False)
+    for found in (self._chain(True)(x), graph(x)):
+      for one, other in zip(found, self._chain(False)(x), strict=True):
+        self.assertAllEqual(one, other)
+    ops = graph.get_concrete_function(x).graph.get_operations()
+    self.assertNotIn('XlaOptimizationBarrier', {op.type for op in ops})
+
+  def test_compiled_programs_have_barriers(self):
+    """A TPU's compiler undoes what is recomputed without them."""
+    x = tf.constant(np.float32([[0.3, -0.7], [1.1, 0.2]]))
+    compiled = tf.function(self._chain(True), jit_compile=True, autograph=False)
+    text = compiled.experimental_get_compiler_ir(x)(stage='hlo')
+    # Before and after what each of two functions computes again.
+    self.assertLen(re.findall(r' opt-barrier\(', text), 4)
+    for one, other in zip(compiled(x), self._chain(False)(x), strict=True):
+      self.assertAllClose(one, other, rtol=1e-6)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.ops import control_flow_util
 
 
 class Optimizer(Protocol):
@@ -82,11 +84,11 @@ def recomputed(
   """`function(x, *others)`, of which nothing but the inputs is kept.
 
   The backward pass computes activations again (Chen et al., 2016), as with
-  `tf.recompute_grad`, with one thing more: the gradient of the function's input
-  waits for the gradients of its variables. Otherwise a compiler is free to put
-  these off, to the end of the program if it likes, and to keep everything that
-  was recomputed until then: XLA's for the CPU did, and almost nothing was
-  saved.
+  `tf.recompute_grad`, with two things more. What it computes again waits for
+  the gradient that it is needed for, or a compiler, which sees one computation
+  twice, keeps the first. And the gradient of the function's input waits for
+  the gradients of its variables, or a compiler puts these off, to the end of
+  the program if it likes, with everything that they are made of.
 
   Args:
     function: From tensors to one tensor, without side effects.
@@ -97,9 +99,7 @@ def recomputed(
   @tf.custom_gradient
   def call(x, *others):
     def gradient(dy, variables=()):
-      zero = _zero_after([dy])
-      again = x + tf.cast(zero, x.dtype)
-      others_again = [other + tf.cast(zero, other.dtype) for other in others]
+      (again, *others_again), (dy,) = _together([x, *others], [dy])
       with tf.GradientTape() as tape:
         tape.watch(again)
         y = function(again, *others_again)
@@ -109,7 +109,8 @@ def recomputed(
         dy,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
       )
-      dx += tf.cast(_zero_after(by_variable), dx.dtype)
+      if by_variable:
+        (dx,), by_variable = _together([dx], by_variable)
       found = (dx, *[None] * len(others))
       return (found, by_variable) if by_variable else found
 
@@ -118,11 +119,28 @@ def recomputed(
   return call(x, *others)
 
 
+def _together(
+  first: list[tf.Tensor], second: list[tf.Tensor]
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+  """The same tensors, the first of which are there once the second are.
+
+  XLA heeds no control dependencies, with which `tf.recompute_grad` does it. It
+  has a barrier of its own, which TensorFlow runs in compiled programs alone;
+  elsewhere a zero is added that hangs on an element of each of the second.
+  """
+  if control_flow_util.GraphOrParentsInXlaContext(
+    tf.compat.v1.get_default_graph()
+  ):
+    found = xla.optimization_barrier(*first, *second)
+    return found[: len(first)], found[len(first) :]
+  zero = _zero_after(second)
+  return [tensor + tf.cast(zero, tensor.dtype) for tensor in first], second
+
+
 def _zero_after(tensors: list[tf.Tensor]) -> tf.Tensor:
   """A float32 zero that is there once the tensors are.
 
-  It hangs on an element of each, in a way that no compiler simplifies: XLA
-  heeds no control dependencies (as in `tf.recompute_grad`).
+  It hangs on an element of each.
   """
   zero = tf.zeros([])
   for tensor in tensors:
