@@ -21,13 +21,15 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.jobs import restore
 
 encoding_flags.define()
+flags_lib.define_strategy_flags()
 
 
 def main():
   """Encodes with the settings of the flags."""
   given = flags.FLAGS
   codes_writer.check_new(given.out)  # Told before any data are read.
-  tokenizer = restore.tokenizer(given.workdir)
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer = restore.tokenizer(given.workdir)
   encode_job.encode(
     tokenizer,
     given.out,

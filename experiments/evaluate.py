@@ -61,6 +61,7 @@ DATA = flags_lib.settings_of(
 for _setting in DATA:
   _setting.define()
 flags_lib.define_bad_example_flag()
+flags_lib.define_strategy_flags()
 
 _COMMON = (
   'job',
@@ -150,7 +151,8 @@ class Job:
 
 def _reconstruction():
   """How well a tokenizer reconstructs held-out images (paper Table 3)."""
-  tokenizer = restore.tokenizer(WORKDIR.value)
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer = restore.tokenizer(WORKDIR.value)
   config = config_lib.replace(
     tokenizer.config, flags_lib.changes_from_flags(DATA)
   )
@@ -180,11 +182,12 @@ def _generation():
     output.check_file('save_reference', SAVE_REFERENCE.value)
   sampling_config = sampling_flags.config()
   acceptance = sampling_flags.acceptance()
-  tokenizer, vim = restore.both(
-    WORKDIR.value,
-    TOKENIZER.value,
-    restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
-  )
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer, vim = restore.both(
+      WORKDIR.value,
+      TOKENIZER.value,
+      restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
+    )
   config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
   protocol = evaluate_samples.Protocol(
     data=config.data,
@@ -209,7 +212,8 @@ def _generation():
 
 def _likelihood():
   """How well a VIM predicts held-out codes, in bits and nats."""
-  tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
   config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
   result = evaluate_likelihood.evaluate(
     tokenizer,

@@ -193,6 +193,19 @@ def strategy() -> tf.distribute.Strategy:
   return strategy_lib.make(flags.FLAGS.strategy, flags.FLAGS.tpu)
 
 
+def strategy_of_one_process() -> tf.distribute.Strategy:
+  """The same for programs that several workers cannot share.
+
+  Raises:
+    ConfigError: If the flags ask for several workers.
+  """
+  if flags.FLAGS.strategy == 'multi_worker':
+    raise config_lib.ConfigError(
+      'Only training runs on several workers: give another --strategy.'
+    )
+  return strategy()
+
+
 def changes_from_flags(
   settings: Sequence[Setting], assignments: Sequence[str] = ()
 ) -> dict[str, str]:

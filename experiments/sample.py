@@ -63,6 +63,7 @@ sampling_flags.define()
 (_DATA_DIR,) = flags_lib.settings_of(Stage2Config, ['data_dir'])
 _DATA_DIR.define()
 flags_lib.define_bad_example_flag()
+flags_lib.define_strategy_flags()
 
 _IN_JSON = (
   'classes',
@@ -86,7 +87,11 @@ def main():
           'without --from_json.'
         )
     sample_job.sample_again(
-      FROM_JSON.value, WORKDIR.value, OUT.value, tokenizer=TOKENIZER.value
+      FROM_JSON.value,
+      WORKDIR.value,
+      OUT.value,
+      tokenizer=TOKENIZER.value,
+      strategy=flags_lib.strategy_of_one_process(),
     )
     return
   # Checked before TensorFlow is imported.
@@ -107,6 +112,7 @@ def main():
     precision=given[sampling_flags.PRECISION].value,
     changes=flags_lib.changes_from_flags([_DATA_DIR]),
     on_bad_example=given.on_bad_example,
+    strategy=flags_lib.strategy_of_one_process(),
   )
 
 

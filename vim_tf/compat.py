@@ -15,17 +15,22 @@ import sys
 import types
 
 
-def _tensorflow() -> tuple[int, int]:
-  """The version that is installed, without importing it."""
+def _tensorflow() -> tuple[str, tuple[int, int]]:
+  """The package that is installed and its version, without importing it."""
   for package in ('tensorflow', 'tensorflow-tpu', 'tensorflow-cpu'):
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       major, minor, *_ = importlib.metadata.version(package).split('.')
-      return int(major), int(minor)
-  return 0, 0  # Whoever imports it will be told.
+      return package, (int(major), int(minor))
+  return 'tensorflow', (0, 0)  # Whoever imports it will be told.
 
 
-KERAS = 'tf-keras' if _tensorflow() >= (2, 16) else 'keras'
+TENSORFLOW, _VERSION = _tensorflow()
+
+KERAS = 'tf-keras' if _VERSION >= (2, 16) else 'keras'
 """The package that is Keras 2 here."""
+
+HAS_HOST_XLA = TENSORFLOW != 'tensorflow-tpu'
+"""Whether XLA compiles for the CPU, too; the TPUs' build knows only them."""
 
 if KERAS == 'tf-keras':
   # TensorFlow reads it as it is imported.

@@ -73,6 +73,11 @@ class XlaTest(parameterized.TestCase, tf.test.TestCase):
     arguments = tf.nest.map_structure(_example, function.specs)
     compiled = tf.function(function.run, jit_compile=True, autograph=False)
     found = compiled(*arguments)
+    library = compiled.get_concrete_function(*arguments).graph.as_graph_def()
+    self.assertFalse(
+      [f for f in library.library.function if '_XlaMustCompile' in f.attr],
+      'Within a program of XLA another one is compiled.',
+    )
     for value in tf.nest.flatten(found):
       self.assertTrue(value.shape.is_fully_defined())
       self.assertAllEqual(

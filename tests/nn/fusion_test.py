@@ -102,6 +102,27 @@ class FusionTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(compiled_calls(None), 0)
     self.assertGreater(compiled_calls(True), 0)
 
+  @parameterized.parameters('jit_compile', 'tpu', 'alone')
+  def test_a_program_of_xla_holds_no_other(self, where):
+    function = fusion.fused(transformer.ACTIVATIONS['gelu'])
+
+    def step(x):
+      with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+      return tape.gradient(y, x, tf.constant(self._dy))
+
+    spec = tf.TensorSpec(self._x.shape)
+    if where == 'tpu':  # What TPUStrategy makes of a replica's function.
+      with tf.Graph().as_default() as graph:
+        tf.compat.v1.tpu.rewrite(step, [tf.zeros(spec.shape)])
+    else:
+      compiled = tf.function(step, jit_compile=where == 'jit_compile')
+      graph = compiled.get_concrete_function(spec).graph
+    library = graph.as_graph_def().library.function
+    nested = sum('_XlaMustCompile' in f.attr for f in library)
+    self.assertEqual(nested, 2 if where == 'alone' else 0)
+
 
 if __name__ == '__main__':
   tf.test.main()

@@ -264,6 +264,23 @@ class LargeCodebookTest(tf.test.TestCase):
         self.assertAllEqual(alone[0], expected[i])
 
 
+class ReplicasTest(tf.test.TestCase):
+  def test_the_same_codes_on_two_replicas(self):
+    ids, seeds = [0, 1, 2, 3, 4], [7, 8, 9, 10, 11]
+    guided = sampling.SamplingConfig(guidance_scale=2.0)
+    strategy = tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1'])
+    with strategy.scope():
+      spread = _model()
+    one = _model()
+    spread.set_weights(one.get_weights())
+    spread, one = map(decoding.Decoder, (spread, one))
+    self.assertAllEqual(spread(ids, seeds, guided), one(ids, seeds, guided))
+    # Fewer than before are filled up, and cut off again.
+    self.assertAllEqual(
+      spread(ids[:3], seeds[:3], guided), one(ids[:3], seeds[:3], guided)
+    )
+
+
 class RefusalTest(tf.test.TestCase, parameterized.TestCase):
   @classmethod
   def setUpClass(cls):

@@ -14,7 +14,12 @@ from vim_tf import compat, files
 from vim_tf.data import codes as codes_lib
 from vim_tf.data.errors import DataError
 
-_VERSIONS_OF = ('tensorflow', compat.KERAS, 'tensorflow-datasets', 'numpy')
+_VERSIONS_OF = (
+  compat.TENSORFLOW,
+  compat.KERAS,
+  'tensorflow-datasets',
+  'numpy',
+)
 
 Batch = dict[str, np.ndarray]
 """'codes' int `[count, num_codes]`, 'labels' and 'indices' int `[count]`."""

@@ -5,12 +5,12 @@ import os
 
 from absl import logging
 import numpy as np
-import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import codes_writer, pipeline, sources
 from vim_tf.jobs import restore
+from vim_tf.nn import replicas
 from vim_tf.training import summaries
 
 
@@ -43,7 +43,9 @@ class Encoder:
     batch_size: int,
     on_bad_example: str = 'stop',
   ):
-    self._to_codes = tf.function(tokenizer.model.encode, autograph=False)
+    self._to_codes = replicas.OnReplicas(
+      tokenizer.model.encode, replicas.of(tokenizer.model)
+    )
     self._batch_size = batch_size
     self._sources = {
       name: sources.load(data, split, on_bad_example)
@@ -97,7 +99,7 @@ class Encoder:
     for batch in found:
       keep = batch['mask'].numpy() > 0
       yield {
-        'codes': self._to_codes(batch['images']).numpy()[keep],
+        'codes': self._to_codes(batch['images'])[keep],
         'labels': batch['labels'].numpy()[keep],
         'indices': batch['indices'].numpy()[keep],
       }

@@ -5,13 +5,13 @@ import math
 
 from absl import logging
 import numpy as np
-import tensorflow as tf
 
 from vim_tf.config import DataConfig, UserError
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
 from vim_tf.metrics import baselines
+from vim_tf.nn import replicas
 from vim_tf.vim import model as model_lib
 
 _BITS_PER_NAT = 1.4426950408889634
@@ -176,16 +176,17 @@ def _nats(
   model: model_lib.VIM, codes: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> np.ndarray:
   """Negative log-likelihood of each code, float64 `[images, num_codes]`."""
-
-  @tf.function(autograph=False)
-  def score(codes, labels):
-    return model_lib.negative_log_likelihood(model(codes, labels), codes)
-
+  score = replicas.OnReplicas(
+    lambda codes, labels: model_lib.negative_log_likelihood(
+      model(codes, labels), codes
+    ),
+    replicas.of(model),
+  )
   parts = []
   for start in range(0, len(codes), batch_size):
     # The last batch is filled up, so that all are traced once.
     part = np.arange(start, start + batch_size) % len(codes)
-    parts.append(score(tf.constant(codes[part]), tf.constant(labels[part])))
+    parts.append(score(codes[part], labels[part]))
   return np.concatenate(parts)[: len(codes)].astype(np.float64)
 
 
@@ -203,7 +204,9 @@ def _encoded(
     sources.load(data, split, protocol.on_bad_example)
     for split in (data.train_split, data.eval_split)
   )
-  encode = tf.function(tokenizer.model.encode, autograph=False)
+  encode = replicas.OnReplicas(
+    tokenizer.model.encode, replicas.of(tokenizer.model)
+  )
   batch_size = protocol.batch_size
   count = _count(train.num_examples, tokenizer.config.model.num_codes, protocol)
   logging.info('Encoding %d augmented training images.', count)
@@ -216,7 +219,7 @@ def _encoded(
     held_out, data, batch_size=batch_size, max_examples=protocol.max_images
   ):
     keep = batch['mask'].numpy() > 0
-    codes.append(encode(batch['images']).numpy()[keep])
+    codes.append(encode(batch['images'])[keep])
     labels.append(batch['labels'].numpy()[keep])
   return _Codes(
     train.name,

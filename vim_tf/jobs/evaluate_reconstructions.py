@@ -15,6 +15,7 @@ from vim_tf.metrics import (
   generation,
   reconstruction,
 )
+from vim_tf.nn import replicas
 from vim_tf.vit_vqgan import losses, lpips
 from vim_tf.vit_vqgan import model as model_lib
 
@@ -79,22 +80,23 @@ def evaluate(
     )
 
   form = tokenizer.config.losses.logit_laplace_form
-  measure = _measure(tokenizer.model, protocol, form)
-  network = None
-  if protocol.network:
-    network = feature_networks.load(protocol.network)
+  with replicas.of(tokenizer.model).scope():
+    measure = _measure(tokenizer.model, protocol, form)
+    network = None
+    if protocol.network:
+      network = feature_networks.load(protocol.network)
   meter = codebook.CodebookMeter(tokenizer.config.model.codebook_size)
   means = reconstruction.MeanAccumulator()
   psnr, real, rebuilt = [], [], []
   for batch in batches():
     keep = batch['mask'].numpy() > 0
     codes, images, values = measure(batch['images'])
-    meter.update(codes.numpy()[keep])
-    means.update({name: x.numpy()[keep] for name, x in values.items()})
-    psnr.append(values['psnr'].numpy()[keep])
+    meter.update(codes[keep])
+    means.update({name: x[keep] for name, x in values.items()})
+    psnr.append(values['psnr'][keep])
     if network is not None:
-      real.append(network(batch['images'])[0].numpy()[keep])
-      rebuilt.append(network(images)[0].numpy()[keep])
+      real.append(network(batch['images'])[0][keep])
+      rebuilt.append(network(images)[0][keep])
     logging.info('%d images are measured.', sum(map(len, psnr)))
   if not psnr:
     raise UserError(f'{source.name} {source.split} holds no images.')
@@ -129,7 +131,6 @@ def evaluate(
 def _measure(model, protocol: Protocol, form: str):
   perceptual = lpips.LPIPS() if protocol.perceptual else None
 
-  @tf.function(autograph=False)
   def measure(images):
     out = model(images)
     rebuilt = tf.clip_by_value(out['reconstruction'], 0.0, 1.0)
@@ -146,22 +147,24 @@ def _measure(model, protocol: Protocol, form: str):
       values['logit_laplace_nll'] = nll
     return out['codes'], rebuilt, values
 
-  return measure
+  return replicas.OnReplicas(measure, replicas.of(model))
 
 
 def _compare_precisions(model, batches) -> dict[str, float]:
   """Share of codes that bfloat16 leaves as they are, and the use of both."""
   encoders, meters = [], []
+  strategy = replicas.of(model)
   for policy in ('float32', 'mixed_bfloat16'):
-    copy = model_lib.ViTVQGAN(model.config, dtype=policy)
-    copy.build()
+    with strategy.scope():
+      copy = model_lib.ViTVQGAN(model.config, dtype=policy)
+      copy.build()
     copy.set_weights(model.get_weights())
-    encoders.append(tf.function(copy.encode, autograph=False))
+    encoders.append(replicas.OnReplicas(copy.encode, strategy))
     meters.append(codebook.CodebookMeter(model.config.codebook_size))
   same = count = 0
   for batch in batches:
     keep = batch['mask'].numpy() > 0
-    found = [encode(batch['images']).numpy()[keep] for encode in encoders]
+    found = [encode(batch['images'])[keep] for encode in encoders]
     for meter, codes in zip(meters, found, strict=True):
       meter.update(codes)
     same += np.sum(found[0] == found[1])
@@ -188,5 +191,8 @@ def _picture(model, batches, psnr: np.ndarray) -> np.ndarray:
       if position in chosen:
         found[position] = image
       position += 1
-  images = tf.stack([found[place] for place in chosen])
-  return pictures.pairs(images, model.decode(model.encode(images)), count)
+  images = np.stack([found[place] for place in chosen])
+  rebuild = replicas.OnReplicas(
+    lambda images: model.decode(model.encode(images)), replicas.of(model)
+  )
+  return pictures.pairs(images, rebuild(images), count)

@@ -12,6 +12,7 @@ from vim_tf.jobs import class_names, pictures, references, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.metrics import classifiers, feature_networks
 from vim_tf.metrics import generation as scores_lib
+from vim_tf.nn import replicas
 from vim_tf.vim import sampling as sampling_lib
 
 _SHOWN = 64  # Images of a class in its gallery.
@@ -117,14 +118,15 @@ def prepare(
       f'The classes of {source.name} are not those of the model, so that its '
       'samples cannot be compared: choose the data it was trained on.'
     )
-  evaluator, counts = references.load_evaluator(
-    protocol.network,
-    data,
-    reference=protocol.reference,
-    save_reference=protocol.save_reference,
-    reference_split=protocol.reference_split,
-    folder=folder,
-  )
+  with replicas.of(vim.model).scope():
+    evaluator, counts = references.load_evaluator(
+      protocol.network,
+      data,
+      reference=protocol.reference,
+      save_reference=protocol.save_reference,
+      reference_split=protocol.reference_split,
+      folder=folder,
+    )
   classifier = None
   if selecting:
     classifier = references.load_classifier(

@@ -38,7 +38,8 @@ def probe(
   Args:
     config: Every setting; `config.vim` names the stage-2 run.
     path: The working directory; a probe that was stopped goes on from it.
-    strategy: Where replicas of the softmax layers run; None: 'auto'.
+    strategy: Where replicas of the models and of the softmax layers run; None:
+      'auto'.
     on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
 
   Returns:
@@ -50,7 +51,8 @@ def probe(
   strategy = strategy or strategy_lib.make()  # Before anything is computed.
   if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
     raise ConfigError('A probe runs on one machine: give another --strategy.')
-  tokenizer, vim = restore.both(config.vim, config.tokenizer)
+  with strategy.scope():
+    tokenizer, vim = restore.both(config.vim, config.tokenizer)
   outcomes = sweep(
     tokenizer,
     vim,
@@ -275,11 +277,9 @@ class _Fit:
     features, labels = shown
 
     def evaluate():
+      found = self.accuracies(layers, features, labels)
       return {
-        f'{name}/top1': float(
-          linear.accuracies(layer, features[name], labels)['top1'].max()
-        )
-        for name, layer in layers.items()
+        f'{name}/top1': float(x['top1'].max()) for name, x in found.items()
       }
 
     loop.train(
@@ -295,6 +295,13 @@ class _Fit:
       title,
     )
     return layers
+
+  def accuracies(self, layers, features, labels) -> dict[str, dict]:
+    """What `linear.accuracies` gives, by the name of the features."""
+    return {
+      name: linear.accuracies(layer, features[name], labels, self._strategy)
+      for name, layer in layers.items()
+    }
 
 
 def _probe(
@@ -339,10 +346,7 @@ def _probe(
     (shown, labels),
     f'probes, seed {seed}',
   )
-  figures = {
-    name: linear.accuracies(layer, shown[name], labels)
-    for name, layer in layers.items()
-  }
+  figures = fit.accuracies(layers, shown, labels)
   return probe_figures.Outcome(
     best_block=best,
     best_untrained=untrained,
@@ -394,8 +398,8 @@ def _choose(
     f'probes to choose from, seed {seed}',
   )
   validation, penalty = {}, {}
-  for name, layer in layers.items():
-    found = linear.accuracies(layer, shown[name], labels)['top1']
+  for name, accuracies in fit.accuracies(layers, shown, labels).items():
+    found = accuracies['top1']
     place = np.flatnonzero(found == found.max())[-1]  # The strongest of equals.
     validation[name] = float(found[place])
     penalty[name] = config.penalties[place]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from vim_tf.config import ProbeConfig, Stage1Config, UserError
 from vim_tf.data import pipeline
 from vim_tf.jobs import restore
+from vim_tf.nn import replicas
 from vim_tf.probe import features as features_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import model as vim_model
@@ -27,7 +28,7 @@ NETWORK = 'network'
 
 _MOST_PIXELS = 64  # Side of an image whose pixels are a baseline.
 
-Extractor = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+Extractor = Callable[[tf.Tensor], dict[str, np.ndarray]]
 
 
 def block_index(name: str) -> int | None:
@@ -93,9 +94,9 @@ def extractor(
   if config.network:
     from vim_tf.metrics import feature_networks  # Brings TF-GAN.
 
-    network = feature_networks.load(config.network)
+    with replicas.of(vim.model).scope():
+      network = feature_networks.load(config.network)
 
-  @tf.function(autograph=False)
   def compute(images):
     codes = encode(images)
     found = _blocks(vim.model, codes, config.fixed_block)
@@ -107,10 +108,12 @@ def extractor(
       )
     return found
 
-  def with_network(images):
-    return {**compute(images), NETWORK: network(images)[0]}
+  on_replicas = replicas.OnReplicas(compute, replicas.of(vim.model))
 
-  return with_network if network else compute
+  def with_network(images):
+    return {**on_replicas(images), NETWORK: network(images)[0]}
+
+  return with_network if network else on_replicas
 
 
 def untrained_extractor(
@@ -121,25 +124,42 @@ def untrained_extractor(
 ) -> Extractor:
   """Of a VIM of the same sizes with random weights, on the same codes."""
   tf.keras.utils.set_random_seed(seed)
-  model = vim_model.VIM(
-    vim.config.model, dtype=vim.model.dtype_policy.name, name='untrained'
-  )
-  model.build()
+  with replicas.of(vim.model).scope():
+    model = vim_model.VIM(
+      vim.config.model, dtype=vim.model.dtype_policy.name, name='untrained'
+    )
+    model.build()
 
-  @tf.function(autograph=False)
   def compute(images):
     codes = tokenizer.model.encode(images)
     found = _blocks(model, codes, config.fixed_block)
     return {f'untrained_{name}': value for name, value in found.items()}
 
-  return compute
+  return replicas.OnReplicas(compute, replicas.of(model))
 
 
 def pixels(images: tf.Tensor) -> tf.Tensor:
   """Raw pixels, `[batch, num_values]`; large images are made smaller."""
   if images.shape[1] > _MOST_PIXELS:
-    images = tf.image.resize(images, [_MOST_PIXELS, _MOST_PIXELS], 'area')
+    shares = tf.constant(_shares(images.shape[1], _MOST_PIXELS))
+    images = tf.einsum('ih,jw,bhwc->bijc', shares, shares, images)
   return tf.reshape(images, [-1, images.shape[1] * images.shape[2] * 3])
+
+
+def _shares(size: int, smaller: int) -> np.ndarray:
+  """The part of each pixel in the mean that a larger one is, along one side.
+
+  As `tf.image.resize` does it by 'area', which no TPU runs.
+
+  Returns:
+    float32 `[smaller, size]`.
+  """
+  edges = np.arange(smaller + 1) * size / smaller
+  first, last = np.arange(size), np.arange(size) + 1
+  overlap = np.minimum(edges[1:, None], last) - np.maximum(
+    edges[:-1, None], first
+  )
+  return np.float32(np.maximum(overlap, 0.0) * smaller / size)
 
 
 def _blocks(model, codes, block: int | None) -> dict[str, tf.Tensor]:

@@ -17,6 +17,7 @@ from vim_tf.data import images as images_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
 from vim_tf.metrics import classifiers, feature_networks, generation
+from vim_tf.nn import replicas
 
 CROP = 'center'
 CLASSIFIER = 'head:efficientnet_lite2'
@@ -97,10 +98,10 @@ class Data:
       keep = batch['mask'].numpy() > 0
       images = batch['images'] if through is None else through(batch['images'])
       x, y = network(images)
-      features.append(x.numpy()[keep])
+      features.append(x[keep])
       labels.append(batch['labels'].numpy()[keep])
       if y is not None:
-        logits.append(y.numpy()[keep])
+        logits.append(y[keep])
     if not features:
       raise UserError(f'{source.name} {split} holds no images.')
     return RealImages(
@@ -194,14 +195,15 @@ def load_classifier(
 
   check_conditional(vim)
   classes = vim.config.model.num_classes
-  if name.startswith(classifiers.HEAD):
-    network = feature_networks.load(name.removeprefix(classifiers.HEAD))
-    check(network.source)  # Before a head is trained for nothing.
-    head = train_head(network, data, folder)
-    classifier = classifiers.head_classifier(head, network)
-  else:
-    classifier = classifiers.load(name)
-    check(classifier.source)
+  with replicas.of(vim.model).scope():
+    if name.startswith(classifiers.HEAD):
+      network = feature_networks.load(name.removeprefix(classifiers.HEAD))
+      check(network.source)  # Before a head is trained for nothing.
+      head = train_head(network, data, folder)
+      classifier = classifiers.head_classifier(head, network)
+    else:
+      classifier = classifiers.load(name)
+      check(classifier.source)
   classifier.check_classes(classes, data.config.image_size)
   return classifier
 

@@ -22,6 +22,8 @@ from vim_tf.jobs import (
   sample_folder,
 )
 from vim_tf.metrics import classifiers
+from vim_tf.nn import replicas
+from vim_tf.training import strategy as strategy_lib
 from vim_tf.vim import decoding, rejection
 from vim_tf.vim.sampling import SamplingConfig
 
@@ -46,6 +48,7 @@ def sample(
   precision: str = 'float32',
   changes: Mapping[str, str] | None = None,
   on_bad_example: str = 'stop',
+  strategy: tf.distribute.Strategy | None = None,
 ) -> sample_folder.Samples:
   """Draws images of a trained VIM into a folder.
 
@@ -69,6 +72,7 @@ def sample(
     changes: Settings of the run that differ, as `config.replace` takes them:
       where the images are that a classifier's head learns from.
     on_bad_example: At one of those that cannot be read 'stop', or 'skip' it.
+    strategy: Whose replicas draw and decode; None: 'auto' of `strategy.make`.
 
   Returns:
     What was drawn.
@@ -84,7 +88,10 @@ def sample(
     )
   rejection.check_acceptance(acceptance)
   with output.new_folder(out) as out:
-    first, second = restore.both(workdir, tokenizer, restore.policy(precision))
+    with (strategy or strategy_lib.make()).scope():
+      first, second = restore.both(
+        workdir, tokenizer, restore.policy(precision)
+      )
     warn(config.guidance_scale, second.config)
     model = second.config.model
     ids = class_names.parse(
@@ -139,6 +146,7 @@ def sample_again(
   out: str | os.PathLike,
   *,
   tokenizer: str | os.PathLike = '',
+  strategy: tf.distribute.Strategy | None = None,
 ) -> sample_folder.Samples:
   """Makes the images of a `samples.json` again: the very same files.
 
@@ -151,6 +159,7 @@ def sample_again(
     workdir: Working directory of the stage-2 run that drew them.
     out: A new or empty folder.
     tokenizer: Its stage-1 run, if that was moved.
+    strategy: As of `sample`.
 
   Returns:
     What the file holds.
@@ -161,7 +170,8 @@ def sample_again(
   """
   with output.new_folder(out) as out:
     record = sample_folder.read(file)
-    first, second = restore.both(workdir, tokenizer, record.precision)
+    with (strategy or strategy_lib.make()).scope():
+      first, second = restore.both(workdir, tokenizer, record.precision)
     record.check_models(first, second)
     samples = record.samples
     _draw_again(record, Sampler(first.model, second.model))
@@ -291,19 +301,18 @@ class Sampler:
 
 def decoder(tokenizer):
   """A function from codes `[batch, num_codes]` to uint8 images."""
-  to_images = tf.function(tokenizer.decode, autograph=False)
-  return lambda codes: pictures.to_bytes(to_images(tf.constant(codes)))
+  to_images = replicas.OnReplicas(tokenizer.decode, replicas.of(tokenizer))
+  return lambda codes: pictures.to_bytes(to_images(codes))
 
 
 def reconstructor(tokenizer):
   """A function from images to their reconstructions, clamped to [0, 1]."""
 
-  @tf.function(autograph=False)
   def reconstruct(images):
     rebuilt = tokenizer.decode(tokenizer.encode(images))
     return tf.clip_by_value(rebuilt, 0.0, 1.0)
 
-  return reconstruct
+  return replicas.OnReplicas(reconstruct, replicas.of(tokenizer))
 
 
 def parts(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -352,5 +361,8 @@ def read_prefix(
     image = images_lib.decode_square(tf.constant(encoded), sizes.image_size)
   except tf.errors.InvalidArgumentError as error:
     raise UserError(f'{path} is not an image, or a broken one.') from error
-  codes = tokenizer.model.encode(images_lib.from_uint8(image)[None])
-  return image.numpy(), codes[0].numpy(), keep_rows * sizes.grid_size
+  encode = replicas.OnReplicas(
+    tokenizer.model.encode, replicas.of(tokenizer.model)
+  )
+  codes = encode(images_lib.from_uint8(image)[None])
+  return image.numpy(), codes[0], keep_rows * sizes.grid_size

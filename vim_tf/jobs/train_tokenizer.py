@@ -17,6 +17,7 @@ from vim_tf.data import pipeline, sources
 from vim_tf.jobs import pictures, restore
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
+from vim_tf.nn import replicas
 from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
@@ -25,7 +26,6 @@ from vim_tf.vit_vqgan import model as model_lib
 from vim_tf.vit_vqgan import step as step_lib
 
 _PICTURES = 16
-_EVAL_BATCH = 64
 
 
 def train(
@@ -107,10 +107,14 @@ def train(
       pipeline.evaluation_batches(
         held_out,
         config.data,
-        batch_size=_EVAL_BATCH,
+        batch_size=figures.batch_size,
         max_examples=config.run.eval_examples,
       ),
     )
+
+  rebuild = replicas.OnReplicas(
+    lambda images: model.decode(model.encode(images)), strategy
+  )
 
   def draw():
     batches = pipeline.evaluation_batches(
@@ -118,11 +122,7 @@ def train(
     )
     batch = next(iter(batches))
     images = tf.boolean_mask(batch['images'], batch['mask'] > 0)
-    return {
-      'reconstructions': pictures.pairs(
-        images, model.decode(model.encode(images))
-      )
-    }
+    return {'reconstructions': pictures.pairs(images, rebuild(images))}
 
   loop.train(
     step,
@@ -245,14 +245,18 @@ class Figures:
   """Reconstruction and codebook figures over held-out batches.
 
   Args:
-    model: The tokenizer.
+    model: The tokenizer; what it was made under measures.
+
+  Attributes:
+    batch_size: Images to give at once; another number changes no figure.
   """
 
   def __init__(self, model: model_lib.ViTVQGAN):
     self._codebook_size = model.config.codebook_size
+    self.batch_size = replicas.batch_size(replicas.of(model))
     # Kept, so that every evaluation of a run uses the same trace.
-    self._measure = tf.function(
-      lambda images: _measure(model, images), autograph=False
+    self._measure = replicas.OnReplicas(
+      lambda images: _measure(model, images), replicas.of(model)
     )
 
   def __call__(self, batches: tf.data.Dataset) -> dict[str, float]:
@@ -270,8 +274,8 @@ class Figures:
     for batch in batches:
       keep = batch['mask'].numpy() > 0
       codes, values = self._measure(batch['images'])
-      meter.update(codes.numpy()[keep])
-      means.update({name: x.numpy()[keep] for name, x in values.items()})
+      meter.update(codes[keep])
+      means.update({name: x[keep] for name, x in values.items()})
     return {**reconstruction.summarize(means.result()), **meter.result()}
 
 

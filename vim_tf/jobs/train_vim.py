@@ -12,6 +12,7 @@ from vim_tf.config import STOP, Faults, Stage2Config, check_stages_match
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import class_names, pictures, restore, train_tokenizer
+from vim_tf.nn import replicas
 from vim_tf.training import loop, optimizers, preamble, workers
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
@@ -21,7 +22,6 @@ from vim_tf.vim import step as step_lib
 from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _PICTURES = 18
-_EVAL_BATCH = 64
 _BITS_PER_NAT = 1.4426950408889634
 
 
@@ -82,18 +82,17 @@ def train(
   ):
     logging.info(line)
   decoder = decoding.Decoder(model)
-
+  to_images = replicas.OnReplicas(tokenizer.model.decode, strategy)
   figures = Figures(model, tokenizer.model)
 
   def evaluate():
-    return figures(examples.held_out())
+    return figures(examples.held_out(figures.batch_size))
 
   def draw():
     classes = np.sort(np.arange(_PICTURES) % max(1, config.model.num_classes))
     codes = decoder(classes, np.arange(_PICTURES), sampling.SamplingConfig())
-    images = tokenizer.model.decode(tf.constant(codes))
     names = class_names.of(classes, facts['class_names'], config.model)
-    return {'samples': pictures.grid(images, 6, names)}
+    return {'samples': pictures.grid(to_images(codes), 6, names)}
 
   loop.train(
     step,
@@ -145,13 +144,13 @@ class _Examples:
     facts: What `config.json` says of them.
     training: From a step and an input pipeline to its share of the endless
       batches from that step on.
-    held_out: One pass over held-out examples.
+    held_out: From a batch's size to one pass over held-out examples.
     splits: What both are.
   """
 
   facts: dict
   training: Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
-  held_out: Callable[[], tf.data.Dataset]
+  held_out: Callable[[int], tf.data.Dataset]
   splits: tuple[preamble.Split, preamble.Split]
 
 
@@ -191,10 +190,10 @@ def _online_examples(
       start_step=first,
       input_context=context,
     ),
-    lambda: pipeline.evaluation_batches(
+    lambda size: pipeline.evaluation_batches(
       held_out,
       config.data,
-      batch_size=_EVAL_BATCH,
+      batch_size=size,
       max_examples=config.run.eval_examples,
     ),
     (preamble.Split.of(source), preamble.Split.of(held_out)),
@@ -225,8 +224,8 @@ def _cached_examples(config: Stage2Config, fingerprint: str) -> _Examples:
       input_context=context,
       balance_classes=config.data.balance_classes,
     ),
-    lambda: codes_lib.evaluation_batches(
-      cache, batch_size=_EVAL_BATCH, max_examples=config.run.eval_examples
+    lambda size: codes_lib.evaluation_batches(
+      cache, batch_size=size, max_examples=config.run.eval_examples
     ),
     tuple(
       preamble.Split(
@@ -244,8 +243,11 @@ class Figures:
   """Negative log-likelihood of held-out images' codes.
 
   Args:
-    model: The VIM.
+    model: The VIM; what it was made under measures.
     tokenizer: Makes the codes of batches that hold images.
+
+  Attributes:
+    batch_size: Examples to give at once; another number changes no figure.
   """
 
   def __init__(self, model: model_lib.VIM, tokenizer: vit_vqgan_model.ViTVQGAN):
@@ -257,8 +259,9 @@ class Figures:
       found = model_lib.negative_log_likelihood(logits, codes)
       return tf.reduce_mean(found, axis=1)
 
+    self.batch_size = replicas.batch_size(replicas.of(model))
     # Kept, so that every evaluation of a run uses the same trace.
-    self._nats = tf.function(nats, autograph=False)
+    self._nats = replicas.OnReplicas(nats, replicas.of(model))
 
   def __call__(self, batches: tf.data.Dataset) -> dict[str, float]:
     """Measures.
@@ -269,12 +272,12 @@ class Figures:
     Returns:
       'nats_per_code', 'bits_per_code' and 'images'.
     """
-    values = np.concatenate(
-      [
-        self._nats(batch).numpy()[batch['mask'].numpy() > 0]
-        for batch in batches
-      ]
-    )
+    values = []
+    for batch in batches:
+      keep = batch['mask'].numpy() > 0
+      used = {k: x for k, x in batch.items() if k not in ('mask', 'indices')}
+      values.append(self._nats(used)[keep])
+    values = np.concatenate(values)
     mean = float(values.mean())
     return {
       'nats_per_code': mean,

@@ -23,6 +23,7 @@ import tensorflow as tf
 from vim_tf import config as config_lib
 from vim_tf import files
 from vim_tf.metrics import feature_networks
+from vim_tf.nn import replicas
 
 HEAD = 'head:'
 RESNET = 'resnet101'
@@ -151,7 +152,11 @@ def _load_resnet101(name: str, path: str) -> Classifier:
     images = application.preprocess_input(images * 255.0)
     return model(images, training=False)
 
-  return Classifier(name, source, function)
+  return Classifier(
+    name,
+    source,
+    replicas.OnReplicas(function, replicas.of(model), traced=False),
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ from vim_tf import config as config_lib
 from vim_tf import files as files_lib
 from vim_tf.config import first_line
 from vim_tf.metrics import efficientnet_lite
+from vim_tf.nn import replicas
 
 DEFAULT = config_lib.FEATURE_NETWORK
 
@@ -41,6 +42,8 @@ _EFFICIENTNETS = tuple(
 class FeatureNetwork:
   """A frozen network that images are measured with.
 
+  It runs on the replicas of the strategy in whose scope it is loaded.
+
   Attributes:
     name: Goes into the names of scores: letters, digits and '_'.
     source: Where its weights come from, with a hash where there is a file.
@@ -51,9 +54,19 @@ class FeatureNetwork:
   name: str
   source: str
   function: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor | None]]
+  strategy: tf.distribute.Strategy = dataclasses.field(
+    default_factory=tf.distribute.get_strategy
+  )
 
-  def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+  def __call__(self, images) -> tuple[np.ndarray, np.ndarray | None]:
     """Features and logits of a batch, float32; see `function`."""
+    return self._on_replicas(images)
+
+  @functools.cached_property
+  def _on_replicas(self) -> replicas.OnReplicas:
+    return replicas.OnReplicas(self._compute, self.strategy, traced=False)
+
+  def _compute(self, images):
     features, logits = self.function(tf.cast(images, tf.float32))
     features = tf.cast(features, tf.float32)
     if features.shape.rank == 4 and features.shape[1:3] == [1, 1]:
@@ -81,7 +94,7 @@ def load(name: str = DEFAULT) -> FeatureNetwork:
   """
   kind, _, path = name.partition(':')
   if name in _EFFICIENTNETS:
-    return _load_efficientnet_lite(name)
+    return _load_efficientnet_lite(name, tf.distribute.get_strategy())
   if kind == 'inception' and (path or name == kind):
     return _load_inception(path)
   if kind == 'file' and path:
@@ -111,9 +124,9 @@ def run(
   features, logits = [], []
   for images in batches:
     x, y = network(images)
-    features.append(x.numpy())
+    features.append(x)
     if y is not None:
-      logits.append(y.numpy())
+      logits.append(y)
   if not features:
     raise config_lib.UserError(
       f'{network.name} got no images: the evaluation needs at least one.'
@@ -122,7 +135,10 @@ def run(
 
 
 @functools.cache  # To build and to trace one takes seconds.
-def _load_efficientnet_lite(name: str) -> FeatureNetwork:
+def _load_efficientnet_lite(
+  name: str, strategy: tf.distribute.Strategy
+) -> FeatureNetwork:
+  del strategy  # Whose variables they are: a key of the cache.
   variant = _EFFICIENTNETS.index(name)
   model = efficientnet_lite.build(variant=variant)
 

@@ -3,14 +3,27 @@
 On a CPU TensorFlow goes over the memory once for every small operation, which
 in training costs about as much as all matrix products. XLA makes one loop of
 such a chain; its products, however, are slower than TensorFlow's, so that
-nothing but elementwise work is given to it. On a TPU everything is compiled
-anyway, and this changes nothing.
+nothing but elementwise work is given to it. Within a
+program that XLA compiles as a whole, as on a TPU, nothing is compiled by
+itself: XLA fuses the chain, and a TPU's program shall hold no other.
 """
 
 from collections.abc import Callable
-import functools
 
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from vim_tf import compat
+
+
+def inside_xla() -> bool:
+  """Whether what is being traced is part of a program that XLA compiles.
+
+  So is what `tf.function(jit_compile=True)` compiles, and what `TPUStrategy`
+  runs on its replicas. TensorFlow has no public name for that question.
+  """
+  graph = tf.compat.v1.get_default_graph()
+  return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -30,15 +43,13 @@ def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
   def in_float32(x, *others):
     return tf.cast(function(tf.cast(x, tf.float32), *others), x.dtype)
 
-  compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
-  forward = compiled(in_float32)
-
-  @compiled
-  def backward(gradient, x, *others):
+  def in_float32_gradient(gradient, x, *others):
     with tf.GradientTape() as tape:
       tape.watch(x)
       y = in_float32(x, *others)
     return tape.gradient(y, x, gradient)
+
+  forward, backward = map(_compiled, (in_float32, in_float32_gradient))
 
   @tf.custom_gradient
   def call(x, *others):
@@ -48,3 +59,11 @@ def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     return forward(x, *others), gradient
 
   return call
+
+
+def _compiled(function: Callable) -> Callable:
+  """Compiles a function, unless it is part of a program or XLA is absent."""
+  if not compat.HAS_HOST_XLA:
+    return function
+  compiled = tf.function(function, jit_compile=True, autograph=False)
+  return lambda *args: (function if inside_xla() else compiled)(*args)

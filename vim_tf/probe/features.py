@@ -106,7 +106,7 @@ class Table:
 
 
 def tabulate(
-  compute: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+  compute: Callable[[tf.Tensor], Mapping[str, np.ndarray]],
   passes: list[Iterable[Mapping[str, tf.Tensor]]],
   num_images: int,
   folder: str | pathlib.Path,
@@ -142,7 +142,7 @@ def tabulate(
         if name not in tables:
           shape = [len(passes), num_images, values.shape[-1]]
           tables[name] = _allocate(shape, pathlib.Path(folder) / f'{name}.npy')
-        tables[name][number, first:last] = values.numpy()[keep]
+        tables[name][number, first:last] = np.asarray(values)[keep]
       labels[first:last] = batch['labels'].numpy()[keep]
       first = last
     if may_lack and not number:

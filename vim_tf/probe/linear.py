@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from vim_tf.nn import replicas
+
 _SMALLEST_SCALE = 1e-2  # Of the largest standard deviation of a feature.
 
 
@@ -116,7 +118,10 @@ def statistics(
 
 
 def accuracies(
-  layer: SoftmaxLayer, features: np.ndarray, labels: np.ndarray
+  layer: SoftmaxLayer,
+  features: np.ndarray,
+  labels: np.ndarray,
+  strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, np.ndarray]:
   """Shares of images whose class is the likeliest, or among five.
 
@@ -124,6 +129,7 @@ def accuracies(
     layer: The trained layers.
     features: `[num_images, width]`.
     labels: int `[num_images]`.
+    strategy: Under whose scope the layer was made; None: none.
 
   Returns:
     'top1' and 'top5', each `[penalties]`; with five classes or fewer, 'top5'
@@ -131,9 +137,12 @@ def accuracies(
     whether the class of an image is the likeliest.
   """
   ranks = []
+  compute = replicas.OnReplicas(
+    layer, strategy or tf.distribute.get_strategy(), traced=False
+  )
   for start in range(0, len(labels), 4096):
     part = slice(start, start + 4096)
-    logits = layer(tf.constant(features[part])).numpy()
+    logits = compute(features[part])
     own = np.take_along_axis(logits, labels[part, None, None], axis=-1)
     # A tie counts against the layer, which says nothing at its start.
     ranks.append(np.sum(logits >= own, axis=-1))

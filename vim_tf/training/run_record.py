@@ -20,7 +20,12 @@ from vim_tf.settings import flat, settings_of
 FORMAT_VERSION = 1
 """Of `config.json`; the files before it have none."""
 
-_VERSIONS_OF = ('tensorflow', compat.KERAS, 'tensorflow-datasets', 'numpy')
+_VERSIONS_OF = (
+  compat.TENSORFLOW,
+  compat.KERAS,
+  'tensorflow-datasets',
+  'numpy',
+)
 
 _DATA = ('data_fingerprint', 'data_images', 'data_licence')
 """The facts that new pictures change."""

@@ -1,12 +1,13 @@
 """Drawing whole images' codes: one compiled loop with a fixed-size cache."""
 
 from collections.abc import Sequence
+import functools
 
 import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import ConfigError
-from vim_tf.nn import layers, randomness
+from vim_tf.nn import layers, randomness, replicas
 from vim_tf.vim import model as model_lib
 from vim_tf.vim import sampling
 
@@ -19,6 +20,9 @@ TensorFlow takes some 20 times as much memory while it makes such a graph.
 
 class Decoder:
   """Samples codes from a VIM, by a loop that is traced once.
+
+  Where the VIM was made under a strategy of several replicas, or of a TPU, they
+  share each batch; the codes are the same.
 
   Args:
     model: A built VIM.
@@ -34,15 +38,27 @@ class Decoder:
     jit_compile: bool = False,
     frozen: bool = False,
   ):
+    strategy = replicas.of(model)
+    one = replicas.is_one(strategy)
     self._model = model
-    self._jit_compile = jit_compile
-    self._frozen = frozen and not jit_compile and can_freeze(model)
-    self._loop = tf.function(
-      self._decode,
-      jit_compile=jit_compile,
-      autograph=False,
-      input_signature=None if jit_compile else self._signature(),
-    )
+    self._xla = jit_compile or replicas.is_xla(strategy)
+    self._static = self._xla or not one
+    self._frozen = frozen and not self._static and can_freeze(model)
+    if one:
+      self._loop = tf.function(
+        self._decode,
+        jit_compile=jit_compile,
+        autograph=False,
+        input_signature=None if jit_compile else self._signature(),
+      )
+    else:
+      loops = {
+        guided: replicas.OnReplicas(
+          functools.partial(self._decode_part, guided), strategy
+        )
+        for guided in (False, True)
+      }
+      self._loop = lambda guided, **examples: loops[guided](examples)
 
   def __call__(
     self,
@@ -95,9 +111,9 @@ class Decoder:
     _check_range('code', prefix, sizes.codebook_size - 1)
     scales = np.stack([c.guidance_scales(sizes.num_codes) for c in config])
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
-    if not self._jit_compile:
+    if not self._static:
       guided = tf.constant(guided)  # A tensor does not trace the loop again.
-    return self._loop(
+    codes = self._loop(
       class_ids=tf.constant(class_ids, tf.int32),
       seeds=tf.constant(seeds.astype(np.uint32)),
       temperature=tf.constant([c.temperature for c in config], tf.float32),
@@ -107,7 +123,8 @@ class Decoder:
       prefix=tf.constant(prefix, tf.int32),
       prefix_length=tf.constant(lengths, tf.int32),
       guided=guided,
-    ).numpy()
+    )
+    return np.asarray(codes)
 
   def _signature(self) -> list[tf.TensorSpec]:
     """Of a loop for any batch, in the order of the arguments."""
@@ -120,6 +137,9 @@ class Decoder:
       tf.TensorSpec([None], tf.int32),
       tf.TensorSpec([], tf.bool),
     ]
+
+  def _decode_part(self, guided, examples):
+    return self._decode(**examples, guided=guided)
 
   def _decode(
     self,
@@ -144,7 +164,7 @@ class Decoder:
       prefix=prefix,
       prefix_length=prefix_length,
       guided=guided,
-      in_place=not self._jit_compile,
+      in_place=not self._xla,
       frozen=self._frozen,
     )
 

@@ -1,0 +1,119 @@
+"""Functions of batches, of which every replica computes its part.
+
+Training steps are the loop's; this is for all else that runs a model:
+evaluation, pictures, sampling, encoding, features. The host cuts a batch,
+joins what comes back, and computes nothing of the model. That matters where it
+is the slowest device by far, as beside a TPU.
+
+A model, network or layer must have been made under the strategy's scope.
+`of(model)` is the strategy that a model was made under.
+"""
+
+from collections.abc import Callable
+import math
+
+import numpy as np
+import tensorflow as tf
+
+_AT_ONCE, _AT_ONCE_EACH = 64, 8  # Examples.
+_SEVERAL = (
+  tf.distribute.MirroredStrategy,
+  tf.distribute.MultiWorkerMirroredStrategy,
+  tf.distribute.TPUStrategy,
+)
+
+
+def of(model: tf.keras.Model) -> tf.distribute.Strategy:
+  """The strategy under whose scope a model was made."""
+  return model.distribute_strategy
+
+
+def is_xla(strategy: tf.distribute.Strategy) -> bool:
+  """Whether all that its replicas run is one XLA program, as on TPUs."""
+  return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def is_one(strategy: tf.distribute.Strategy) -> bool:
+  """Whether it is a single CPU or GPU, which takes batches of any size."""
+  return _count(strategy) == 1 and not is_xla(strategy)
+
+
+def batch_size(strategy: tf.distribute.Strategy) -> int:
+  """Examples to evaluate at once: 64 on one device, 8 a replica of many."""
+  return max(_AT_ONCE, _AT_ONCE_EACH * _count(strategy))
+
+
+class OnReplicas:
+  """A function of a batch, computed by all replicas of this process.
+
+  The batch is filled up with its first example to a multiple of the replicas,
+  and to the largest batch so far, so that a short last one is not compiled
+  again; what was added is cut off. On one CPU or GPU nothing is added.
+
+  Args:
+    function: From tensors `[batch, ...]` to a nest of tensors `[batch, ...]`
+      (or None), in which an example depends on itself alone.
+    strategy: Where the replicas run.
+    traced: Whether one CPU or GPU runs it as a `tf.function` too.
+  """
+
+  def __init__(
+    self,
+    function: Callable,
+    strategy: tf.distribute.Strategy,
+    traced: bool = True,
+  ):
+    self._strategy = strategy
+    self._replicas = _count(strategy)
+    self._exact = is_one(strategy)
+    self._size = 0  # Of a replica's part.
+    self._run = lambda *args: strategy.run(function, args)
+    if traced or not self._exact:
+      self._run = tf.function(self._run, autograph=False)
+
+  def __call__(self, *args):
+    """Computes a batch.
+
+    Args:
+      *args: NumPy arrays or tensors `[batch, ...]`, or nests of them.
+
+    Returns:
+      The function's results as NumPy arrays `[batch, ...]`.
+    """
+    if self._exact:
+      return tf.nest.map_structure(_to_numpy, self._run(*args))
+    args = tf.nest.map_structure(np.asarray, args)
+    count = len(tf.nest.flatten(args)[0])
+    self._size = max(self._size, math.ceil(count / self._replicas))
+    rows = np.arange(self._size * self._replicas)
+    rows = np.where(rows < count, rows, 0).reshape([self._replicas, -1])
+    # Of several workers, this one's replicas are numbered from its first.
+    parts = iter(rows)
+
+    def part(context):
+      del context
+      own = next(parts)
+      with tf.device('CPU'):
+        return tf.nest.map_structure(lambda x: tf.constant(x[own]), args)
+
+    spread = self._strategy.experimental_distribute_values_from_function(part)
+    found = self._run(*spread)
+    return tf.nest.map_structure(lambda x: self._join(x, count), found)
+
+  def _join(self, value, count: int) -> np.ndarray | None:
+    """All replicas' rows of one result, without those that were added."""
+    if value is None:
+      return None
+    parts = self._strategy.experimental_local_results(value)
+    return np.concatenate([part.numpy() for part in parts])[:count]
+
+
+def _count(strategy: tf.distribute.Strategy) -> int:
+  """Replicas that this process drives."""
+  if not isinstance(strategy, _SEVERAL):
+    return 1  # TensorFlow's default one does not even name its device.
+  return len(strategy.extended.worker_devices)
+
+
+def _to_numpy(value) -> np.ndarray | None:
+  return None if value is None else np.asarray(value)
