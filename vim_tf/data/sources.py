@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vim_tf.config import DataConfig, first_line
+from vim_tf.config import OPENMOJI, DataConfig, first_line
 from vim_tf.data import errors, folders
 from vim_tf.data import tfds as tfds_lib
 from vim_tf.data.errors import DataError
@@ -24,11 +24,11 @@ from vim_tf.data.errors import DataError
 MAX_MEMORY = 512 * 2**20
 """Bytes up to which a TFDS split is held in memory, encoded."""
 
-_KEPT = 2
+_KEPT = 4
 """Splits of OpenMoji, and of the digits, that a process keeps.
 
-The parts of a run load the same two again and again, and small as they are,
-that took a second or two each time."""
+The parts of a run load the same two again and again, with groups or subgroups
+as classes, and small as they are, that took a second or two each time."""
 
 DIRECTED = (
   'binarized_mnist',
@@ -160,9 +160,13 @@ def load(
   """
   if config.name.startswith('folder:'):
     return _load_folder(config.name, split, on_bad_example)
-  if config.name in ('openmoji', 'openmoji_variants'):
+  if config.name in OPENMOJI:
     return _load_openmoji(
-      config.name, config.image_size, _data_dir(config), split
+      config.name,
+      config.classes_of,
+      config.image_size,
+      _data_dir(config),
+      split,
     )
   if config.name == 'digits':
     return _load_digits(config.image_size, _data_dir(config), split)
@@ -194,7 +198,7 @@ def _load_folder(name: str, split: str, on_bad_example: str) -> Source:
 
 @functools.lru_cache(_KEPT)
 def _load_openmoji(
-  name: str, size: int, data_dir: str | None, split: str
+  name: str, classes_of: str, size: int, data_dir: str | None, split: str
 ) -> Source:
   from vim_tf.data import openmoji  # Its packages are needed only here.
 
@@ -203,15 +207,23 @@ def _load_openmoji(
     config=openmoji.make_config(variant, size), data_dir=data_dir
   )
   source = _from_builder(builder, name, split)
+  glyphs = openmoji.read_glyphs(builder, split)
+  groups = {name: name for name in openmoji.CLASS_NAMES}
+  if classes_of == 'subgroup':
+    groups = openmoji.subgroups()
+    ids = {name: i for i, name in enumerate(groups)}
+    source = dataclasses.replace(
+      source,
+      class_names=tuple(groups),
+      labels=np.array([ids[glyph.subgroup] for glyph in glyphs], np.int32),
+    )
   return dataclasses.replace(
     source,
     flippable=tuple(
-      name not in openmoji.UNFLIPPABLE for name in openmoji.CLASS_NAMES
+      group not in openmoji.UNFLIPPABLE for group in groups.values()
     ),
     licence=openmoji.LICENCE,
-    groups=np.unique(openmoji.read_bases(builder, split), return_inverse=True)[
-      1
-    ],
+    groups=np.unique([glyph.base for glyph in glyphs], return_inverse=True)[1],
   )
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig
+from vim_tf.training import muon
 
 _VECTORS = ('bias', 'gamma', 'beta')
 _NO_DECAY = (*_VECTORS, 'embedding', 'embeddings', 'codebook')
@@ -130,7 +131,7 @@ class Optimizer(tf.Module):
 
 
 class _Rule(Protocol):
-  """What moves weights along gradients: AdamW, FactoredAdam or LAMB.
+  """What moves weights along gradients: AdamW, Muon, FactoredAdam or LAMB.
 
   Attributes:
     iterations: Updates so far, int64.
@@ -165,7 +166,8 @@ def _make(
       schedule, weight_decay=config.weight_decay or None, **betas
     )
   else:
-    optimizer = tf.keras.optimizers.AdamW(
+    make = muon.Muon if config.name == 'muon' else tf.keras.optimizers.AdamW
+    optimizer = make(
       schedule, weight_decay=config.weight_decay, jit_compile=False, **betas
     )
   optimizer.exclude_from_weight_decay(
