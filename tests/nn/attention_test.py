@@ -74,30 +74,44 @@ class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
     changed = tf.concat([x[:, :-1], -x[:, -1:]], axis=1)
     self.assertNotAllClose(layer(x)[:, 0], layer(changed)[:, 0])
 
-  @parameterized.parameters((False, False), (True, False), (False, True))
-  def test_decode_equals_full_pass(self, jit_compile, in_place):
-    layer = _layer(causal=True)
+  @parameterized.product(
+    how=((False, False), (True, False), (False, True)),
+    dtype=('float32', 'mixed_bfloat16'),
+  )
+  def test_decode_equals_full_pass(self, how, dtype):
+    """In windows of two, of which each sequence has its own place."""
+    jit_compile, in_place = how
+    layer = _layer(causal=True, dtype=dtype)
     x = _inputs()
     step = tf.function(layer.decode, jit_compile=jit_compile, autograph=False)
     # A longer cache than needed: what is not written must not be seen.
-    cache = layer.new_cache(_BATCH, _LENGTH + 2, in_place)
-    full = layer(x)
-    for i in range(_LENGTH):
-      y, cache = step(x[:, i : i + 1], cache, tf.constant(i))
-      self.assertAllClose(y[:, 0], full[:, i], atol=1e-5)
+    cache = layer.new_cache(_BATCH, in_place).grown(_LENGTH + 2)
+    full = tf.cast(layer(x), tf.float32)
+    atol = 1e-5 if dtype == 'float32' else 0.02
+    for i in range(_LENGTH + _BATCH - 2):
+      firsts = np.clip(i - np.arange(_BATCH), 0, _LENGTH - 2)
+      positions = tf.constant(firsts[:, None] + [0, 1], tf.int32)
+      inputs = tf.gather(x, positions, batch_dims=1)
+      # A wrong input leaves no trace once the right one has come.
+      wrong = tf.stack([inputs[:, 0], -inputs[:, 1]], axis=1)
+      y, cache = step(wrong, cache, positions)
+      expected = tf.gather(full, firsts, batch_dims=1)
+      self.assertAllClose(tf.cast(y[:, 0], tf.float32), expected, atol=atol)
+    y, cache = step(inputs, cache, positions)
+    self.assertAllClose(tf.cast(y, tf.float32), full[:, -2:], atol=atol)
     self.assertAllEqual(cache.keys[:, :, _LENGTH:], tf.zeros([3, 2, 2, 4]))
 
   @parameterized.parameters(False, True)
-  def test_decode_equals_full_pass_in_bfloat16(self, in_place):
-    layer = _layer(causal=True, dtype='mixed_bfloat16')
-    x = _inputs()
-    step = tf.function(layer.decode, autograph=False)
-    cache = layer.new_cache(_BATCH, _LENGTH, in_place)
-    full = layer(x)
-    for i in range(_LENGTH):
-      y, cache = step(x[:, i : i + 1], cache, tf.constant(i))
-      self.assertEqual(y.dtype, tf.bfloat16)
-      self.assertAllClose(y[:, 0], full[:, i], atol=0.02)
+  def test_grown_cache_keeps_what_it_has(self, in_place):
+    layer = _layer(causal=True)
+    cache = layer.new_cache(_BATCH, in_place).grown(1)
+    x, position = _inputs()[:, :1], tf.zeros([_BATCH, 1], tf.int32)
+    y, cache = layer.decode(x, cache, position)
+    grown = cache.grown(2)
+    self.assertEqual(grown.keys.shape, [_BATCH, _HEADS, 3, _HEAD_WIDTH])
+    self.assertAllEqual(grown.keys[:, :, :1], cache.keys)
+    self.assertAllEqual(grown.values[:, :, :1], cache.values)
+    self.assertAllClose(layer.decode(x, grown, position)[0], y, atol=1e-6)
 
   def test_caches_that_are_written_in_place_share_no_memory(self):
     """Neither with each other nor with those of the call before."""
@@ -105,7 +119,7 @@ class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
 
     @tf.function(autograph=False)
     def caches_after_one_position(x, position):
-      caches = [layer.new_cache(_BATCH, _LENGTH, True) for layer in layers]
+      caches = [layer.new_cache(_BATCH, True).grown(5) for layer in layers]
       return [
         layer.decode(x, cache, position)[1]
         for layer, cache in zip(layers, caches)
@@ -113,7 +127,7 @@ class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
 
     for position in (3, 1):
       one, other = caches_after_one_position(
-        _inputs()[:, :1], tf.constant(position)
+        _inputs()[:, :1], tf.fill([_BATCH, 1], position)
       )
       for cache in (one.keys, one.values, other.keys, other.values):
         written = np.any(cache.numpy() != 0.0, axis=(0, 1, 3))

@@ -152,10 +152,11 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
   def test_decode_equals_full_pass(self):
     layer, x = _stack(causal=True), _inputs()
     step = tf.function(layer.decode, autograph=False)
-    full, caches = layer(x), layer.new_cache(3, 4)
-    for i in range(4):
-      y, caches = step(x[:, i : i + 1], caches, tf.constant(i))
-      self.assertAllClose(y[:, 0], full[:, i], atol=1e-5)
+    full, caches = layer(x), [c.grown(4) for c in layer.new_cache(3)]
+    for i in range(0, 4, 2):
+      positions = tf.tile([[i, i + 1]], [3, 1])
+      y, caches = step(x[:, i : i + 2], caches, positions)
+      self.assertAllClose(y, full[:, i : i + 2], atol=1e-5)
 
 
 class DropoutTest(tf.test.TestCase):

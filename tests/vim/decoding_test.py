@@ -113,6 +113,73 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
     alone = decoder(self.class_ids[2:3], _SEEDS[2:3], _MIXED[2])
     self.assertAllEqual(alone[0], self.mixed[2])
 
+  @parameterized.product(window=(1, 4, 9), guided=(False, True))
+  def test_same_codes_in_windows(self, window, guided):
+    """Rows that go at different speeds, of which some begin with a prefix."""
+    settings = _MIXED if guided else [_MIXED[i % 2] for i in range(16)]
+    prefix = np.random.default_rng(0).integers(0, 11, [16, _CODES])
+    args = self.class_ids, _SEEDS, settings, prefix, np.arange(16) % 10
+    expected = self._from_full_passes(*args)
+    self.assertAllEqual(self.decoder(*args, window=window), expected)
+
+  def _from_full_passes(self, class_ids, seeds, settings, prefix, lengths):
+    """Code by code from whole passes, with no cache, window or loop."""
+    seeds = tf.constant(seeds, tf.uint32)
+    temperature = tf.constant([c.temperature for c in settings], tf.float32)
+    top_k = tf.constant([c.top_k for c in settings])
+    top_p = tf.constant([c.top_p for c in settings], tf.float32)
+    scales = np.stack([c.guidance_scales(_CODES) for c in settings])
+    codes = np.array(prefix, np.int32)
+    for i in range(_CODES):
+      logits, plain = (
+        self.model(codes, ids)[:, i]
+        for ids in (class_ids, np.full_like(class_ids, _NO_CLASS))
+      )
+      drawn = sampling.draw(
+        sampling.guide(logits, plain, scales[:, i]),
+        randomness.uniform(seeds, (11,), i),
+        temperature,
+        top_k,
+        top_p,
+      )
+      codes[:, i] = np.where(i < lengths, codes[:, i], drawn)
+    return codes
+
+  def test_fewer_passes_in_windows(self):
+    model = _model()
+    passes = tf.Variable(0)
+    decode = model.decode
+
+    def counted(*args):
+      passes.assign_add(1)
+      return decode(*args)
+
+    model.decode = counted
+    decoder = decoding.Decoder(model)
+
+    def count(window, *prefix):
+      passes.assign(0)
+      decoder([0, 1], [1, 2], _PLAIN, *prefix, window=window)
+      return passes.numpy()
+
+    self.assertEqual(count(1), _CODES)
+    self.assertLess(count(3), _CODES)
+    # What is known takes as many passes as it has windows.
+    codes = decoder([0, 1], [1, 2], _PLAIN)
+    self.assertEqual(count(3, codes, _CODES), 3)
+    self.assertEqual(count(4, codes, _CODES), 3)
+    self.assertEqual(count(9, codes, _CODES), 1)
+    # Codes that hang on nothing before them are all right at the second look.
+    model.head.kernel.assign(tf.zeros_like(model.head.kernel))
+    self.assertLessEqual(count(9), 2)
+
+  def test_caches_grow_over_more_than_one_loop(self):
+    with mock.patch.object(decoding, '_LEAST_CHUNK', 2):
+      for jit_compile, window in ((False, 1), (False, 4), (True, 4)):
+        decoder = decoding.Decoder(self.model, jit_compile)
+        found = decoder(self.class_ids, _SEEDS, _MIXED, window=window)
+        self.assertAllEqual(found, self.mixed)
+
   def test_same_codes_eagerly(self):
     class_ids = tf.constant(self.class_ids[:4], tf.int32)
     found = decoding.decode(
@@ -309,6 +376,7 @@ class RefusalTest(tf.test.TestCase, parameterized.TestCase):
       {'prefix': np.full([2, 9], 11), 'prefix_length': 1},
       'code 11 .*0 to 10',
     ),
+    ('window', {'window': 10}, 'window 10 .*0 to 9'),
     ('no_prefix', {'prefix_length': 3}, 'prefix_length without a prefix'),
     (
       'number_of_lengths',

@@ -36,12 +36,14 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     codes, class_ids = _codes(), tf.constant([0, 2, num_classes])
     full = model(codes, class_ids)
     self.assertEqual(full.shape, [3, _CODES, 11])
-    step = tf.function(model.decode_step, autograph=False)
-    x, caches = model.start(class_ids), model.new_cache(3)
-    for i in range(_CODES):
-      logits, caches = step(x, caches, tf.constant(i))
-      self.assertAllClose(logits, full[:, i], atol=1e-5, rtol=1e-5)
-      x = model.embed_one(codes[:, i], tf.constant(i))
+    step = tf.function(model.decode, autograph=False)
+    start = model.start(class_ids)
+    caches = [cache.grown(_CODES) for cache in model.new_cache(3)]
+    before = tf.pad(codes, [[0, 0], [1, 0]])[:, :-1]  # Of the first: anything.
+    for i in range(0, _CODES, 3):
+      positions = tf.tile(tf.range(i, i + 3)[None], [3, 1])
+      logits, caches = step(before[:, i : i + 3], start, caches, positions)
+      self.assertAllClose(logits, full[:, i : i + 3], atol=1e-5, rtol=1e-5)
 
   def test_conformance(self):
     testing.check_layer(

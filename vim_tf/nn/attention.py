@@ -25,6 +25,36 @@ class KVCache(tf.experimental.ExtensionType):
   values: tf.Tensor
   in_place: bool = False
 
+  def written(
+    self, keys: tf.Tensor, values: tf.Tensor, positions: tf.Tensor
+  ) -> 'KVCache':
+    """With `[batch, heads, window, head_width]` at int32 `[batch, window]`."""
+    batch, heads, length, width = tf.unstack(tf.shape(self.keys))
+    rows = tf.reshape(tf.range(batch * heads) * length, [batch, heads, 1])
+    lines = tf.reshape(rows + positions[:, None], [-1])
+
+    def write(cache, new):
+      new = tf.reshape(tf.cast(new, cache.dtype), [-1, width])
+      old = tf.reshape(cache, [-1, width])
+      if self.in_place:
+        old = tf.raw_ops.InplaceUpdate(x=old, i=lines, v=new)
+      else:
+        old = tf.tensor_scatter_nd_update(old, lines[:, None], new)
+      old = tf.reshape(old, tf.shape(cache))
+      return tf.ensure_shape(old, cache.shape)
+
+    return KVCache(
+      write(self.keys, keys), write(self.values, values), self.in_place
+    )
+
+  def grown(self, more: int) -> 'KVCache':
+    """With room for `more` positions: of its own, and zero."""
+
+    def pad(cache):
+      return tf.pad(cache, [[0, 0], [0, 0], [0, more], [0, 0]])
+
+    return KVCache(pad(self.keys), pad(self.values), self.in_place)
+
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
 class MultiHeadAttention(tf.keras.layers.Layer):
@@ -74,58 +104,55 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     return self._merge(tf.matmul(weights, values))
 
   def new_cache(
-    self, batch: int | tf.Tensor, length: int, in_place: bool = False
+    self, batch: int | tf.Tensor, in_place: bool = False
   ) -> KVCache:
-    """An empty cache.
+    """A cache for no position yet; see `KVCache.grown`.
 
     Args:
       batch: Number of sequences.
-      length: Positions of a sequence at most.
       in_place: See `KVCache`; not under XLA.
     """
-    shape = [batch, self.num_heads, length, self.head_width]
-    dtype = self.compute_dtype
+    shape = [batch, self.num_heads, 0, self.head_width]
     if not in_place:
-      zeros = tf.zeros(shape, dtype)
+      zeros = tf.zeros(shape, self.compute_dtype)
       return KVCache(keys=zeros, values=zeros)
 
-    def memory(dtype):
-      # Of its own: equal constants would be merged into one, and kept.
-      zeros = tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True)
-      return tf.ensure_shape(
-        zeros, [None, self.num_heads, length, self.head_width]
+    def empty(dtype):
+      # Not zeros: equal constants would be merged into one.
+      return tf.raw_ops.PlaceholderWithDefault(
+        input=tf.raw_ops.Empty(shape=shape, dtype=dtype),
+        shape=[None, self.num_heads, None, self.head_width],
       )
 
-    return KVCache(keys=memory(dtype), values=memory(tf.float32), in_place=True)
+    return KVCache(empty(self.compute_dtype), empty(tf.float32), in_place=True)
 
   def decode(
-    self, x: tf.Tensor, cache: KVCache, position: tf.Tensor
+    self, x: tf.Tensor, cache: KVCache, positions: tf.Tensor
   ) -> tuple[tf.Tensor, KVCache]:
-    """Attends from one new position to itself and all before it.
+    """Attends from a window of positions to each other and all before them.
 
     Args:
-      x: `[batch, 1, width]`, the input at `position`.
-      cache: Keys and values of the positions before it.
-      position: int32 scalar, below the cache's length.
+      x: `[batch, window, width]`, the inputs at `positions`.
+      cache: Keys and values of the positions before them.
+      positions: int32 `[batch, window]`, below the cache's length.
 
     Returns:
-      The output `[batch, 1, width]`, and the cache with `position` filled.
+      The outputs `[batch, window, width]`, and the cache with `positions`
+      filled.
     """
     x = tf.cast(x, self.compute_dtype)
     queries, keys, values = self._project(x)
-    write = _write_in_place if cache.in_place else _write
-    cache = KVCache(
-      keys=write(cache.keys, keys, position),
-      values=write(cache.values, tf.cast(values, cache.values.dtype), position),
-      in_place=cache.in_place,
-    )
+    cache = cache.written(keys, values, positions)
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
-    mask = tf.range(cache.keys.shape[2]) <= position
-    weights = tf.cast(_softmax(scores, mask), cache.values.dtype)
-    return self._merge(tf.matmul(weights, cache.values)), cache
+    scores = tf.cast(scores, tf.float32)
+    later = tf.range(tf.shape(cache.keys)[2]) > positions[:, None, :, None]
+    # Added, which takes one pass; the sum itself is shared by all blocks.
+    weights = tf.nn.softmax(scores + tf.where(later, -1e9, 0.0))
+    y = tf.matmul(tf.cast(weights, cache.values.dtype), cache.values)
+    return self._merge(y), cache
 
   def _project(self, x):
-    length = x.shape[1]
+    length = x.shape[1] or tf.shape(x)[1]
     qkv = tf.reshape(
       self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
     )
@@ -135,7 +162,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     return queries * scale, keys, values
 
   def _merge(self, x):
-    length = x.shape[2]
+    length = x.shape[2] or tf.shape(x)[2]
     x = tf.cast(x, self.compute_dtype)
     x = tf.transpose(x, [0, 2, 1, 3])  # [batch, length, heads, head_width]
     return self.out(
@@ -158,28 +185,3 @@ def _softmax(scores: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
   if mask is not None:
     scores = tf.where(mask, scores, -1e9)
   return tf.nn.softmax(scores)
-
-
-def _write(cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-  """Puts `new` [batch, heads, 1, width] at `position` of `cache`."""
-  heads, width = cache.shape[1], cache.shape[3]
-  rows = tf.range(tf.shape(cache)[0] * heads)
-  indices = tf.stack(
-    [rows // heads, rows % heads, tf.fill(tf.shape(rows), position)], axis=1
-  )
-  return tf.tensor_scatter_nd_update(
-    cache, indices, tf.reshape(new, [-1, width])
-  )
-
-
-def _write_in_place(
-  cache: tf.Tensor, new: tf.Tensor, position: tf.Tensor
-) -> tf.Tensor:
-  """As `_write`, into the memory of `cache`."""
-  length, width = cache.shape[2:]
-  new = tf.reshape(new, [-1, width])  # [batch * heads, width]
-  rows = tf.range(tf.shape(new)[0]) * length + position
-  lines = tf.raw_ops.InplaceUpdate(
-    x=tf.reshape(cache, [-1, width]), i=rows, v=new
-  )
-  return tf.reshape(lines, [-1, *cache.shape[1:]])

@@ -170,9 +170,9 @@ class Block(tf.keras.layers.Layer):
     y = self.mlp(self.mlp_norm(x), seeds=seeds, stream=stream + 1)
     return x + tf.cast(self._drop(y, seeds, stream + 2), x.dtype)
 
-  def decode(self, x, cache: attention.KVCache, position):
-    """One new position `[batch, 1, width]`; see `MultiHeadAttention.decode`."""
-    y, cache = self.attention.decode(self.attention_norm(x), cache, position)
+  def decode(self, x, cache: attention.KVCache, positions):
+    """A window of positions; see `MultiHeadAttention.decode`."""
+    y, cache = self.attention.decode(self.attention_norm(x), cache, positions)
     x = x + tf.cast(y, x.dtype)
     return x + tf.cast(self.mlp(self.mlp_norm(x)), x.dtype), cache
 
@@ -281,30 +281,26 @@ class Transformer(tf.keras.layers.Layer):
         out[f'block_{i}'] = x
     return self.norm(x) if num_blocks is None else x
 
-  def new_cache(
-    self, batch, length: int, in_place: bool = False
-  ) -> list[attention.KVCache]:
+  def new_cache(self, batch, in_place: bool = False) -> list[attention.KVCache]:
     """Empty caches of all blocks; see `MultiHeadAttention.new_cache`."""
-    return [
-      block.attention.new_cache(batch, length, in_place)
-      for block in self.blocks
-    ]
+    return [block.attention.new_cache(batch, in_place) for block in self.blocks]
 
-  def decode(self, x, caches: list[attention.KVCache], position):
-    """One new position of a causal stack.
+  def decode(self, x, caches: list[attention.KVCache], positions):
+    """A window of positions of a causal stack.
 
     Args:
-      x: `[batch, 1, width]`, the input at `position`.
+      x: `[batch, window, width]`, the inputs at `positions`.
       caches: One cache a block.
-      position: int32 scalar.
+      positions: int32 `[batch, window]`.
 
     Returns:
-      The output `[batch, 1, width]`, and the caches with `position` filled.
+      The outputs `[batch, window, width]`, and the caches with `positions`
+      filled.
     """
     x = self._stream(x)
     new_caches = []
     for block, cache in zip(self.blocks, caches, strict=True):
-      x, cache = block.decode(x, cache, position)
+      x, cache = block.decode(x, cache, positions)
       new_caches.append(cache)
     return self.norm(x), new_caches
 

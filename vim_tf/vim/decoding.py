@@ -1,4 +1,12 @@
-"""Drawing whole images' codes: one compiled loop with a fixed-size cache."""
+"""Drawing whole images' codes: one compiled loop with a cache.
+
+Codes are drawn in windows. The noise of a draw belongs to its seed and
+position, so that a code hangs on nothing but the codes before it: a pass takes
+a window of guesses, draws every code of it anew, and those that followed right
+guesses are what drawing one by one would have given (Jacobi iteration, Song et
+al., 2021; Teng et al., 2024, with an acceptance rule that is not needed here).
+What was drawn beyond them is the next guess.
+"""
 
 from collections.abc import Sequence
 import functools
@@ -16,6 +24,12 @@ _MOST_FROZEN = 2**28
 
 TensorFlow takes some 20 times as much memory while it makes such a graph.
 """
+
+
+_ROWS_OF_A_PASS = 16
+_MOST_WINDOW = 16
+_LEAST_CHUNK = 128
+_MOST_CHUNKS = 4
 
 
 class Decoder:
@@ -52,13 +66,15 @@ class Decoder:
         input_signature=None if jit_compile else self._signature(),
       )
     else:
-      loops = {
-        guided: replicas.OnReplicas(
-          functools.partial(self._decode_part, guided), strategy
-        )
-        for guided in (False, True)
-      }
-      self._loop = lambda guided, **examples: loops[guided](examples)
+
+      @functools.cache
+      def loop(guided, window):
+        part = functools.partial(self._decode_part, guided, window)
+        return replicas.OnReplicas(part, strategy)
+
+      self._loop = lambda guided, window, **examples: loop(guided, window)(
+        examples
+      )
 
   def __call__(
     self,
@@ -67,6 +83,7 @@ class Decoder:
     config: sampling.SamplingConfig | Sequence[sampling.SamplingConfig],
     prefix: np.ndarray | None = None,
     prefix_length: int | Sequence[int] = 0,
+    window: int = 0,
   ) -> np.ndarray:
     """Draws the codes of a batch of images.
 
@@ -79,13 +96,15 @@ class Decoder:
       prefix: Optional int codes `[batch, num_codes]` to start from.
       prefix_length: How many codes of `prefix` to keep: one number, or one
         for each example.
+      window: How many codes of an image to guess and check at once; 0: what
+        suits the batch. In float32 it changes no code.
 
     Returns:
       int32 `[batch, num_codes]`.
 
     Raises:
-      ConfigError: If an id, a seed, a code or the prefix's length is out of
-        range, or there is not one of each for every example.
+      ConfigError: If an id, a seed, a code, the prefix's length or the window
+        is out of range, or there is not one of each for every example.
     """
     sizes = self._model.config
     batch = len(class_ids)
@@ -109,10 +128,12 @@ class Decoder:
     _check_range('seed', seeds, 2**32 - 1)
     _check_range('prefix_length', lengths, sizes.num_codes)
     _check_range('code', prefix, sizes.codebook_size - 1)
+    _check_range('window', np.asarray([window]), sizes.num_codes)
     scales = np.stack([c.guidance_scales(sizes.num_codes) for c in config])
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
-    if not self._static:
-      guided = tf.constant(guided)  # A tensor does not trace the loop again.
+    if not self._static:  # Tensors do not trace the loop again.
+      window = window or best_window(batch * (1 + guided), sizes.num_codes)
+      guided, window = tf.constant(guided), tf.constant(window)
     codes = self._loop(
       class_ids=tf.constant(class_ids, tf.int32),
       seeds=tf.constant(seeds.astype(np.uint32)),
@@ -123,6 +144,7 @@ class Decoder:
       prefix=tf.constant(prefix, tf.int32),
       prefix_length=tf.constant(lengths, tf.int32),
       guided=guided,
+      window=window,
     )
     return np.asarray(codes)
 
@@ -136,10 +158,11 @@ class Decoder:
       tf.TensorSpec([None, length], tf.int32),
       tf.TensorSpec([None], tf.int32),
       tf.TensorSpec([], tf.bool),
+      tf.TensorSpec([], tf.int32),
     ]
 
-  def _decode_part(self, guided, examples):
-    return self._decode(**examples, guided=guided)
+  def _decode_part(self, guided, window, examples):
+    return self._decode(**examples, guided=guided, window=window)
 
   def _decode(
     self,
@@ -152,6 +175,7 @@ class Decoder:
     prefix,
     prefix_length,
     guided,
+    window,
   ):
     return decode(
       self._model,
@@ -164,6 +188,7 @@ class Decoder:
       prefix=prefix,
       prefix_length=prefix_length,
       guided=guided,
+      window=window,
       in_place=not self._xla,
       frozen=self._frozen,
     )
@@ -191,6 +216,7 @@ def decode(
   prefix: tf.Tensor,
   prefix_length: tf.Tensor,
   guided: bool | tf.Tensor,
+  window: int | tf.Tensor = 0,
   in_place: bool = False,
   frozen: bool = False,
 ) -> tf.Tensor:
@@ -210,6 +236,8 @@ def decode(
     guided: Whether every example runs twice, with and without its class, as
       one batch of twice the size. Under XLA, which needs to know the size, a
       Python bool; else it may be a scalar tensor.
+    window: How many codes of an example to guess and draw at once; 0: see
+      `best_window`. Under XLA a Python integer, else it may be a tensor.
     in_place: Whether the cache is written in place: faster, not under XLA.
     frozen: Whether the loop holds the weights as they are now, as constants:
       faster, see `layers.held_weights`.
@@ -217,40 +245,101 @@ def decode(
   Returns:
     int32 `[batch, num_codes]`.
   """
-  length = model.config.num_codes
+  length, grid = model.config.num_codes, model.config.grid_size
   batch = class_ids.shape[0] or tf.shape(class_ids)[0]
   if guidance_scale.shape.rank == 1:
     guidance_scale = tf.tile(guidance_scale[:, None], [1, length])
   copies = 1 + (tf.cast(guided, tf.int32) if tf.is_tensor(guided) else guided)
   no_class = tf.fill([(copies - 1) * batch], model.config.num_classes)
-  x = model.start(tf.concat([class_ids, no_class], axis=0))
+  start = model.start(tf.concat([class_ids, no_class], axis=0))
+  if isinstance(window, int) and not window:
+    window = best_window(batch * copies, length)
+  rows = tf.range(batch * window)
+  seeds, temperature, top_k, top_p = (
+    tf.repeat(value, window) for value in (seeds, temperature, top_k, top_p)
+  )
+  columns = tf.range(length)
 
-  def body(position, x, caches, codes):
-    logits, caches = model.decode_step(x, caches, position)
+  def body(done, codes, caches):
+    # The last window begins early, rather than end beyond the last code.
+    first = tf.minimum(done, length - window)
+    positions = first[:, None] + tf.range(window)
+    flat = tf.reshape(positions, [-1])
+    guess = tf.gather(codes, positions, batch_dims=1)
+    before = tf.gather(codes, tf.maximum(positions - 1, 0), batch_dims=1)
+    logits, caches = model.decode(
+      tf.tile(before, [copies, 1]),
+      start,
+      caches,
+      tf.tile(positions, [copies, 1]),
+    )
+    logits = tf.reshape(logits, [-1, model.config.codebook_size])
     if guided is not False:
       # Without guidance both are the same, and the scale is 1: no change.
+      scale = tf.gather(guidance_scale, positions, batch_dims=1)
       logits = sampling.guide(
-        logits[:batch], logits[-batch:], guidance_scale[:, position]
+        logits[: batch * window],
+        logits[-batch * window :],
+        tf.reshape(scale, [-1]),
       )
-    uniforms = randomness.uniform(
-      seeds, (model.config.codebook_size,), position
+    uniforms = randomness.uniform(seeds, (logits.shape[-1],), flat)
+    drawn = sampling.draw(logits, uniforms, temperature, top_k, top_p)
+    known = tf.maximum(done, prefix_length)[:, None]
+    drawn = tf.where(
+      positions < known, guess, tf.reshape(drawn, tf.shape(guess))
     )
-    code = sampling.draw(logits, uniforms, temperature, top_k, top_p)
-    code = tf.where(position < prefix_length, prefix[:, position], code)
-    codes = codes.write(position, code)
-    x = model.embed_one(code, position)
-    return position + 1, tf.tile(x, [copies, 1, 1]), caches, codes
+    # A draw is final if all codes before it in the window were guessed right.
+    right = tf.math.cumprod(tf.cast(drawn == guess, tf.int32), axis=1)
+    done = first + tf.minimum(1 + tf.reduce_sum(right, axis=1), window)
+    codes = tf.tensor_scatter_nd_update(
+      codes, tf.stack([rows // window, flat], axis=1), tf.reshape(drawn, [-1])
+    )
+    # What no window has reached yet is guessed to be as what is above it.
+    above = tf.concat([codes[:, :grid], codes[:, :-grid]], axis=1)
+    unseen = columns >= tf.maximum(first + window, prefix_length)[:, None]
+    return done, tf.where(unseen, above, codes), caches
 
-  codes = tf.TensorArray(tf.int32, size=length, element_shape=[None])
-  caches = model.new_cache(tf.shape(x)[0], in_place)
-  with layers.held_weights(model, frozen):
-    *_, codes = tf.while_loop(
-      lambda position, *_: position < length,
+  chunk = min(length, max(_LEAST_CHUNK, -(-length // _MOST_CHUNKS)))
+
+  def extend(end, done, codes, caches):
+    """Goes on as far as a cache of `end` positions can hold."""
+    caches = [cache.grown(chunk) for cache in caches]
+    last = length - window
+    return tf.while_loop(
+      lambda done, *_: (
+        tf.reduce_any(done < length)
+        & tf.reduce_all(tf.minimum(done, last) + window <= end)
+      ),
       body,
-      (tf.constant(0), x, caches, codes),
-      maximum_iterations=length,
+      (done, codes, caches),
     )
-  return tf.transpose(codes.stack())
+
+  caches = model.new_cache(tf.shape(start)[0], in_place)
+  state = tf.zeros_like(class_ids), prefix, caches
+  with layers.held_weights(model, frozen):
+    if in_place:  # Traced once, with caches that grow.
+      _, _, codes, _ = tf.while_loop(
+        lambda end, *_: end < length + chunk,
+        lambda end, *state: (end + chunk, *extend(end, *state)),
+        (chunk, *state),
+      )
+      return codes
+    for end in range(chunk, length + chunk, chunk):
+      state = extend(end, *state)
+  return state[1]
+
+
+def best_window(rows: int | tf.Tensor, num_codes: int) -> int | tf.Tensor:
+  """How many codes to guess at once.
+
+  Args:
+    rows: Sequences that run at once.
+    num_codes: Codes of a sequence.
+  """
+  most = min(_MOST_WINDOW, num_codes)
+  if tf.is_tensor(rows):
+    return tf.clip_by_value(_ROWS_OF_A_PASS // tf.maximum(rows, 1), 1, most)
+  return min(max(1, _ROWS_OF_A_PASS // max(rows, 1)), most)
 
 
 def _check_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]):

@@ -156,29 +156,36 @@ class VIM(layers.ConfiguredModel):
     return tf.cast(self.head(x), tf.float32)
 
   def new_cache(self, batch, in_place: bool = False) -> list[attention.KVCache]:
-    """Empty caches for sequences of the model's length; see `KVCache`."""
-    return self.transformer.new_cache(batch, self.config.num_codes, in_place)
+    """Caches for no element of sequences yet; see `KVCache`."""
+    return self.transformer.new_cache(batch, in_place)
 
-  def decode_step(
-    self, x: tf.Tensor, caches: list[attention.KVCache], position: tf.Tensor
+  def decode(
+    self,
+    before: tf.Tensor,
+    start: tf.Tensor,
+    caches: list[attention.KVCache],
+    positions: tf.Tensor,
   ) -> tuple[tf.Tensor, list[attention.KVCache]]:
-    """Logits of one code.
+    """Logits of codes at a window of positions, which may begin anywhere.
 
     Args:
-      x: `[batch, 1, width]`: the start, or the code before, embedded.
-      caches: Keys and values of the elements before it.
-      position: int32 scalar: which code is asked for.
+      before: int32 `[batch, window]`: the code before each position; of the
+        first one, anything.
+      start: `[batch, 1, width]` as of `start`.
+      caches: Keys and values of the elements before the window.
+      positions: int32 `[batch, window]`.
 
     Returns:
-      float32 `[batch, codebook_size]`, and the caches with this element.
+      float32 `[batch, window, codebook_size]`, and the caches with these
+      elements.
     """
-    x, caches = self.transformer.decode(x, caches, position)
-    return self.logits(x)[:, 0], caches
-
-  def embed_one(self, codes: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """Codes `[batch]` at one position, embedded: `[batch, 1, width]`."""
-    x = self.code_embedding(codes)
-    return (x + self.positions.vectors(x.shape[-1])[position])[:, None]
+    width = self.config.transformer.width
+    places = tf.maximum(positions - 1, 0)
+    vectors = tf.gather(self.positions.vectors(width), places)
+    x = self.code_embedding(before) + vectors
+    x = tf.where(positions[..., None] == 0, start, x)
+    x, caches = self.transformer.decode(x, caches, positions)
+    return self.logits(x), caches
 
 
 def negative_log_likelihood(logits: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
