@@ -653,6 +653,13 @@ class RunConfig(Config):
   checkpoint_every: int = setting(
     'Steps between two checkpoints.', 5_000, least=1, may_change=True
   )
+  checkpoint_minutes: float = setting(
+    'Longest time between two checkpoints, by the clock of the machine that '
+    'writes them; 0: none but those of checkpoint_every.',
+    15.0,
+    least=0.0,
+    may_change=True,
+  )
   keep_checkpoints: int = setting(
     'Newest checkpoints kept.', 3, least=1, may_change=True
   )

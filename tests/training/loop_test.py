@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import time
 from unittest import mock
 
 import numpy as np
@@ -51,6 +52,12 @@ def _batches(first, context=None):
     return {'x': x, 'y': tf.reduce_sum(x, axis=-1) + 1.0}
 
   return tf.data.Dataset.range(first, 10**6).map(make)
+
+
+def _timeless(rows):
+  return [
+    {k: v for k, v in row.items() if k != 'images_per_second'} for row in rows
+  ]
 
 
 class _Toy:
@@ -227,13 +234,7 @@ class LoopTest(tf.test.TestCase):
     for name, value in state.items():
       self.assertAllEqual(found[name], value, name)
 
-    def timeless(rows):
-      return [
-        {k: v for k, v in row.items() if k != 'images_per_second'}
-        for row in rows
-      ]
-
-    self.assertEqual(timeless(rows), timeless(expected))
+    self.assertEqual(_timeless(rows), _timeless(expected))
 
   def test_asked_to_stop_it_saves_at_the_end_of_the_chunk(self):
     path, toy = self._path(), _Toy()
@@ -243,11 +244,15 @@ class LoopTest(tf.test.TestCase):
     ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     self.addCleanup(signal.signal, signal.SIGINT, ctrl_c)
 
+    asked = set()
+
     def stop():  # Called at steps 5, which no checkpoint was due at, and 10.
-      os.kill(
-        os.getpid(), signal.SIGTERM if toy.updates() == 5 else signal.SIGINT
-      )
-      return {}
+      step = toy.updates()
+      if step not in asked:
+        asked.add(step)
+        os.kill(os.getpid(), signal.SIGTERM if step == 5 else signal.SIGINT)
+        time.sleep(0)  # Where Python sees to signals, at the latest.
+      return {'at': step}
 
     for step, name in ((5, 'SIGTERM'), (10, 'Ctrl-C')):
       with self.assertRaisesRegex(
@@ -259,11 +264,55 @@ class LoopTest(tf.test.TestCase):
       )
     self.assertIs(signal.getsignal(signal.SIGTERM), before)
     resumed, whole = _Toy(), _Toy()
-    self._train(resumed, path, run)
-    self._train(whole, self._path(), run)
+    # It evaluates what it was too much in a hurry for, and is done.
+    rows, _ = self._train(resumed, path, run)
+    expected, _ = self._train(whole, self._path(), run)
+    self.assertEqual(_timeless(rows), _timeless(expected))
     self.assertEqual(resumed.state().keys(), whole.state().keys())
     for name, value in whole.state().items():
       self.assertAllEqual(resumed.state()[name], value, name)
+
+  def test_a_long_run_says_something_soon(self):
+    run = dataclasses.replace(
+      _RUN, num_steps=30, steps_per_loop=100, log_every=100, eval_every=0
+    )
+    run = dataclasses.replace(run, checkpoint_every=100)
+    with self.assertLogs('absl', 'INFO') as logs:
+      rows, _ = self._train(_Toy(), self._path(), run)
+    steps = [row['step'] for row in rows if 'loss' in row]
+    self.assertEqual(steps, [10, 30])
+    told = [line for line in logs.output if 'steps to come' in line]
+    self.assertLen(told, 1)
+    self.assertRegex(told[0], r'the 20 steps .* images/s and .* hours;')
+
+  def test_checkpoints_by_time(self):
+    for minutes, expected in ((0.0, [10]), (1e-9, [8, 10])):
+      run = dataclasses.replace(
+        _RUN, checkpoint_every=100, checkpoint_minutes=minutes
+      )
+      path = self._path()
+      self._train(_Toy(), path, run)
+      folder = pathlib.Path(path) / 'checkpoints'
+      self.assertEqual(checkpoints.steps(folder), expected)
+
+  def test_a_chunk_is_no_longer_than_a_preemption_notice(self):
+    run = dataclasses.replace(_RUN, num_steps=1000, steps_per_loop=100)
+    run = dataclasses.replace(run, log_every=100, eval_every=100)
+    run = dataclasses.replace(run, checkpoint_every=100)
+    bar = summaries.Bar('slow', 0, 1000, kind=lambda step: '')
+    self.assertEqual(loop._steps_within(bar, run), 10)
+    bar.timed(0, 1, 500.0)  # It was compiled.
+    self.assertEqual(loop._steps_within(bar, run), 10)
+    for seconds, steps in ((4.0, 2), (30.0, 1)):
+      bar.timed(1, 1, seconds)
+      self.assertEqual(loop._steps_within(bar, run), steps)
+    fast = summaries.Bar('fast', 0, 1000, kind=lambda step: '')
+    for _ in range(2):
+      fast.timed(0, 10, 1.0)
+    self.assertEqual(loop._steps_within(fast, run), 100)
+    self.assertEqual(loop._chunk_end(0, run, 100), 10)
+    self.assertEqual(loop._chunk_end(10, run, 2), 12)
+    self.assertEqual(loop._chunk_end(12, run, 100), 100)
 
   def test_more_steps_and_other_intervals_go_on_as_if_always_so(self):
     """A finished run, and one whose intervals change in the middle."""

@@ -18,10 +18,19 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import STOP, Faults, RunConfig, UserError
-from vim_tf.training import checkpoints, preemption, summaries, workers
+from vim_tf.training import (
+  checkpoints,
+  preamble,
+  preemption,
+  summaries,
+  workers,
+)
 from vim_tf.training import workdir as workdir_lib
 
 _MOST_TIMES = 3  # That a run goes back to one checkpoint.
+_FIRST_STEPS = 10  # After which there is something to read.
+_CHUNK_SECONDS = 10.0
+"""Longest chunk: a preemption notice of 30 seconds is to hold a save, too."""
 _STOPPED = (
   ': training stopped, and the last checkpoint is from before that. Try a '
   'lower learning rate, a longer warm-up or float32, or go on with '
@@ -94,7 +103,10 @@ def train(
   step = saver.restore()
   if chief:
     workdir.forget_after(step)
+  host = _Host(run, workdir, evaluate, draw) if chief else None
   if step >= run.num_steps:
+    if chief:
+      host.look(step)  # Left undone by a run that was asked to stop.
     logging.info('%s: all %d steps are done.', title, step)
     return
   goes_back = faults.on_non_finite == 'restore'
@@ -106,9 +118,11 @@ def train(
   left_out = Skips(workdir.path, writes=chief)
   iterator = _iterator(strategy, batches, left_out, step)
   run_chunk = _Chunk(trainer, strategy)
-  writer = summaries.Writer(workdir) if chief else None
   means = _Means(saver.notes(step))
   seconds, timed = 0.0, 0  # Since the last row, in this process.
+  most = _FIRST_STEPS  # Of the next chunk.
+  estimated = False
+  saved = time.monotonic()
 
   # ----------------------------------------------------------------- chunks
   with (
@@ -117,8 +131,11 @@ def train(
     team.or_lost(title),
   ):
     team.check_same_step(step)
+    if chief and step:  # What was left undone when it was asked to stop.
+      with watch.breaks():
+        host.look(step)
     while step < run.num_steps:
-      end = _chunk_end(step, run)
+      end = _chunk_end(step, run, most)
       started = time.monotonic()
       kind = trainer.step_kind(step)
       count = 1
@@ -145,22 +162,35 @@ def train(
       if step < end:
         continue
       bar.update(step, means.newest('loss'))
+      if not estimated and (left := bar.seconds_left()):
+        estimated = True
+        logging.info(
+          preamble.estimate(title, run.num_steps - step, run, left, strategy)
+        )
 
-      if _due(step, run.log_every, run.num_steps):
+      if _has_row(step, run):
         row = means.take()
         row['images_per_second'] = run.batch_size * timed / seconds
         seconds, timed = 0.0, 0
         if chief:
-          writer.scalars(step, row)
-      if chief:
-        if _due(step, run.eval_every, run.num_steps):
-          writer.scalars(step, evaluate(), 'eval/')
-        if _due(step, run.picture_every, run.num_steps):
-          writer.images(step, draw())
-      asked = team.any(bool(watch.asked))
-      if chief and (asked or _due(step, run.checkpoint_every, run.num_steps)):
-        writer.flush()
+          host.writer.scalars(step, row)
+      # Whoever has to go soon does not evaluate first.
+      asked, most = team.agree(bool(watch.asked), _steps_within(bar, run))
+      if not asked:
+        if chief:
+          with watch.breaks():
+            host.look(step)
+        asked = team.any(bool(watch.asked))
+      # The clock of the one that writes decides.
+      late = run.checkpoint_minutes and (
+        time.monotonic() - saved >= 60 * run.checkpoint_minutes
+      )
+      if chief and (
+        asked or late or _due(step, run.checkpoint_every, run.num_steps)
+      ):
+        host.writer.flush()
         saver.save(step, means.notes())
+        saved = time.monotonic()
       if asked:
         raise preemption.Preempted(
           f'{title} was asked to stop ({watch.asked or "another worker was"}) '
@@ -168,6 +198,38 @@ def train(
           'goes on from there.'
         )
     team.any(False)  # The others wait here until the chief has written.
+
+
+class _Host:
+  """What the writing process does between chunks with the model as it is.
+
+  Args:
+    run: Intervals.
+    workdir: Where the results go.
+    evaluate: As of `train`.
+    draw: As of `train`.
+  """
+
+  def __init__(self, run: RunConfig, workdir, evaluate, draw):
+    self._run = run
+    self._evaluate = evaluate
+    self._draw = draw
+    self._workdir = workdir
+
+  @functools.cached_property
+  def writer(self) -> summaries.Writer:
+    """Made when there is something to write."""
+    return summaries.Writer(self._workdir)
+
+  def look(self, step: int):
+    """Evaluates and draws, if that is due at a step and was not done."""
+    run = self._run
+    if _due(step, run.eval_every, run.num_steps):
+      if not summaries.evaluated(self._workdir, step):
+        self.writer.scalars(step, self._evaluate(), summaries.EVALUATED)
+    if _due(step, run.picture_every, run.num_steps):
+      if not summaries.drawn(self._workdir, step):
+        self.writer.images(step, self._draw())
 
 
 class Skips:
@@ -374,8 +436,14 @@ class _Means:
     return row
 
 
-def _chunk_end(step: int, run: RunConfig) -> int:
-  """The first step after `step` at which the host has something to do."""
+def _chunk_end(step: int, run: RunConfig, most: int) -> int:
+  """The first step after `step` at which the host has something to do.
+
+  Args:
+    step: Steps done.
+    run: Intervals.
+    most: Steps that the chunk has at most.
+  """
   intervals = (
     run.steps_per_loop,
     run.log_every,
@@ -384,7 +452,24 @@ def _chunk_end(step: int, run: RunConfig) -> int:
     run.checkpoint_every,
   )
   ends = [(step // every + 1) * every for every in intervals if every]
-  return min(run.num_steps, *ends)
+  if step < _FIRST_STEPS:
+    ends.append(_FIRST_STEPS)
+  return min(run.num_steps, step + most, *ends)
+
+
+def _steps_within(bar: summaries.Bar, run: RunConfig) -> int:
+  """Steps of the next chunk at most, for it not to last too long."""
+  rates = bar.rates()
+  if not rates:  # Nothing but compilations so far.
+    return _FIRST_STEPS
+  within = int(_CHUNK_SECONDS / max(rates.values()))
+  return min(run.steps_per_loop, max(1, within))
+
+
+def _has_row(step: int, run: RunConfig) -> bool:
+  """Whether the metrics have a row of a step: soon after the start, too."""
+  early = step == _FIRST_STEPS < run.log_every
+  return early or _due(step, run.log_every, run.num_steps)
 
 
 def _due(step: int, every: int, last: int) -> bool:

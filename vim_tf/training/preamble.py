@@ -5,6 +5,7 @@ import dataclasses
 import os
 
 import numpy as np
+import tensorflow as tf
 
 from vim_tf.config import RunConfig, UserError
 
@@ -104,10 +105,37 @@ def describe(
     f'{_when(run.eval_every)}',
     f'parameters: {", ".join(sizes)}',
     f'{run.num_steps:,} steps of {run.batch_size:,} are {epochs:,.3g} epochs; '
-    'the time left is told after the first of them',
+    'what they take is told after some of them',
     written,
   )
   return [f'{title}: {line}.' for line in lines]
+
+
+def estimate(
+  title: str,
+  steps: int,
+  run: RunConfig,
+  seconds: float,
+  strategy: tf.distribute.Strategy,
+) -> str:
+  """What the steps to come will take, in one line.
+
+  Args:
+    title: What the training is called.
+    steps: How many there are.
+    run: Its batch.
+    seconds: Of all of them, as measured on the first ones.
+    strategy: Where they run. A replica of a TPU is a chip, from v4 on.
+  """
+  hours = seconds / 3600
+  text = (
+    f'{title}: the {_count(steps, "step")} to come are '
+    f'{steps * run.batch_size / seconds:,.3g} images/s and {hours:,.3g} hours'
+  )
+  chips = strategy.num_replicas_in_sync
+  if isinstance(strategy, tf.distribute.TPUStrategy):
+    text += f' on {_count(chips, "chip")}, {hours * chips:,.3g} chip-hours'
+  return f'{text}; evaluations and checkpoints come on top.'
 
 
 def _when(every: int) -> str:

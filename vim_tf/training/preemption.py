@@ -6,6 +6,7 @@ for minutes, and a second Ctrl-C ends at once.
 """
 
 from collections.abc import Callable
+import contextlib
 import os
 import signal
 import sys
@@ -92,6 +93,10 @@ class _Signals:
       os._exit(INTERRUPTED)
 
 
+class _Asked(BaseException):
+  """What breaks off an evaluation; no code means to catch it."""
+
+
 class Watch(_Signals):
   """While it is entered, SIGTERM and Ctrl-C do not end, but set `asked`.
 
@@ -101,14 +106,29 @@ class Watch(_Signals):
 
   def __init__(self):
     self.asked = ''
+    self._breaks = False
     super().__init__(
       {signal.SIGTERM: self._note, signal.SIGINT: self._note},
       '{}: stopping after this chunk of steps, then saving; Ctrl-C again ends '
       'at once.'.format,
     )
 
+  @contextlib.contextmanager
+  def breaks(self):
+    """What is within, such as an evaluation, is broken off by a signal."""
+    self._breaks = True
+    try:
+      yield
+    except _Asked:
+      pass
+    finally:
+      self._breaks = False
+
   def _note(self, number, unused_frame):
     self.asked = 'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'
+    if self._breaks:
+      self._breaks = False
+      raise _Asked
 
 
 class Interrupts(_Signals):

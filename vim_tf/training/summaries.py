@@ -14,6 +14,9 @@ import tqdm
 
 from vim_tf.training import workdir as workdir_lib
 
+EVALUATED = 'eval/'
+"""What the names of figures on held-out images begin with."""
+
 _SECONDS_BETWEEN_LINES = 30.0
 _FEW = 0.05  # Share of the steps to come whose time need not be known.
 _FORMAT = (
@@ -69,6 +72,19 @@ class Writer:
       ) from error
 
 
+def evaluated(workdir: workdir_lib.Workdir, step: int) -> bool:
+  """Whether a run has figures on held-out images of a step."""
+  return any(
+    row['step'] == step and any(key.startswith(EVALUATED) for key in row)
+    for row in workdir.rows()
+  )
+
+
+def drawn(workdir: workdir_lib.Workdir, step: int) -> bool:
+  """Whether a run has pictures of a step."""
+  return any(workdir.samples.glob(f'*-{step:09d}.png'))
+
+
 class Bar:
   """Shows how far a run is: a bar on a terminal, lines in a log.
 
@@ -118,6 +134,17 @@ class Bar:
   def timed(self, step: int, count: int, seconds: float):
     """Takes note of how long `count` steps of one kind took, from `step` on."""
     self._times.add(step, count, seconds)
+
+  def rates(self) -> dict[str, float]:
+    """Seconds of a step of each kind, as far as they were timed."""
+    return self._times.rates()
+
+  def seconds_left(self) -> float | None:
+    """Seconds of all steps to come, once nearly all kinds were timed."""
+    if not self._times.rates():
+      return None
+    seconds, unknown = self._times.left()
+    return None if unknown > _FEW * (self._total - self._step) else seconds
 
   def update(self, step: int, loss: float | None = None):
     """Moves to `step`; `loss` is the newest one, if this is training."""

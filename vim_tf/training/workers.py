@@ -42,9 +42,12 @@ class Workers:
 
   def __init__(self, strategy: tf.distribute.Strategy):
     self._replicas = strategy.num_replicas_in_sync
+    self._chief = is_chief(strategy)
     self._several = isinstance(
       strategy, tf.distribute.MultiWorkerMirroredStrategy
     )
+    if self._several:
+      self._local = len(strategy.extended.worker_devices)
     self._sum = tf.function(
       lambda value: strategy.reduce(
         tf.distribute.ReduceOp.SUM,
@@ -59,6 +62,19 @@ class Workers:
     if not self._several:
       return flag
     return int(self._sum(tf.constant(int(flag), tf.int64))) > 0
+
+  def agree(self, flag: bool, number: int) -> tuple[bool, int]:
+    """Whether the flag is set on any worker, and the first one's number.
+
+    Args:
+      flag: This worker's.
+      number: This worker's; at least 0.
+    """
+    if not self._several:
+      return flag, number
+    values = [int(flag), number if self._chief else 0]
+    flags, number = self._sum(tf.constant(values, tf.int64)).numpy()
+    return flags > 0, int(number) // self._local
 
   def check_same_step(self, step: int):
     """Refuses workers that do not start at one step.
