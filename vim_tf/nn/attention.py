@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from vim_tf.nn import layers
+from vim_tf.nn import fusion, layers, tiled
 
 
 class KVCache(tf.experimental.ExtensionType):
@@ -95,6 +95,8 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     """Attends within a whole sequence: `[batch, length, width]` to the same."""
     length = x.shape[1]
     queries, keys, values = self._project(x)
+    if fusion.inside_xla():
+      return self._merge(tiled.attend(queries, keys, values, self.causal))
     scores = tf.matmul(queries, keys, transpose_b=True)
     if self.causal:
       mask = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)

@@ -3,14 +3,15 @@
 On a CPU TensorFlow goes over the memory once for every small operation, which
 in training costs about as much as all matrix products. XLA makes one loop of
 such a chain; its products, however, are slower than TensorFlow's, so that
-nothing but elementwise work is given to it. Within a
-program that XLA compiles as a whole, as on a TPU, nothing is compiled by
-itself: XLA fuses the chain, and a TPU's program shall hold no other.
+nothing but elementwise work is given to it. Within a program that XLA compiles
+as a whole, as on a TPU, nothing is compiled by itself: XLA fuses the chain, and
+a TPU's program shall hold no other.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.ops import control_flow_util
 
 from vim_tf import compat
@@ -24,6 +25,25 @@ def inside_xla() -> bool:
   """
   graph = tf.compat.v1.get_default_graph()
   return control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def barrier(*tensors: tf.Tensor) -> list[tf.Tensor]:
+  """The same tensors, of which XLA knows nothing; only `inside_xla`.
+
+  Nothing that hangs on them is computed beforehand, or taken for a computation
+  that is there already; and none of them is there before all are.
+  """
+  return list(xla.optimization_barrier(*tensors))
+
+
+def places(count: int) -> tf.Tensor:
+  """int32 from 0 to `count` - 1, to make tables of while the program runs.
+
+  In a compiled program every table that is known beforehand is a constant, of
+  its full size, once for each place that uses it.
+  """
+  found = tf.range(count)
+  return barrier(found)[0] if inside_xla() else found
 
 
 def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:

@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import attention, fusion, gradients, layers, randomness
+from vim_tf.nn import (
+  attention,
+  fusion,
+  gradients,
+  layers,
+  looped,
+  randomness,
+)
 
 _DROPOUTS_PER_BLOCK = 3
 
@@ -203,7 +210,8 @@ class Transformer(tf.keras.layers.Layer):
     config: Sizes of the stack.
     causal: Whether a position sees itself and earlier positions only.
     recompute: Whether to recompute a block's activations in the backward
-      pass instead of keeping them (Chen et al., 2016).
+      pass instead of keeping them (Chen et al., 2016). Where XLA compiles the
+      whole program, the blocks are one loop then, see `looped`.
     float32_stream: Whether what the blocks add up, and the norms of it, stay
       float32 under a bfloat16 policy, in which the blocks compute all the
       same.
@@ -264,7 +272,13 @@ class Transformer(tf.keras.layers.Layer):
       num_blocks: If given, only the first so many blocks are run, and the
         LayerNorm after the last one is not.
     """
-    for i, block in enumerate(self.blocks[:num_blocks]):
+    blocks = self.blocks[:num_blocks]
+    if self.recompute and out is None and fusion.inside_xla():
+      x = looped.run(
+        lambda block, x, i: block(x, seeds, i * _DROPOUTS_PER_BLOCK), blocks, x
+      )
+      blocks = ()
+    for i, block in enumerate(blocks):
       stream = i * _DROPOUTS_PER_BLOCK
       if self.recompute:
         others = () if seeds is None else (seeds,)

@@ -87,6 +87,7 @@ class VIM(layers.ConfiguredModel):
     seeds: tf.Tensor | None = None,
     out: dict | None = None,
     training: bool | None = None,
+    head: bool = True,
   ) -> tf.Tensor:
     """Logits of every code given those before it.
 
@@ -97,9 +98,11 @@ class VIM(layers.ConfiguredModel):
       out: If given, receives the intermediates by name: 'embedded',
         'block_<index>' and 'final', each `[batch, num_codes, width]`.
       training: Keras hands it on to `transformer.MLP`.
+      head: False leaves out the last layer, for `likelihood.of_codes`.
 
     Returns:
-      float32 `[batch, num_codes, codebook_size]`.
+      float32 `[batch, num_codes, codebook_size]`; without the head what it
+      takes, `[batch, num_codes, width]`.
     """
     del training
     x = tf.concat([self.start(class_ids), self.embed(codes[:, :-1])], axis=1)
@@ -112,7 +115,7 @@ class VIM(layers.ConfiguredModel):
     x = self.transformer(x, seeds, out)
     if out is not None:
       out['final'] = x
-    return self.logits(x)
+    return self.logits(x) if head else x
 
   def intermediates(
     self,

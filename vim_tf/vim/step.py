@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from vim_tf.config import Stage2Config
 from vim_tf.nn import gradients, randomness
+from vim_tf.vim import likelihood
 from vim_tf.vim import model as model_lib
 
 _LABEL_DROP_STREAM = 3_000_000
@@ -73,16 +74,17 @@ class VIMStep:
     global_batch = codes.shape[0] * replicas
 
     def losses(part):
-      logits = self._model(
-        part['codes'], part['labels'], seeds=part['seeds'], training=True
+      x = self._model(
+        part['codes'],
+        part['labels'],
+        seeds=part['seeds'],
+        training=True,
+        head=False,
       )
-      nats = model_lib.negative_log_likelihood(logits, part['codes'])
-      right = tf.equal(
-        tf.argmax(logits, axis=-1, output_type=tf.int32), part['codes']
+      sums = likelihood.of_codes(x, self._model.head, part['codes'])
+      loss, accuracy = (
+        total / (global_batch * codes.shape[1]) for total in sums
       )
-      share = part['codes'].shape[0] / global_batch
-      loss = tf.reduce_mean(nats) * share
-      accuracy = tf.reduce_mean(tf.cast(right, tf.float32)) * share
       return [loss], {'loss': loss, 'accuracy': accuracy}
 
     (found,), metrics = gradients.accumulated(
