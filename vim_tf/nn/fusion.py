@@ -46,6 +46,22 @@ def places(count: int) -> tf.Tensor:
   return barrier(found)[0] if inside_xla() else found
 
 
+def compiled(function: Callable) -> Callable:
+  """Compiles a chain of elementwise operations to one pass.
+
+  It is left as it is within a program that XLA compiles, and where the host
+  has no XLA.
+
+  Args:
+    function: From tensors, and numbers that are the same at each call, to
+      tensors; without a gradient.
+  """
+  if not compat.HAS_HOST_XLA:
+    return function
+  alone = tf.function(function, jit_compile=True, autograph=False)
+  return lambda *args: (function if inside_xla() else alone)(*args)
+
+
 def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
   """Compiles an elementwise function, and its gradient, to one pass each.
 
@@ -69,7 +85,7 @@ def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
       y = in_float32(x, *others)
     return tape.gradient(y, x, gradient)
 
-  forward, backward = map(_compiled, (in_float32, in_float32_gradient))
+  forward, backward = map(compiled, (in_float32, in_float32_gradient))
 
   @tf.custom_gradient
   def call(x, *others):
@@ -79,11 +95,3 @@ def fused(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     return forward(x, *others), gradient
 
   return call
-
-
-def _compiled(function: Callable) -> Callable:
-  """Compiles a function, unless it is part of a program or XLA is absent."""
-  if not compat.HAS_HOST_XLA:
-    return function
-  compiled = tf.function(function, jit_compile=True, autograph=False)
-  return lambda *args: (function if inside_xla() else compiled)(*args)

@@ -7,8 +7,11 @@ said to be used, and is not here: with both switches off this is AdamW.
 """
 
 from collections.abc import Sequence
+import math
 
 import tensorflow as tf
+
+from vim_tf.nn import fusion
 
 _LARGEST = 127.0  # Of int8, symmetric: -128 is not used.
 
@@ -123,17 +126,28 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
     slots = self._slots[index]
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
     # Read before the second moment moves: the codes are in units of its root.
-    m = self._first_moment(slots)
-    m += (gradient - m) * (1 - self.beta_1)
+    before = self._roots(slots)
     self._update_second_moment(slots, tf.square(gradient))
-    update = m / self._unit(slots)
+    after = self._roots(slots)
     if 'codes' in slots:
+      update = _updates(
+        gradient,
+        tf.convert_to_tensor(slots['codes']),
+        tf.convert_to_tensor(slots['scale']),
+        before,
+        after,
+        self.beta_1,
+        self.epsilon,
+      )
       seed = tf.stack([tf.constant(index, tf.int64), self.iterations])
       codes, scale = _quantize(update, seed)
       slots['codes'].assign(codes)
       slots['scale'].assign(scale)
     else:
+      m = tf.convert_to_tensor(slots['m'])
+      m += (gradient - m) * (1 - self.beta_1)
       slots['m'].assign(m)
+      update = m / _unit(after, self.epsilon)
     # Both moments start at zero; this is Adam's correction for it.
     step = tf.cast(self.iterations + 1, tf.float32)
     correction = tf.sqrt(1 - tf.pow(self.beta_2, step))
@@ -147,7 +161,7 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
 
   def second_moment(self, variable: tf.Variable) -> tf.Tensor:
     """The moving average of squared gradients, float32, of the same shape."""
-    return self._second_moment(self._slots_of(variable))
+    return tf.square(math.prod(self._roots(self._slots_of(variable))))
 
   def get_config(self):
     return {
@@ -180,20 +194,18 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
     if 'm' in slots:
       return tf.convert_to_tensor(slots['m'])
     update = tf.cast(slots['codes'], tf.float32) * slots['scale']
-    return update * self._unit(slots)
+    return update * _unit(self._roots(slots), self.epsilon)
 
-  def _second_moment(self, slots):
+  def _roots(self, slots) -> list[tf.Tensor]:
+    """Factors of the second moment's root: its own, or of rows and columns."""
     if 'v' in slots:
-      return tf.convert_to_tensor(slots['v'])
+      return [tf.sqrt(slots['v'])]
     rows = tf.convert_to_tensor(slots['rows'])
     mean = tf.reduce_mean(rows, axis=-1, keepdims=True)
     # Zero as long as no gradient came.
-    rows = tf.math.divide_no_nan(rows, mean)
-    return rows[..., :, tf.newaxis] * slots['columns'][..., tf.newaxis, :]
-
-  def _unit(self, slots):
-    """What a first moment is divided by, before the bias correction."""
-    return tf.sqrt(self._second_moment(slots)) + self.epsilon
+    rows = tf.sqrt(tf.math.divide_no_nan(rows, mean))
+    columns = tf.sqrt(slots['columns'])
+    return [rows[..., :, tf.newaxis], columns[..., tf.newaxis, :]]
 
   def _update_second_moment(self, slots, squared):
     if 'v' in slots:
@@ -205,6 +217,29 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
       }
     for name, mean in means.items():
       slots[name].assign_add((mean - slots[name]) * (1 - self.beta_2))
+
+
+def _unit(roots, epsilon):
+  """What a first moment is divided by, before the bias correction."""
+  return math.prod(roots) + epsilon
+
+
+@fusion.compiled
+def _updates(gradient, codes, scale, before, after, beta_1, epsilon):
+  """What the first moment becomes, over the root of the second.
+
+  Args:
+    gradient: [..., rows, columns] float32.
+    codes: int8, with `scale` the first moment so far.
+    scale: [..., rows, 1] float32.
+    before: Factors of the second moment's root, of which the codes are.
+    after: The same, with the gradient in it.
+    beta_1: Decay of the first moment.
+    epsilon: Added to the roots.
+  """
+  m = tf.cast(codes, tf.float32) * scale * _unit(before, epsilon)
+  m += (gradient - m) * (1 - beta_1)
+  return m / _unit(after, epsilon)
 
 
 def _quantize(values, seed):
@@ -219,14 +254,20 @@ def _quantize(values, seed):
     less than one scale away from the values.
   """
   scale = tf.reduce_max(tf.abs(values), axis=-1, keepdims=True) / _LARGEST
+  return _rounded(values, scale, _bits(values.shape, seed)), scale
+
+
+@fusion.compiled
+def _rounded(values, scale, bits):
+  """Multiples of `scale`, int8; `bits` are uint16."""
   codes = tf.math.divide_no_nan(values, scale)
-  codes += _noise(values.shape, seed)
+  codes += tf.cast(bits, tf.float32) * 2.0**-16
   codes = tf.clip_by_value(tf.floor(codes), -_LARGEST, _LARGEST)
-  return tf.cast(codes, tf.int8), scale
+  return tf.cast(codes, tf.int8)
 
 
-def _noise(shape, seed):
-  """Multiples of 2**-16 in [0, 1): two from each number that is drawn.
+def _bits(shape, seed):
+  """Random uint16 of a shape: two from each number that is drawn.
 
   Drawing them was a tenth of a training step. They are made from bits, as
   `stateless_uniform` in float32 draws other numbers when it is compiled.
@@ -236,4 +277,4 @@ def _noise(shape, seed):
     [-(-count // 2)], seed, None, None, tf.uint32, alg='philox'
   )
   halves = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:count]
-  return tf.reshape(tf.cast(halves, tf.float32) * 2.0**-16, shape)
+  return tf.reshape(halves, shape)
