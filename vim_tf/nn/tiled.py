@@ -11,9 +11,8 @@ import tensorflow as tf
 
 from vim_tf.nn import fusion
 
-TILE = 256
-"""Queries of a tile."""
-
+_LARGEST = 2**28  # Bytes of a tile's table.
+_STEP = 128  # Rows of a TPU's matrix unit.
 _UNSEEN = -1e9  # Score of a key that a query does not see.
 
 
@@ -22,7 +21,7 @@ def attend(
   keys: tf.Tensor,
   values: tf.Tensor,
   causal: bool,
-  tile: int = TILE,
+  tile: int | None = None,
 ) -> tf.Tensor:
   """Values averaged by the softmax of queries times keys.
 
@@ -31,12 +30,15 @@ def attend(
     keys: Of the same shape and type.
     values: Of the same shape and type.
     causal: Whether a position sees itself and earlier positions only.
-    tile: Queries of a tile.
+    tile: Queries of a tile; by default what makes tables of some size.
 
   Returns:
     A tensor like `values`. The softmax is float32.
   """
-  length = queries.shape[2]
+  batch, heads, length, _ = queries.shape
+  if tile is None:
+    rows = _LARGEST // (4 * (batch or 1) * heads * length)
+    tile = max(1, rows // _STEP) * _STEP
   # The first and last query of each tile, and how many keys it sees.
   tiles = [
     (first, min(first + tile, length)) for first in range(0, length, tile)
