@@ -21,6 +21,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -52,12 +53,13 @@ TEXT = flags.DEFINE_bool(
 COMPILER = flags.DEFINE_string(
   'compiler',
   '',
-  '[hardware] Environment of the compiler, a folder, made if it is not there; '
-  'empty: OUT/compiler.',
+  '[hardware] Folder of the environment of the compiler, which is made unless it '
+  'is there; empty: OUT/compiler.',
 )
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _ROOT = _HERE.parents[2]
+_LOCK = _HERE / 'requirements.lock'
 
 
 def main():
@@ -94,7 +96,7 @@ class Records:
     self.folder = folder
 
   def get(self, name: str) -> dict:
-    """A program's record: 'sources', 'hlo', 'hlo_bytes' and 'chips'."""
+    """A program's record: 'hlo', a hash of it, 'hlo_bytes' and 'chips'."""
     path = self.folder / f'{name}.json'
     return json.loads(path.read_text()) if path.exists() else {'chips': {}}
 
@@ -128,9 +130,14 @@ def _compile_all(programs, chips, records: Records, out: pathlib.Path):
     '%d of %d are left to do.', len(left), len(programs) * len(chips)
   )
   python = _environment(out) if left else None
-  started = time.monotonic()
+  started, failed = time.monotonic(), []
   for i, (name, chip) in enumerate(left):
-    _one(name, chip, sources, python, records, out)
+    try:
+      _one(name, chip, sources, python, records, out)
+      told = table.in_words(records.get(name)['chips'][chip])
+    except UserError as error:  # The compiler's end, not its verdict.
+      told = str(error)
+      failed.append(f'{name} for {chip}')
     seconds = (time.monotonic() - started) / (i + 1)
     logging.info(
       '%d of %d: %s for %s: %s; about %.0f minutes for the rest.',
@@ -138,9 +145,11 @@ def _compile_all(programs, chips, records: Records, out: pathlib.Path):
       len(left),
       name,
       chip,
-      table.in_words(records.get(name)['chips'][chip]),
+      told,
       (len(left) - i - 1) * seconds / 60,
     )
+  if failed:
+    raise UserError(f'Not compiled: {", ".join(failed)}; see above.')
 
 
 def _one(name, chip, sources, python, records, out):
@@ -150,7 +159,8 @@ def _one(name, chip, sources, python, records, out):
   if record.get('sources') != sources or not path.exists():
     logging.info('%s is lowered.', name)
     found = _lowered(program, path)
-    if found['hlo'] != record.get('hlo'):
+    found['compiler'] = _hash(_LOCK)
+    if any(record.get(key) != found[key] for key in ('hlo', 'compiler')):
       record = {'chips': {}}
     record.update(found, sources=sources)
     records.put(name, record)
@@ -181,33 +191,34 @@ def _lowered(program, path) -> dict:
 
 
 def _sources() -> str:
-  """A hash of all that a program is made of."""
-  version = importlib.metadata.version(compat.TENSORFLOW)
-  found = hashlib.sha256(version.encode())
-  for path in sorted(
-    [
-      *(_ROOT / 'vim_tf').rglob('*.py'),
-      _HERE / 'programs.py',
-      *_HERE.glob('low*.py'),
-    ]
-  ):
+  """A hash of all that a program, and what is said of it, is made of."""
+  return _hash(
+    *sorted((_ROOT / 'vim_tf').rglob('*.py')),
+    *(_HERE / name for name in ('lowering.py', 'programs.py')),
+    _LOCK,
+    also=importlib.metadata.version(compat.TENSORFLOW),
+  )
+
+
+def _hash(*paths: pathlib.Path, also: str = '') -> str:
+  found = hashlib.sha256(also.encode())
+  for path in paths:
     found.update(path.read_bytes())
   return found.hexdigest()
 
 
 def _environment(out: pathlib.Path) -> pathlib.Path:
-  """The Python of the compiler's environment, which is made if it is not."""
+  """The Python of the compiler's environment, made as the lock says."""
   folder = pathlib.Path(COMPILER.value or out / 'compiler').absolute()
-  python = folder / 'bin' / 'python'
-  if not (folder / 'ready').exists():
+  python, made = folder / 'bin' / 'python', folder / 'requirements.lock'
+  if not made.exists() or made.read_bytes() != _LOCK.read_bytes():
     logging.info('The environment of the compiler is made in %s.', folder)
     _run(sys.executable, '-m', 'venv', folder)
-    lock = _HERE / 'requirements.lock'
     _run(
       *(python, '-m', 'pip', 'install', '--quiet'),
-      *('--no-deps', '--require-hashes', '-r', lock),
+      *('--no-deps', '--require-hashes', '-r', _LOCK),
     )
-    (folder / 'ready').touch()
+    shutil.copyfile(_LOCK, made)
   return python
 
 

@@ -12,7 +12,7 @@ _BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2}
 _ALONE = (
   'program',
   'chip',
-  'fits',
+  'compiles and fits',
   'images of a chip',
   'arguments, GB',
   'temporaries, GB',
@@ -25,7 +25,7 @@ _ALONE = (
 _TOGETHER = (
   'program',
   'chip',
-  'fits',
+  'compiles and fits',
   'chips',
   'summed, GB',
   'over the links, ms',

@@ -18,7 +18,7 @@ from experiments.studies.tpu.chips import CHIPS
 from experiments.studies.tpu.programs import PROGRAMS
 from tests import programs as programs_lib
 from vim_tf import presets
-from vim_tf.config import replace
+from vim_tf.config import UserError, replace
 
 _FOUND = {
   'fits': True,
@@ -136,6 +136,7 @@ class StudyTest(tf.test.TestCase):
     super().setUp()
     self._out = pathlib.Path(self.create_tempdir().full_path)
     self._program, self._sources, self._done = b'one', 'first', []
+    self._breaks = None
 
   def _run(self, *arguments):
     """What was lowered and compiled, in its order."""
@@ -149,6 +150,8 @@ class StudyTest(tf.test.TestCase):
     def run(python, script, program, result, wanted):
       del python, script
       self._done.append(json.loads(wanted)['topology'])
+      if self._done[-1] == self._breaks:
+        raise UserError('It ends with status -6.')
       self.assertEqual(gzip.decompress(program.read_bytes()), self._program)
       result.write_text(json.dumps(_FOUND))
 
@@ -184,6 +187,14 @@ class StudyTest(tf.test.TestCase):
     self.assertEqual(self._run(*only), ['lower'])
     self._sources, self._program = 'last', b'two'
     self.assertEqual(self._run(*only), ['lower', 'v4:2x2x1', 'v5e:2x2'])
+
+  def test_where_the_compiler_breaks_the_others_are_done(self):
+    self._breaks = 'v4:2x2x1'
+    with self.assertRaisesRegex(UserError, 'Not compiled: vim_base for v4;'):
+      self._run('--only=vim_base', '--chips=v4,v5e')
+    self._done, self._breaks = [], None
+    found = self._run('--only=vim_base', '--chips=v4,v5e')
+    self.assertEqual(found, ['v4:2x2x1'])
 
 
 if __name__ == '__main__':
