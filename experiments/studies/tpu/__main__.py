@@ -53,8 +53,8 @@ TEXT = flags.DEFINE_bool(
 COMPILER = flags.DEFINE_string(
   'compiler',
   '',
-  '[hardware] Folder of the environment of the compiler, which is made unless it '
-  'is there; empty: OUT/compiler.',
+  '[hardware] Folder of the environment of the compiler, made if it is not '
+  'there; empty: OUT/compiler.',
 )
 
 _HERE = pathlib.Path(__file__).resolve().parent
