@@ -94,7 +94,7 @@ def help_of(setting: config_lib.Setting) -> str:
 PLACES = {
   **dict.fromkeys(
     (
-      *('checkpoint', 'classifier', 'codes', 'complete', 'config'),
+      *('checkpoint', 'classifier', 'codes', 'compiler', 'complete', 'config'),
       *('finetune_decoder_of', 'from_json', 'lpips_file', 'network', 'out'),
       *('model_config_file', 'probes', 'reference', 'save_reference'),
       *('source', 'tokenizer', 'vim', 'workdir'),

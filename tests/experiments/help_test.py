@@ -117,8 +117,8 @@ class HelpTest(absltest.TestCase):
       ('experiments.evaluate', (new, '--out=y', '--seed=1'), '--job'),
       ('experiments.sample', (new, '--out=y', '--top_p=2'), 'top_p'),
       ('experiments.quickstart', ('--budget=huge',), 'short'),
-      ('experiments.studies.lowering', ('--models=huge',), 'vit_vqgan_ss'),
-      ('experiments.studies.lowering', ('--batches=2,x',), '2,x'),
+      ('experiments.studies.tpu', ('--only=huge',), 'vim_base_recompute'),
+      ('experiments.studies.tpu', ('--chips=v2',), 'v5p'),
       ('export.tokenizer', (new, '--version=x'), '--version'),
       ('export.try_it.serve', ('--model=x',), 'NAME=BASE'),
     ):

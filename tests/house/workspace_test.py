@@ -165,14 +165,25 @@ class RequirementsTest(absltest.TestCase):
     return {_normal(m['name']): m['version'] for m in _LOCKED.finditer(text)}
 
   def test_every_requirement_is_locked(self):
-    for name in ('requirements', 'requirements-data', 'requirements-beam'):
+    for name in (
+      *('requirements', 'requirements-data', 'requirements-beam'),
+      'experiments/studies/tpu/requirements',
+    ):
       with self.subTest(name):
         required = self._read(name + '.txt')
         locked = self._read_lock(name + '.lock')
         self.assertEqual(required, {key: locked.get(key) for key in required})
 
+  def test_the_compiler_asked_is_that_of_the_tpus_environment(self):
+    asked = self._read('experiments/studies/tpu/requirements.txt')
+    installed = self._read_lock('requirements-tpu.lock')
+    self.assertEqual(asked['libtpu'], installed['libtpu'])
+
   def test_locks_name_no_host(self):
-    for path in _ROOT.glob('requirements*.lock'):
+    for path in (
+      *_ROOT.glob('requirements*.lock'),
+      *_sources('requirements*.lock'),
+    ):
       text = path.read_text()
       self.assertFalse('//' in text, f'{path.name} names a host')
       options = set(re.findall(r'--([a-z][a-z-]*)', text))

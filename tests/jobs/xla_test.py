@@ -51,6 +51,7 @@ _FUNCTIONS = {
     )
   },
   'stage2': lambda: replica_functions.stage2_step(_stage2(), _BATCH),
+  'features': lambda: replica_functions.features(_stage2(), _BATCH),
   'probe': lambda: replica_functions.probe(32, 9, _BATCH),
   'encode': lambda: replica_functions.tokenizer(_stage1(), _BATCH)['encode'],
   'decode': lambda: replica_functions.tokenizer(_stage1(), _BATCH)['decode'],

@@ -1,8 +1,8 @@
 """Every function that a replica runs, by name, with the shapes of its inputs.
 
 They are what must compile with XLA at static shapes, because a TPU runs nothing
-else. `tests/jobs/xla_test.py` compiles and runs them all in tiny; the tables of
-`docs/results/scale.md` come from lowering them in the paper's sizes.
+else. `tests/jobs/xla_test.py` compiles and runs them all in tiny for the CPU;
+`experiments/studies/tpu` compiles them for TPUs in the paper's sizes.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig, Stage1Config, Stage2Config
 from vim_tf.jobs import restore, train_tokenizer, train_vim
+from vim_tf.probe import features as probe_features
 from vim_tf.probe import linear
 from vim_tf.probe import step as probe_step
 from vim_tf.training import optimizers
@@ -128,6 +129,18 @@ def sample(
 
   specs = (spec(tf.int32), spec(tf.uint32), spec(), spec(tf.int32))
   return ReplicaFunction(draw, (*specs, spec(), spec()))
+
+
+def features(config: Stage2Config, batch: int) -> ReplicaFunction:
+  """What a probe sees of codes: every block's features."""
+  model = vim_model.VIM(
+    config.model, dtype=restore.policy(config.run.precision)
+  )
+  model.build()
+  spec = tf.TensorSpec([batch, config.model.num_codes], tf.int32)
+  return ReplicaFunction(
+    lambda codes: probe_features.block_features(model, codes), (spec,)
+  )
 
 
 def _step(step, kind: str, inputs: dict) -> ReplicaFunction:

@@ -5,7 +5,8 @@ from typing import Protocol
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.python.ops import control_flow_util
+
+from vim_tf.nn import fusion
 
 
 class Optimizer(Protocol):
@@ -128,9 +129,7 @@ def _together(
   has a barrier of its own, which TensorFlow runs in compiled programs alone;
   elsewhere a zero is added that hangs on an element of each of the second.
   """
-  if control_flow_util.GraphOrParentsInXlaContext(
-    tf.compat.v1.get_default_graph()
-  ):
+  if fusion.inside_xla():
     found = xla.optimization_barrier(*first, *second)
     return found[: len(first)], found[len(first) :]
   zero = _zero_after(second)

@@ -1,1 +1,0 @@
-"""Work and memory of programs, counted without running them."""

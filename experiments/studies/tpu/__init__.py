@@ -1,0 +1,1 @@
+"""What a replica runs, compiled by the TPU's own compiler without a TPU."""
