@@ -43,7 +43,8 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     for i in range(0, _CODES, 3):
       positions = tf.tile(tf.range(i, i + 3)[None], [3, 1])
       logits, caches = step(before[:, i : i + 3], start, caches, positions)
-      self.assertAllClose(logits, full[:, i : i + 3], atol=1e-5, rtol=1e-5)
+      expected = tf.reshape(full[:, i : i + 3], logits.shape)
+      self.assertAllClose(logits, expected, atol=1e-5, rtol=1e-5)
 
   def test_conformance(self):
     testing.check_layer(

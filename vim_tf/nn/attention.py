@@ -1,8 +1,12 @@
 """Multi-head self-attention: whole sequences, or one position with a cache."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from vim_tf.nn import fusion, layers, tiled
+
+_HIDDEN = -1e9
 
 
 class KVCache(tf.experimental.ExtensionType):
@@ -26,22 +30,19 @@ class KVCache(tf.experimental.ExtensionType):
   in_place: bool = False
 
   def written(
-    self, keys: tf.Tensor, values: tf.Tensor, positions: tf.Tensor
+    self, keys: tf.Tensor, values: tf.Tensor, places: 'Places'
   ) -> 'KVCache':
-    """With `[batch, heads, window, head_width]` at int32 `[batch, window]`."""
-    batch, heads, length, width = tf.unstack(tf.shape(self.keys))
-    rows = tf.reshape(tf.range(batch * heads) * length, [batch, heads, 1])
-    lines = tf.reshape(rows + positions[:, None], [-1])
+    """With `[batch, heads, window, head_width]` more in `places`."""
 
     def write(cache, new):
-      new = tf.reshape(tf.cast(new, cache.dtype), [-1, width])
-      old = tf.reshape(cache, [-1, width])
+      new = tf.reshape(tf.cast(new, cache.dtype), [-1, cache.shape[3]])
+      old = tf.reshape(cache, [-1, cache.shape[3]])
       if self.in_place:
-        old = tf.raw_ops.InplaceUpdate(x=old, i=lines, v=new)
+        old = tf.raw_ops.InplaceUpdate(x=old, i=places.lines, v=new)
       else:
-        old = tf.tensor_scatter_nd_update(old, lines[:, None], new)
-      old = tf.reshape(old, tf.shape(cache))
-      return tf.ensure_shape(old, cache.shape)
+        lines = places.lines[:, None]
+        old = tf.tensor_scatter_nd_update(old, lines, new)
+      return tf.ensure_shape(tf.reshape(old, places.shape), cache.shape)
 
     return KVCache(
       write(self.keys, keys), write(self.values, values), self.in_place
@@ -54,6 +55,39 @@ class KVCache(tf.experimental.ExtensionType):
       return tf.pad(cache, [[0, 0], [0, 0], [0, more], [0, 0]])
 
     return KVCache(pad(self.keys), pad(self.values), self.in_place)
+
+
+class Places(NamedTuple):
+  """A window of positions of each sequence, and where a cache has them.
+
+  Attributes:
+    positions: int32 `[batch, window]`, which may begin anywhere.
+    lines: int32 `[batch * heads * window]`: which lines of the cache they are,
+      if that has one line a sequence, head and position.
+    hidden: float32 `[batch, 1, window, length]`, to be added to scores: 0
+      where a position sees another, so low where it does not that nothing is
+      left of the score.
+    shape: int32 `[4]`, that of the cache.
+  """
+
+  positions: tf.Tensor
+  lines: tf.Tensor
+  hidden: tf.Tensor
+  shape: tf.Tensor
+
+
+def places(cache: KVCache, positions: tf.Tensor) -> Places:
+  """Places for all caches of one shape; see `Places`."""
+  shape = tf.shape(cache.keys)
+  batch, heads, length, _ = tf.unstack(shape)
+  rows = tf.reshape(tf.range(batch * heads) * length, [batch, heads, 1])
+  later = tf.range(length) > positions[:, None, :, None]
+  return Places(
+    positions=positions,
+    lines=tf.reshape(rows + positions[:, None], [-1]),
+    hidden=tf.where(later, _HIDDEN, 0.0),
+    shape=shape,
+  )
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -94,16 +128,17 @@ class MultiHeadAttention(tf.keras.layers.Layer):
   def call(self, x: tf.Tensor) -> tf.Tensor:
     """Attends within a whole sequence: `[batch, length, width]` to the same."""
     length = x.shape[1]
-    queries, keys, values = self._project(x)
+    queries, keys, values = self._project(x, length)
     if fusion.inside_xla():
-      return self._merge(tiled.attend(queries, keys, values, self.causal))
+      y = tiled.attend(queries, keys, values, self.causal)
+      return self._merge(y, length)
     scores = tf.matmul(queries, keys, transpose_b=True)
     if self.causal:
       mask = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
     else:
       mask = None
     weights = tf.cast(_softmax(scores, mask), values.dtype)
-    return self._merge(tf.matmul(weights, values))
+    return self._merge(tf.matmul(weights, values), length)
 
   def new_cache(
     self, batch: int | tf.Tensor, in_place: bool = False
@@ -129,32 +164,28 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     return KVCache(empty(self.compute_dtype), empty(tf.float32), in_place=True)
 
   def decode(
-    self, x: tf.Tensor, cache: KVCache, positions: tf.Tensor
+    self, x: tf.Tensor, cache: KVCache, places: Places
   ) -> tuple[tf.Tensor, KVCache]:
     """Attends from a window of positions to each other and all before them.
 
     Args:
-      x: `[batch, window, width]`, the inputs at `positions`.
+      x: `[batch * window, 1, width]`, the inputs there.
       cache: Keys and values of the positions before them.
-      positions: int32 `[batch, window]`, below the cache's length.
+      places: Which positions.
 
     Returns:
-      The outputs `[batch, window, width]`, and the cache with `positions`
-      filled.
+      The outputs `[batch * window, 1, width]`, and the cache with them.
     """
-    x = tf.cast(x, self.compute_dtype)
-    queries, keys, values = self._project(x)
-    cache = cache.written(keys, values, positions)
+    queries, keys, values = self._project(
+      tf.cast(x, self.compute_dtype), tf.shape(places.positions)[1]
+    )
+    cache = cache.written(keys, values, places)
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
-    scores = tf.cast(scores, tf.float32)
-    later = tf.range(tf.shape(cache.keys)[2]) > positions[:, None, :, None]
-    # Added, which takes one pass; the sum itself is shared by all blocks.
-    weights = tf.nn.softmax(scores + tf.where(later, -1e9, 0.0))
+    weights = tf.nn.softmax(tf.cast(scores, tf.float32) + places.hidden)
     y = tf.matmul(tf.cast(weights, cache.values.dtype), cache.values)
-    return self._merge(y), cache
+    return self._merge(y, 1), cache
 
-  def _project(self, x):
-    length = x.shape[1] or tf.shape(x)[1]
+  def _project(self, x, length):
     qkv = tf.reshape(
       self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
     )
@@ -163,8 +194,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     scale = tf.constant(self.head_width**-0.5, queries.dtype)
     return queries * scale, keys, values
 
-  def _merge(self, x):
-    length = x.shape[2] or tf.shape(x)[2]
+  def _merge(self, x, length):
     x = tf.cast(x, self.compute_dtype)
     x = tf.transpose(x, [0, 2, 1, 3])  # [batch, length, heads, head_width]
     return self.out(
@@ -185,5 +215,5 @@ def _softmax(scores: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
   """Float32 weights that sum to one where `mask` lets them."""
   scores = tf.cast(scores, tf.float32)
   if mask is not None:
-    scores = tf.where(mask, scores, -1e9)
+    scores = tf.where(mask, scores, _HIDDEN)
   return tf.nn.softmax(scores)

@@ -103,7 +103,7 @@ class HeldDense(tf.keras.layers.Dense):
     # Two dimensions and a bias: what TensorFlow fuses, and then can pack once.
     rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
     rows = tf.nn.bias_add(tf.matmul(rows, kernel), bias)
-    return tf.reshape(rows, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
+    return tf.reshape(rows, [-1, *inputs.shape[1:-1], self.units])
 
 
 def dense(

@@ -177,9 +177,9 @@ class Block(tf.keras.layers.Layer):
     y = self.mlp(self.mlp_norm(x), seeds=seeds, stream=stream + 1)
     return x + tf.cast(self._drop(y, seeds, stream + 2), x.dtype)
 
-  def decode(self, x, cache: attention.KVCache, positions):
+  def decode(self, x, cache: attention.KVCache, places: attention.Places):
     """A window of positions; see `MultiHeadAttention.decode`."""
-    y, cache = self.attention.decode(self.attention_norm(x), cache, positions)
+    y, cache = self.attention.decode(self.attention_norm(x), cache, places)
     x = x + tf.cast(y, x.dtype)
     return x + tf.cast(self.mlp(self.mlp_norm(x)), x.dtype), cache
 
@@ -311,12 +311,13 @@ class Transformer(tf.keras.layers.Layer):
       The outputs `[batch, window, width]`, and the caches with `positions`
       filled.
     """
-    x = self._stream(x)
+    window, places = tf.shape(x), attention.places(caches[0], positions)
+    x = tf.reshape(self._stream(x), [-1, 1, x.shape[-1]])
     new_caches = []
     for block, cache in zip(self.blocks, caches, strict=True):
-      x, cache = block.decode(x, cache, positions)
+      x, cache = block.decode(x, cache, places)
       new_caches.append(cache)
-    return self.norm(x), new_caches
+    return tf.reshape(self.norm(x), window), new_caches
 
   def _stream(self, x):
     return tf.cast(x, tf.float32) if self.float32_stream else x

@@ -273,7 +273,6 @@ def decode(
       caches,
       tf.tile(positions, [copies, 1]),
     )
-    logits = tf.reshape(logits, [-1, model.config.codebook_size])
     if guided is not False:
       # Without guidance both are the same, and the scale is 1: no change.
       scale = tf.gather(guidance_scale, positions, batch_dims=1)

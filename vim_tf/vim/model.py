@@ -179,7 +179,7 @@ class VIM(layers.ConfiguredModel):
       positions: int32 `[batch, window]`.
 
     Returns:
-      float32 `[batch, window, codebook_size]`, and the caches with these
+      float32 `[batch * window, codebook_size]`, and the caches with these
       elements.
     """
     width = self.config.transformer.width
@@ -188,7 +188,7 @@ class VIM(layers.ConfiguredModel):
     x = self.code_embedding(before) + vectors
     x = tf.where(positions[..., None] == 0, start, x)
     x, caches = self.transformer.decode(x, caches, positions)
-    return self.logits(x), caches
+    return self.logits(tf.reshape(x, [-1, width])), caches
 
 
 def negative_log_likelihood(logits: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
