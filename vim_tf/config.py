@@ -89,7 +89,7 @@ STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 SCHEDULES = ('constant', 'linear', 'cosine')
 """How guidance goes over the positions of an image."""
 OPENMOJI = ('openmoji', 'openmoji_variants')
-"""Names of the data sets of drawings: one picture a glyph, or all skin tones."""
+"""Data sets of drawings: one picture a glyph, or those of all skin tones."""
 CLASS_MIXES = ('data', 'equal')
 """How often each class is sampled: as in the data, or all alike."""
 ALL_BLOCKS, BEST_BLOCK = 'all', 'best'
@@ -129,8 +129,19 @@ class TransformerConfig(Config):
   qkv_bias: bool = setting(
     'Whether the query, key and value projections have a bias.', True
   )
+  block: str = setting(
+    "paper, or modern: RMSNorm, SwiGLU of as many weights as the paper's MLP, "
+    'normalised queries and keys, rotary 2-D positions besides the others.',
+    'paper',
+    choices=('paper', 'modern'),
+  )
 
   def check(self):
+    check(
+      self.block == 'paper' or self.attention_head_width % 4 == 0,
+      f'heads are {self.attention_head_width} wide, but the rotary positions '
+      'of modern blocks need a multiple of 4.',
+    )
     check(
       self.head_width > 0 or self.width % self.num_heads == 0,
       f'width {self.width} does not divide into {self.num_heads} heads: '
@@ -238,7 +249,7 @@ class ViTVQGANConfig(Config):
 class VIMConfig(Config):
   """The stage-2 model: a decoder-only Transformer over codes (paper 4)."""
 
-  transformer: TransformerConfig = group('model', flags=('dropout',))
+  transformer: TransformerConfig = group('model', flags=('dropout', 'block'))
   grid_size: int = setting(
     'Codes along one side; an image has grid_size**2 of them.',
     32,
@@ -515,7 +526,7 @@ class OptimizerConfig(Config):
 
   name: str = setting(
     'adam, adafactor (Adam with a factored second moment), or, not in the '
-    "paper, muon (Adam, but matrices move along an orthogonal matrix) and lamb "
+    'paper, muon (Adam, but matrices move along an orthogonal matrix) and lamb '
     '(for large batches; it needs tensorflow-addons).',
     'adam',
     paper='5.1, 5.2',

@@ -132,9 +132,7 @@ class BuilderTest(absltest.TestCase):
     """Each picture keeps its place, its group and what may be mirrored."""
     config = DataConfig(data_dir=self.folder, image_size=20)
     fine = dataclasses.replace(config, classes_of='subgroup')
-    groups, subgroups = (
-      sources.load(c, 'validation') for c in (config, fine)
-    )
+    groups, subgroups = (sources.load(c, 'validation') for c in (config, fine))
     self.assertEqual(subgroups.records, groups.records)
     self.assertEqual(subgroups.class_names, tuple(openmoji.subgroups()))
     self.assertNotEqual(subgroups.fingerprint, groups.fingerprint)
@@ -142,9 +140,7 @@ class BuilderTest(absltest.TestCase):
     for label, fine_label in zip(groups.labels, subgroups.labels, strict=True):
       name = subgroups.class_names[fine_label]
       self.assertEqual(groups.class_names[label], group_of[name])
-      self.assertEqual(
-        groups.flippable[label], subgroups.flippable[fine_label]
-      )
+      self.assertEqual(groups.flippable[label], subgroups.flippable[fine_label])
 
   def test_others_have_no_subgroups(self):
     with self.assertRaisesRegex(ConfigError, "'digits' has no such classes"):

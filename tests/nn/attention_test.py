@@ -11,6 +11,7 @@ from tests import testing
 from vim_tf.nn import attention
 
 _BATCH, _LENGTH, _WIDTH, _HEADS, _HEAD_WIDTH = 3, 5, 12, 2, 4
+_GRID = 3  # More than the elements fill.
 
 
 def _inputs() -> tf.Tensor:
@@ -44,6 +45,9 @@ def _reference(layer, x) -> np.ndarray:
     for h in range(_HEADS):
       columns = np.arange(h * _HEAD_WIDTH, (h + 1) * _HEAD_WIDTH)
       q, k, v = (qkv[b][:, columns + part * inner] for part in range(3))
+      if layer.modern:
+        q = _turned(q, layer.query_norm.gamma.numpy(), layer.causal)
+        k = _turned(k, layer.key_norm.gamma.numpy(), layer.causal)
       for i in range(_LENGTH):
         seen = i + 1 if layer.causal else _LENGTH
         scores = k[:seen] @ q[i] / np.sqrt(_HEAD_WIDTH)
@@ -51,10 +55,24 @@ def _reference(layer, x) -> np.ndarray:
   return out @ layer.out.kernel.numpy() + layer.out.bias.numpy()
 
 
+def _turned(x, gamma, start) -> np.ndarray:
+  """Normalised and turned element by element, as complex numbers."""
+  x = gamma * x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True))
+  pairs = x[:, :2] + 1j * x[:, 2:]  # One turns by row, one by column.
+  for i in range(_LENGTH):
+    row, column = divmod(i - start, _GRID) if i >= start else (-1, -1)
+    pairs[i] *= np.exp(1j * np.array([row, column]))
+  return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+
 class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
-  @parameterized.product(causal=[False, True], qkv_bias=[False, True])
-  def test_equals_numpy_reference(self, causal, qkv_bias):
-    layer = _layer(causal=causal, qkv_bias=qkv_bias)
+  @parameterized.product(
+    causal=[False, True], qkv_bias=[False, True], modern=[False, True]
+  )
+  def test_equals_numpy_reference(self, causal, qkv_bias, modern):
+    layer = _layer(
+      causal=causal, qkv_bias=qkv_bias, modern=modern, grid_size=_GRID
+    )
     x = _inputs()
     self.assertAllClose(layer(x), _reference(layer, x), atol=1e-5)
 

@@ -36,6 +36,15 @@ class DenseTest(tf.test.TestCase):
     self.assertNotAllEqual(_dense().kernel, np.zeros([_WIDTH, _WIDTH]))
 
 
+class RMSNormTest(tf.test.TestCase):
+  def test_equals_numpy_reference(self):
+    layer, x = layers.RMSNorm(), np.random.default_rng(0).normal(size=[2, 3, 4])
+    layer.build([None, 4])
+    layer.gamma.assign([1, 2, 3, 4])
+    root = np.sqrt(np.mean(x**2, axis=-1, keepdims=True))
+    self.assertAllClose(layer(x), x / root * [1, 2, 3, 4], rtol=1e-5)
+
+
 class _Stack(tf.keras.layers.Layer):
   """Two layers, of which one has no bias."""
 

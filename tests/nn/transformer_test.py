@@ -18,9 +18,14 @@ def _inputs(length: int = 4) -> tf.Tensor:
   return tf.random.stateless_normal([3, length, _WIDTH], [1, 2])
 
 
-def _stack(causal=False, recompute=False, **sizes) -> transformer.Transformer:
+def _stack(
+  causal=False, recompute=False, grid_size=2, **sizes
+) -> transformer.Transformer:
   layer = transformer.Transformer(
-    testing.transformer_config(**sizes), causal=causal, recompute=recompute
+    testing.transformer_config(**sizes),
+    causal=causal,
+    recompute=recompute,
+    grid_size=grid_size,
   )
   layer.build([None, None, _WIDTH])
   testing.randomize(layer)
@@ -39,11 +44,16 @@ def _normalized(x):
   return (x - x.mean(-1, keepdims=True)) / deviation
 
 
+def _swiglu(x):
+  return x[..., :8] * scipy.special.expit(x[..., :8]) * x[..., 8:]
+
+
 class MLPTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
     ('gelu', lambda x: x * scipy.special.ndtr(x)),
     ('tanh', np.tanh),
     ('relu', lambda x: np.maximum(x, 0)),
+    ('swiglu', _swiglu),
   )
   def test_equals_numpy_reference(self, activation, function):
     layer = transformer.MLP(8, activation, out_width=5)
@@ -141,6 +151,28 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
     )
     self.assertEqual(layer.count_params(), 3 * block + 2 * _WIDTH)
 
+  def test_modern_blocks_have_as_many_matrices_weights(self):
+    paper, modern = (
+      sum(
+        np.prod(v.shape)
+        for v in _stack(mlp_width=24, block=block).trainable_variables
+        if v.shape.rank == 2
+      )
+      for block in ('paper', 'modern')
+    )
+    self.assertEqual(modern, paper)
+
+  def test_conformance_of_modern_blocks(self):
+    config = testing.transformer_config(block='modern', dropout=0.1)
+    testing.check_layer(
+      self,
+      lambda **kwargs: transformer.Transformer(
+        config, causal=True, recompute=True, grid_size=2, **kwargs
+      ),
+      (_inputs(), tf.constant([1, 2, 3], tf.uint32)),
+      bfloat16_atol=0.2,
+    )
+
   def test_no_bias_on_queries_keys_and_values(self):
     layer = _stack(qkv_bias=False)
     self.assertFalse(layer.blocks[0].attention.qkv.use_bias)
@@ -152,8 +184,9 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllEqual(one[:, :2], other[:, :2])
     self.assertNotAllClose(one[:, 2:], other[:, 2:])
 
-  def test_decode_equals_full_pass(self):
-    layer, x = _stack(causal=True), _inputs()
+  @parameterized.parameters('paper', 'modern')
+  def test_decode_equals_full_pass(self, block):
+    layer, x = _stack(causal=True, block=block), _inputs()
     step = tf.function(layer.decode, autograph=False)
     full, caches = layer(x), [c.grown(4) for c in layer.new_cache(3)]
     for i in range(0, 4, 2):

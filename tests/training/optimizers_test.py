@@ -7,7 +7,7 @@ import math
 import sys
 from unittest import mock
 
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 

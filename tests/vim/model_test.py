@@ -17,10 +17,11 @@ def _codes(batch: int = 3) -> tf.Tensor:
   return tf.constant(rng.integers(0, 11, [batch, _CODES]), tf.int32)
 
 
-def _model(dropout: float = 0.0, recompute=False, **sizes) -> model_lib.VIM:
-  config = testing.vim_config(
-    transformer=testing.transformer_config(dropout=dropout), **sizes
-  )
+def _model(
+  dropout: float = 0.0, recompute=False, block='paper', **sizes
+) -> model_lib.VIM:
+  transformer = testing.transformer_config(dropout=dropout, block=block)
+  config = testing.vim_config(transformer=transformer, **sizes)
   model = model_lib.VIM(config, recompute=recompute)
   model.build()
   testing.randomize(model)
@@ -29,10 +30,16 @@ def _model(dropout: float = 0.0, recompute=False, **sizes) -> model_lib.VIM:
 
 class ModelTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(
-    (5, 'factorized'), (5, 'learned'), (0, 'factorized'), (0, 'sincos')
+    (5, 'factorized'),
+    (5, 'learned'),
+    (0, 'factorized'),
+    (0, 'sincos'),
+    (5, 'factorized', 'modern'),
   )
-  def test_cached_decoding_equals_the_full_pass(self, num_classes, positions):
-    model = _model(num_classes=num_classes, positions=positions)
+  def test_cached_decoding_equals_the_full_pass(
+    self, num_classes, positions, block='paper'
+  ):
+    model = _model(num_classes=num_classes, positions=positions, block=block)
     codes, class_ids = _codes(), tf.constant([0, 2, num_classes])
     full = model(codes, class_ids)
     self.assertEqual(full.shape, [3, _CODES, 11])

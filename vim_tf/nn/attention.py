@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from vim_tf.nn import fusion, layers, tiled
+from vim_tf.nn import positions as positions_lib
 
 _HIDDEN = -1e9
 
@@ -99,6 +100,10 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     head_width: Width of one head.
     causal: Whether a position sees itself and earlier positions only.
     qkv_bias: Whether the query, key and value projections have a bias.
+    modern: Whether queries and keys are normalised (Dehghani et al., 2023), and
+      turned by their rotary positions.
+    grid_size: Positions along one side, for these; causal sequences have one
+      element before those of the grid.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
@@ -108,6 +113,8 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     head_width: int,
     causal: bool = False,
     qkv_bias: bool = True,
+    modern: bool = False,
+    grid_size: int = 0,
     **kwargs,
   ):
     super().__init__(**kwargs)
@@ -115,6 +122,8 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     self.head_width = head_width
     self.causal = causal
     self.qkv_bias = qkv_bias
+    self.modern = modern
+    self.grid_size = grid_size
 
   def build(self, input_shape):
     width = input_shape[-1]
@@ -123,6 +132,13 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       3 * inner, width, self.dtype_policy, 'qkv', use_bias=self.qkv_bias
     )
     self.out = layers.dense(width, inner, self.dtype_policy, 'out')
+    if self.modern:
+      self.query_norm, self.key_norm = (
+        layers.RMSNorm(dtype=self.dtype_policy, name=name)
+        for name in ('query_norm', 'key_norm')
+      )
+      for norm in (self.query_norm, self.key_norm):
+        norm.build([None, self.head_width])
     super().build(input_shape)
 
   def call(self, x: tf.Tensor) -> tf.Tensor:
@@ -177,7 +193,9 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       The outputs `[batch * window, 1, width]`, and the cache with them.
     """
     queries, keys, values = self._project(
-      tf.cast(x, self.compute_dtype), tf.shape(places.positions)[1]
+      tf.cast(x, self.compute_dtype),
+      tf.shape(places.positions)[1],
+      places.positions,
     )
     cache = cache.written(keys, values, places)
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
@@ -185,12 +203,23 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     y = tf.matmul(tf.cast(weights, cache.values.dtype), cache.values)
     return self._merge(y, 1), cache
 
-  def _project(self, x, length):
+  def _project(self, x, length, positions=None):
+    """Queries, keys, values; of the first elements if nothing else is said."""
     qkv = tf.reshape(
       self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
     )
     qkv = tf.transpose(qkv, [2, 0, 3, 1, 4])  # [3, batch, heads, length, width]
     queries, keys, values = tf.unstack(qkv)
+    if self.modern:
+      angles = positions_lib.rotary_2d(
+        self.grid_size, self.head_width, start=self.causal
+      )
+      if positions is None:
+        angles = angles[:length]
+      else:
+        angles = tf.gather(angles, positions)[:, None]
+      queries = _turned(self.query_norm(queries), angles)
+      keys = _turned(self.key_norm(keys), angles)
     scale = tf.constant(self.head_width**-0.5, queries.dtype)
     return queries * scale, keys, values
 
@@ -208,7 +237,16 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       'head_width': self.head_width,
       'causal': self.causal,
       'qkv_bias': self.qkv_bias,
+      'modern': self.modern,
+      'grid_size': self.grid_size,
     }
+
+
+def _turned(x: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
+  """Turns pairs of elements, one from either half: `[.., length, width]`."""
+  cos, sin = (tf.cast(f(angles), x.dtype) for f in (tf.cos, tf.sin))
+  a, b = tf.split(x, 2, axis=-1)
+  return tf.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
 def _softmax(scores: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:

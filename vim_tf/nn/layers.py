@@ -147,6 +147,22 @@ def layer_norm(dtype, name: str) -> tf.keras.layers.LayerNormalization:
   )
 
 
+@tf.keras.saving.register_keras_serializable(package='vim_tf')
+class RMSNorm(tf.keras.layers.Layer):
+  """Divides by the root mean square (Zhang and Sennrich, 2019), in float32."""
+
+  def build(self, input_shape):
+    self.gamma = self.add_weight('gamma', input_shape[-1:], initializer='ones')
+    super().build(input_shape)
+
+  def call(self, x: tf.Tensor) -> tf.Tensor:
+    """`[..., width]` to the same, in the compute dtype."""
+    x = tf.cast(x, tf.float32)
+    mean = tf.reduce_mean(tf.square(x), axis=-1, keepdims=True)
+    x *= tf.math.rsqrt(mean + _NORM_EPSILON) * tf.cast(self.gamma, tf.float32)
+    return tf.cast(x, self.compute_dtype)
+
+
 @contextlib.contextmanager
 def held_weights(
   model: tf.keras.layers.Layer, frozen: bool = False

@@ -1,4 +1,4 @@
-"""Additive positions of a square grid: learned, or fixed sines and cosines."""
+"""Positions of a square grid: added, learned or fixed; or rotary."""
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +28,29 @@ def sincos_2d(grid_size: int, width: int) -> np.ndarray:
   rows = np.repeat(line, grid_size, axis=0)
   columns = np.tile(line, [grid_size, 1])
   return np.concatenate([rows, columns], axis=1).astype(np.float32)
+
+
+def rotary_2d(grid_size: int, width: int, start: bool) -> np.ndarray:
+  """Angles by which to turn pairs of a head's elements (Su et al., 2021).
+
+  Half the pairs turn with the row, half with the column. The frequencies go
+  from 1 down to 1/100: grids are far shorter than texts.
+
+  Args:
+    grid_size: Positions along one side.
+    width: Width of a head, a multiple of 4.
+    start: Whether one element comes before those of the grid; it stands
+      outside, one up and left of the first.
+
+  Returns:
+    float32 `[positions, width / 2]` in raster order.
+  """
+  frequencies = 100.0 ** -(np.arange(width // 4) / (width / 4))
+  grid = np.indices([grid_size, grid_size]).reshape(2, -1).T  # Row, column.
+  if start:
+    grid = np.concatenate([[[-1, -1]], grid])
+  angles = grid[:, :, None] * frequencies
+  return angles.reshape(len(grid), -1).astype(np.float32)
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')

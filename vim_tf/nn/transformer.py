@@ -17,11 +17,20 @@ from vim_tf.nn import (
 
 _DROPOUTS_PER_BLOCK = 3
 
+
+def _swiglu(x):
+  """A gate of the one half times the other (Shazeer, 2020)."""
+  gate, x = tf.split(x, 2, axis=-1)
+  return tf.nn.silu(gate) * x
+
+
 ACTIVATIONS = {
   'gelu': lambda x: tf.nn.gelu(x, approximate=False),
   'tanh': tf.nn.tanh,
   'relu': tf.nn.relu,
+  'swiglu': _swiglu,
 }
+"""By name; swiglu halves the width."""
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -52,8 +61,9 @@ class MLP(tf.keras.layers.Layer):
 
   def build(self, input_shape):
     width = input_shape[-1]
+    copies = 2 if self.activation == 'swiglu' else 1
     self.hidden = layers.dense(
-      self.hidden_width, width, self.dtype_policy, 'hidden'
+      copies * self.hidden_width, width, self.dtype_policy, 'hidden'
     )
     self.out = layers.dense(
       self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
@@ -116,6 +126,9 @@ class Block(tf.keras.layers.Layer):
     qkv_bias: Whether the attention's input projections have a bias.
     causal: Whether a position sees itself and earlier positions only.
     float32_stream: See `Transformer`.
+    modern: Whether it has RMSNorm, SwiGLU of as many weights, and attention as
+      `MultiHeadAttention` has it then.
+    grid_size: Positions along one side, for that.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
@@ -129,6 +142,8 @@ class Block(tf.keras.layers.Layer):
     qkv_bias: bool = True,
     causal: bool = False,
     float32_stream: bool = False,
+    modern: bool = False,
+    grid_size: int = 0,
     **kwargs,
   ):
     super().__init__(**{'autocast': not float32_stream, **kwargs})
@@ -140,22 +155,27 @@ class Block(tf.keras.layers.Layer):
     self.qkv_bias = qkv_bias
     self.causal = causal
     self.float32_stream = float32_stream
+    self.modern = modern
+    self.grid_size = grid_size
 
   def build(self, input_shape):
     norm_dtype = 'float32' if self.float32_stream else self.dtype_policy
-    self.attention_norm = layers.layer_norm(norm_dtype, 'attention_norm')
+    self.attention_norm = _norm(self.modern, norm_dtype, 'attention_norm')
     self.attention = attention.MultiHeadAttention(
       self.num_heads,
       self.head_width,
       causal=self.causal,
       qkv_bias=self.qkv_bias,
+      modern=self.modern,
+      grid_size=self.grid_size,
       dtype=self.dtype_policy,
       name='attention',
     )
-    self.mlp_norm = layers.layer_norm(norm_dtype, 'mlp_norm')
+    self.mlp_norm = _norm(self.modern, norm_dtype, 'mlp_norm')
+    # Three matrices instead of two.
     self.mlp = MLP(
-      self.mlp_width,
-      self.activation,
+      self.mlp_width * 2 // 3 if self.modern else self.mlp_width,
+      'swiglu' if self.modern else self.activation,
       dropout=self.dropout,
       dtype=self.dtype_policy,
       name='mlp',
@@ -199,12 +219,20 @@ class Block(tf.keras.layers.Layer):
       'qkv_bias': self.qkv_bias,
       'causal': self.causal,
       'float32_stream': self.float32_stream,
+      'modern': self.modern,
+      'grid_size': self.grid_size,
     }
+
+
+def _norm(modern, dtype, name):
+  if modern:
+    return layers.RMSNorm(dtype=dtype, name=name)
+  return layers.layer_norm(dtype, name)
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
 class Transformer(tf.keras.layers.Layer):
-  """A stack of blocks with a LayerNorm after the last one.
+  """A stack of blocks with a norm after the last one.
 
   Args:
     config: Sizes of the stack.
@@ -215,6 +243,7 @@ class Transformer(tf.keras.layers.Layer):
     float32_stream: Whether what the blocks add up, and the norms of it, stay
       float32 under a bfloat16 policy, in which the blocks compute all the
       same.
+    grid_size: Positions along one side, for modern blocks.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
@@ -224,6 +253,7 @@ class Transformer(tf.keras.layers.Layer):
     causal: bool = False,
     recompute: bool = False,
     float32_stream: bool = False,
+    grid_size: int = 0,
     **kwargs,
   ):
     super().__init__(**{'autocast': not float32_stream, **kwargs})
@@ -231,6 +261,7 @@ class Transformer(tf.keras.layers.Layer):
     self.causal = causal
     self.recompute = recompute
     self.float32_stream = float32_stream
+    self.grid_size = grid_size
 
   def build(self, input_shape):
     config = self.config
@@ -244,13 +275,17 @@ class Transformer(tf.keras.layers.Layer):
         qkv_bias=config.qkv_bias,
         causal=self.causal,
         float32_stream=self.float32_stream,
+        modern=config.block == 'modern',
+        grid_size=self.grid_size,
         dtype=self.dtype_policy,
         name=f'block_{i}',
       )
       for i in range(config.num_blocks)
     ]
-    self.norm = layers.layer_norm(
-      'float32' if self.float32_stream else self.dtype_policy, 'norm'
+    self.norm = _norm(
+      config.block == 'modern',
+      'float32' if self.float32_stream else self.dtype_policy,
+      'norm',
     )
     for layer in (*self.blocks, self.norm):
       layer.build(input_shape)
@@ -329,6 +364,7 @@ class Transformer(tf.keras.layers.Layer):
       'causal': self.causal,
       'recompute': self.recompute,
       'float32_stream': self.float32_stream,
+      'grid_size': self.grid_size,
     }
 
   @classmethod

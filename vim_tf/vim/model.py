@@ -50,6 +50,7 @@ class VIM(layers.ConfiguredModel):
       config.transformer,
       causal=True,
       recompute=recompute,
+      grid_size=config.grid_size,
       dtype=dtype,
       name='transformer',
     )

@@ -175,6 +175,7 @@ class _Trunk(tf.keras.layers.Layer):
       config,
       recompute=recompute,
       float32_stream=float32_stream,
+      grid_size=grid_size,
       dtype=self.dtype_policy,
       name='transformer',
     )
