@@ -1,6 +1,6 @@
 """The likelihood of codes in training, without a table of all logits.
 
-A table of 8 images of the paper's size takes a quarter of a gigabyte in float32,
+A table of 8 images of the paper's size takes 256 MiB in float32,
 and its gradient as much. Here a part of the positions goes through the head at
 a time, and the gradients are made with it, while its logits are there.
 """
