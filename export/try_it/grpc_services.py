@@ -1,9 +1,6 @@
 """TF Serving's gRPC services over loaded models."""
 
-import contextlib
-
-from absl import logging
-import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
   classification_pb2,
@@ -16,145 +13,118 @@ from tensorflow_serving.apis import (
 
 from export.try_it import servables
 
-_METADATA = 'signature_def'
+METADATA = 'signature_def'
+
+# Where the real server puts values, unless it is told to send their bytes.
+_FIELDS = {'float32': 'float_val', 'int32': 'int_val', 'int64': 'int64_val',
+           'object': 'string_val'}  # fmt: skip
 
 
-@contextlib.contextmanager
-def _told(context: grpc.ServicerContext):
-  """Turns errors into the status that TF Serving would give."""
-  try:
-    yield
-  except servables.InvalidRequest as error:
-    context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-  except servables.NotFound as error:
-    context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-  except tf.errors.OpError as error:
-    logging.exception('A request failed.')
-    context.abort(grpc.StatusCode.INTERNAL, str(error))
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-  """Predict, Classify and GetModelMetadata; the rest is UNIMPLEMENTED.
-
-  Args:
-    models: What is served.
-  """
-
-  def __init__(self, models: servables.Models):
-    self._models = models
-
-  def Predict(self, request, context):
-    """Runs a signature on tensors."""
-    with _told(context):
-      servable = self._get(request.model_spec)
-      try:
-        inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-      except (TypeError, ValueError, MemoryError) as error:
-        raise servables.InvalidRequest(
-          f'An input cannot be read: {error}.'
-        ) from error
-      name = servables.signature_of(request)
-      outputs = servable.predict(name, inputs)
-      wanted = list(request.output_filter) or list(outputs)
-      for key in wanted:
-        if key not in outputs:
-          raise servables.InvalidRequest(
-            f'Signature {name!r} has no output {key!r}; it gives '
-            f'{", ".join(outputs)}.'
-          )
-      response = predict_pb2.PredictResponse()
-      _fill_spec(response.model_spec, servable, name)
-      for key in wanted:
-        response.outputs[key].CopyFrom(tf.make_tensor_proto(outputs[key]))
-      return response
-
-  def Classify(self, request, context):
-    """Classifies tf.Examples."""
-    with _told(context):
-      servable = self._get(request.model_spec)
-      name = servables.signature_of(request)
-      classes, scores = servable.classify(name, request.input)
-      response = classification_pb2.ClassificationResponse()
-      _fill_spec(response.model_spec, servable, name)
-      for labels, values in zip(classes, scores):
-        row = response.result.classifications.add()
-        for label, value in zip(labels, values):
-          row.classes.add(label=label.decode(), score=value)
-      return response
-
-  def GetModelMetadata(self, request, context):
-    """Tells the signatures of a model."""
-    with _told(context):
-      for field in request.metadata_field:
-        if field != _METADATA:
-          raise servables.InvalidRequest(
-            f'There is no metadata field {field!r}; there is {_METADATA}.'
-          )
-      servable = self._get(request.model_spec)
-      response = get_model_metadata_pb2.GetModelMetadataResponse()
-      _fill_spec(response.model_spec, servable, '')
-      response.metadata[_METADATA].Pack(signature_map(servable))
-      return response
-
-  def _get(self, spec):
-    return self._models[spec.name].get(_version(spec))
-
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-  """GetModelStatus; models cannot be changed by request.
-
-  Args:
-    models: What is served.
-  """
-
-  def __init__(self, models: servables.Models):
-    self._models = models
-
-  def GetModelStatus(self, request, context):
-    """Tells which versions there are and how they do."""
-    with _told(context):
-      return model_status(
-        self._models[request.model_spec.name], _version(request.model_spec)
-      )
-
-
-def signature_map(
-  servable: servables.Servable,
-) -> get_model_metadata_pb2.SignatureDefMap:
-  """The signatures of a version, as clients ask for them."""
-  found = get_model_metadata_pb2.SignatureDefMap()
-  for name, definition in servable.signature_defs.items():
-    found.signature_def[name].CopyFrom(definition)
-  return found
-
-
-def model_status(
-  model: servables.Model, version: int | None = None
-) -> get_model_status_pb2.GetModelStatusResponse:
-  """How the versions of a model do.
-
-  Raises:
-    NotFound: If the version asked for was never there.
-  """
-  response = get_model_status_pb2.GetModelStatusResponse()
-  for number, status in model.status().items():
-    if version not in (None, number):
-      continue
-    row = response.model_version_status.add(version=number, state=status.state)
-    row.status.SetInParent()  # All is well, if nothing else is said.
-    if status.error:
-      row.status.error_code = grpc.StatusCode.UNKNOWN.value[0]
-      row.status.error_message = status.error
-  if not response.model_version_status:
-    raise servables.NotFound(f'{model.name} has no version {version or ""}.')
+def predict(models: servables.Models, request, seconds=None):
+  """PredictRequest to PredictResponse."""
+  servable = models.find(request)
+  name = servables.signature_of(request)
+  outputs = servable.predict(
+    name, request.inputs, request.output_filter, seconds
+  )
+  response = predict_pb2.PredictResponse()
+  _fill_spec(response, servable, name)
+  for key, value in outputs.items():
+    _fill_tensor(response.outputs[key], value)
   return response
 
 
-def _version(spec) -> int | None:
-  return spec.version.value if spec.HasField('version') else None
+def classify(models: servables.Models, request, seconds=None):
+  """ClassificationRequest to ClassificationResponse."""
+  servable = models.find(request)
+  found = servable.classify(
+    servables.signature_of(request), request.input, seconds
+  )
+  response = classification_pb2.ClassificationResponse()
+  _fill_spec(response, servable, request.model_spec.signature_name)
+  for labels, scores in zip(found['classes'], found['scores']):
+    row = response.result.classifications.add()
+    for label, score in zip(labels, scores):
+      row.classes.add(label=label.decode(errors='replace'), score=score)
+  return response
 
 
-def _fill_spec(spec, servable: servables.Servable, signature: str):
-  spec.name = servable.name
-  spec.version.value = servable.version
-  spec.signature_name = signature
+def metadata(models: servables.Models, request, seconds=None):
+  """GetModelMetadataRequest to GetModelMetadataResponse: the signatures."""
+  del seconds
+  if set(request.metadata_field) != {METADATA}:
+    raise servables.invalid(f'metadata_field must be {METADATA!r}.')
+  servable = models.find(request)
+  response = get_model_metadata_pb2.GetModelMetadataResponse()
+  _fill_spec(response, servable, '')
+  signatures = get_model_metadata_pb2.SignatureDefMap()
+  for name, definition in servable.signature_defs.items():
+    signatures.signature_def[name].CopyFrom(definition)
+  response.metadata[METADATA].Pack(signatures)
+  return response
+
+
+def status(models: servables.Models, request, seconds=None):
+  """GetModelStatusRequest to GetModelStatusResponse; labels are not heeded."""
+  del seconds
+  if not request.HasField('model_spec'):
+    raise servables.invalid('Missing ModelSpec')
+  spec = request.model_spec
+  model = models.by_name.get(spec.name)
+  response = get_model_status_pb2.GetModelStatusResponse()
+  rows = response.model_version_status
+  for number, version in sorted(model.versions.items() if model else ())[::-1]:
+    if spec.HasField('version') and number != spec.version.value:
+      continue
+    row = rows.add(version=number, state=version.state)
+    row.status.SetInParent()  # All is well, if nothing else is said.
+    if version.error:
+      row.status.error_code = servables.Code.UNKNOWN.value[0]
+      row.status.error_message = version.error
+  if not rows:
+    text = f'Could not find such versions of model {spec.name}'
+    raise servables.Refused(servables.Code.NOT_FOUND, text)
+  return response
+
+
+def _method(function):
+  def call(self, request, context):
+    try:
+      return function(self.models, request, context.time_remaining())
+    except servables.Refused as error:
+      context.abort(error.code, str(error))
+
+  return call
+
+
+class _Service:
+  def __init__(self, models: servables.Models):
+    self.models = models
+
+
+class PredictionService(
+  _Service, prediction_service_pb2_grpc.PredictionServiceServicer
+):
+  """Predict, Classify and GetModelMetadata; the rest is UNIMPLEMENTED."""
+
+  Predict = _method(predict)
+  Classify = _method(classify)
+  GetModelMetadata = _method(metadata)
+
+
+class ModelService(_Service, model_service_pb2_grpc.ModelServiceServicer):
+  """GetModelStatus; models cannot be changed by request."""
+
+  GetModelStatus = _method(status)
+
+
+def _fill_spec(response, servable: servables.Servable, signature: str):
+  response.model_spec.name = servable.name
+  response.model_spec.version.value = servable.version
+  response.model_spec.signature_name = signature
+
+
+def _fill_tensor(proto, value: np.ndarray):
+  proto.dtype = tf.as_dtype(value.dtype).as_datatype_enum
+  proto.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+  getattr(proto, _FIELDS[value.dtype.name]).extend(value.ravel().tolist())

@@ -1,196 +1,201 @@
 """TF Serving's REST API over loaded models, and the web page at `/`."""
 
-import http
-import http.server
+import asyncio
+from concurrent import futures
 import importlib.resources
 import json
 import re
+import urllib.parse
+import zlib
 
 from absl import logging
-from tensorflow_serving.apis import input_pb2
+from aiohttp import web
+from tensorflow_serving.apis import (
+  classification_pb2,
+  get_model_metadata_pb2,
+  get_model_status_pb2,
+  predict_pb2,
+  regression_pb2,
+)
 
-from export import saved_model, signatures
+from export import saved_model
 from export.try_it import grpc_services, rest_json, servables
+from export.try_it.servables import Code
 from vim_tf import compat
 
-_MODEL = re.compile(
-  r'/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?'
-  r'(?P<verb>:predict|:classify|/metadata)?'
-)
-_LARGEST_BODY = 512 * 2**20
-_PAGE = importlib.resources.files(__package__).joinpath('page.html')
-
-# A signature that only the exports of this kind have.
-_ROLES = {
-  'tokenizer': 'reconstruct',
-  'sampler': 'complete',
-  'probe': 'features',
+# As model_servers/http_rest_api_util.cc has them, over path and query.
+_WHICH = r'(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?'
+_PATHS = {
+  'GET': re.compile(
+    rf'(?i)/v1/models(?:/(?P<name>[^/:]+))?{_WHICH}(?:/(?P<verb>metadata))?'
+  ),
+  'POST': re.compile(
+    rf'(?i)/v1/models/(?P<name>[^/:]+){_WHICH}:'
+    '(?P<verb>classify|regress|predict)'
+  ),
+}
+_VERBS = {
+  'classify': classification_pb2.ClassificationRequest,
+  'regress': regression_pb2.RegressionRequest,
+  'predict': predict_pb2.PredictRequest,
+  'metadata': get_model_metadata_pb2.GetModelMetadataRequest,
 }
 
+# As model_servers/http_server.cc answers; the rest is 500.
+_STATUSES = {'INVALID_ARGUMENT': 400, 'FAILED_PRECONDITION': 400,
+             'OUT_OF_RANGE': 400, 'NOT_FOUND': 404, 'RESOURCE_EXHAUSTED': 429,
+             'CANCELLED': 499, 'UNIMPLEMENTED': 501, 'UNAVAILABLE': 503,
+             'DEADLINE_EXCEEDED': 504}  # fmt: skip
 
-class Server(http.server.ThreadingHTTPServer):
-  """Serves the REST API and the page on the loopback interface.
+_LOOPBACK = re.compile(r'(?i)(localhost|127\.0\.0\.1|\[::1\])(:\d+)?')
+_LARGEST_BODY = 256 * 2**20
+_PATIENCE = 30.0  # Seconds that headers, and then a body, may take to come.
+
+_PAGE = importlib.resources.files(__package__)
+_KINDS = {'page.html': 'text/html', 'page.css': 'text/css',
+          'page.js': 'text/javascript'}  # fmt: skip
+
+# A signature that only the exports of this kind have.
+_ROLES = {'tokenizer': 'reconstruct', 'sampler': 'complete',
+          'probe': 'features'}  # fmt: skip
+
+
+class Handler:
+  """Answers the REST API and the page; slow clients hold no thread.
 
   Args:
-    port: The port; 0: any free one.
     models: What is served.
+    pool: Where requests run.
+    seconds: How long a request may run.
   """
 
-  daemon_threads = True
-  request_queue_size = 512  # Clients that connect at once.
+  def __init__(
+    self, models: servables.Models, pool: futures.Executor, seconds: float
+  ):
+    self._models, self._pool, self._seconds = models, pool, seconds
 
-  def __init__(self, port: int, models: servables.Models):
-    super().__init__(('127.0.0.1', port), _Handler)
-    self.models = models
+  def runner(self) -> web.AppRunner:
+    """What serves it, within an event loop."""
+    app = web.Application(client_max_size=_LARGEST_BODY)
+    app.router.add_route('*', '/{path:.*}', self.answer)
+    return web.AppRunner(
+      app, access_log=None, keepalive_timeout=_PATIENCE, auto_decompress=False
+    )
 
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-  protocol_version = 'HTTP/1.1'
-  server: Server
-
-  def do_GET(self):
-    """Answers status, metadata and the page."""
-    path = self.path.partition('?')[0]
-    if path == '/':
-      self._send(
-        http.HTTPStatus.OK, _PAGE.read_bytes(), 'text/html; charset=utf-8'
+  async def answer(self, request: web.Request) -> web.Response:
+    """The answer to any request."""
+    path = request.raw_path  # With its query, as the real server looks at it.
+    if not _LOOPBACK.fullmatch(request.headers.get('Host', '')):
+      # Another site's name, which now leads here, does not reach the models.
+      return _json({'error': 'Host must be localhost or 127.0.0.1.'}, 403)
+    name = request.path[1:] or 'page.html'
+    if request.method == 'GET' and name in _KINDS:
+      text = (_PAGE / name).read_text()
+      return web.Response(text=text, content_type=_KINDS[name])
+    if request.method == 'GET' and name == 'page.json':
+      return _json(_page_facts(self._models))
+    if not re.match('(?i)/v1/', path):
+      return _json({'error': f'There is nothing at {request.path}.'}, 404)
+    if request.method == 'OPTIONS':
+      origin = re.search('https?://', request.headers.get('Origin', ''))
+      return web.Response(status=200 if origin else 400)
+    try:
+      body = await asyncio.wait_for(request.read(), _PATIENCE)
+    except web.HTTPRequestEntityTooLarge as error:
+      return _json({'error': error.text}, 413)
+    except TimeoutError:
+      return _json({'error': 'The body did not come in time.'}, 408)
+    except (web.RequestPayloadError, ConnectionError) as error:
+      return _json({'error': f'The body cannot be read: {error}'}, 400)
+    try:
+      if 'gzip' in request.headers.get('Content-Encoding', ''):
+        body = _unzip(body)
+      return await asyncio.get_running_loop().run_in_executor(
+        self._pool, self._serve, request.method, path, body
       )
-    elif path == '/page.json':
-      self._answer(lambda: page_facts(self.server.models))
-    else:
-      self._answer(lambda: self._get(path))
-
-  def do_POST(self):
-    """Answers predict and classify."""
-    # Read in any case, so that the connection can be used again.
-    length = self.headers.get('Content-Length', '')
-    if not length.isdigit() or int(length) > _LARGEST_BODY:
-      self.close_connection = True
-      self._answer(lambda: _refuse('Content-Length is missing or too large.'))
-      return
-    body = self.rfile.read(int(length))
-    self._answer(lambda: self._post(self.path.partition('?')[0], body))
-
-  def _get(self, path: str) -> dict:
-    model, version, verb, name = self._find(path)
-    if verb is None:
-      return compat.message_to_dict(grpc_services.model_status(model, version))
-    if verb != '/metadata':
-      raise servables.NotFound(f'{verb} of {name} is asked for with POST.')
-    servable = model.get(version)
-    return {
-      'model_spec': {
-        'name': servable.name,
-        'signature_name': '',
-        'version': str(servable.version),
-      },
-      'metadata': {
-        'signature_def': compat.message_to_dict(
-          grpc_services.signature_map(servable)
-        )
-      },
-    }
-
-  def _post(self, path: str, body: bytes) -> dict:
-    model, version, verb, name = self._find(path)
-    if verb not in (':predict', ':classify'):
-      raise servables.NotFound(f'{name} is asked with :predict or :classify.')
-    servable = model.get(version)
-    try:
-      request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-      raise servables.InvalidRequest(
-        f'The request is not JSON: {error}.'
-      ) from error
-    if not isinstance(request, dict):
-      raise servables.InvalidRequest('The request is not a JSON object.')
-    signature = request.get('signature_name') or signatures.SERVE
-    if not isinstance(signature, str):
-      raise servables.InvalidRequest('signature_name is not a string.')
-    definition = servable.definition(signature)
-    if verb == ':classify':
-      examples = input_pb2.Input()
-      examples.example_list.examples.extend(rest_json.parse_examples(request))
-      classes, scores = servable.classify(signature, examples)
-      return {
-        'result': [
-          [[label.decode(), float(value)] for label, value in zip(*row)]
-          for row in zip(classes, scores)
-        ]
-      }
-    outputs = servable.predict(
-      signature, rest_json.parse_predict(request, definition)
-    )
-    return rest_json.predict_result(outputs, rest_json.INSTANCES in request)
-
-  def _find(self, path: str):
-    match = _MODEL.fullmatch(path)
-    if not match:
-      raise servables.NotFound(f'There is nothing at {path}.')
-    version = match['version']
-    return (
-      self.server.models[match['name']],
-      int(version) if version else None,
-      match['verb'],
-      match['name'],
-    )
-
-  def _answer(self, make):
-    status = http.HTTPStatus.OK
-    try:
-      value = make()
-    except servables.InvalidRequest as error:
-      status, value = http.HTTPStatus.BAD_REQUEST, {'error': str(error)}
-    except servables.NotFound as error:
-      status, value = http.HTTPStatus.NOT_FOUND, {'error': error.args[0]}
+    except servables.Refused as error:
+      return _json({'error': str(error)}, _STATUSES.get(error.code.name, 500))
     except Exception as error:  # One request must not end the server.
       logging.exception('A request failed.')
-      status = http.HTTPStatus.INTERNAL_SERVER_ERROR
-      value = {'error': str(error)}
-    self._send(status, json.dumps(value).encode(), 'application/json')
+      return _json({'error': str(error)}, 500)
 
-  def _send(self, status: http.HTTPStatus, body: bytes, kind: str):
-    try:
-      self.send_response(status)
-      self.send_header('Content-Type', kind)
-      self.send_header('Content-Length', str(len(body)))
-      self.end_headers()
-      self.wfile.write(body)
-    except ConnectionError:  # The client has gone.
-      self.close_connection = True
+  def _serve(self, method: str, path: str, body: bytes) -> web.Response:
+    match = _PATHS[method].fullmatch(path) if method in _PATHS else None
+    # Verbs in capitals match, too, but the real server then knows none.
+    verb = match and (match['verb'] if match['verb'] in _VERBS else None)
+    if not match or (method == 'POST' and not verb):
+      raise servables.invalid(f'Malformed request: {method} {path}')
+    if not match['name']:
+      raise servables.invalid('Missing model name in request.')
+    request = _VERBS.get(verb, get_model_status_pb2.GetModelStatusRequest)()
+    _fill_spec(request.model_spec, match)
+    if verb == 'predict':
+      return _json(self._predict(request, rest_json.parse(body)))
+    if verb == 'classify':
+      rest_json.parse_examples(rest_json.parse(body), request)
+      found = grpc_services.classify(self._models, request, self._seconds)
+      rows = [row.classes for row in found.result.classifications]
+      return _json({'results': [[[x.label, x.score] for x in y] for y in rows]})
+    if verb == 'metadata':
+      request.metadata_field.append(grpc_services.METADATA)
+      found = grpc_services.metadata(self._models, request)
+      packed = get_model_metadata_pb2.SignatureDefMap()
+      found.metadata[grpc_services.METADATA].Unpack(packed)
+      spec = compat.message_to_dict(found.model_spec)
+      signatures = {'signature_def': compat.message_to_dict(packed)}
+      return _json({'model_spec': spec, 'metadata': signatures})
+    if verb:
+      raise servables.Refused(Code.UNIMPLEMENTED, f'{verb} is not done here.')
+    found = grpc_services.status(self._models, request)
+    return _json(compat.message_to_dict(found))
 
-  def log_message(self, format, *args):  # noqa: A002
-    """Keeps quiet: only what fails is told."""
+  def _predict(self, request, body: dict) -> dict:
+    request.model_spec.signature_name = body.get('signature_name', '')
+    name = servables.signature_of(request)
+    servable = self._models.find(request)
+    definition = servable.definition(name, Code.INVALID_ARGUMENT)
+    inputs = rest_json.parse_predict(body, definition)
+    outputs = servable.predict(name, inputs, seconds=self._seconds)
+    return rest_json.predict_result(outputs, 'instances' in body)
 
 
-def page_facts(models: servables.Models) -> dict:
-  """What the page must know: which model has which part, classes, sizes.
+def _unzip(body: bytes) -> bytes:
+  try:
+    unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    found = unzip.decompress(body, _LARGEST_BODY)
+    if unzip.eof:
+      return found
+  except zlib.error:
+    pass
+  raise servables.invalid(f'The body is not gzip of {_LARGEST_BODY} bytes.')
 
-  Returns:
-    By part ('tokenizer', 'sampler', 'probe') the model's 'name', its
-    'class_names' and the exported 'config'; parts that are not served are
-    left out.
-  """
+
+def _page_facts(models: servables.Models) -> dict:
+  """By part ('tokenizer', ...) what the page must know of the model."""
   found = {}
-  for model in models.by_name.values():
-    try:
-      servable = model.get()
-    except servables.NotFound:
-      continue
+  for name, model in models.by_name.items():
+    servable = model.get()
     for role, signature in _ROLES.items():
-      if signature in servable.signature_defs:
-        found[role] = {
-          'name': model.name,
-          'version': servable.version,
-          'class_names': (servable.folder / saved_model.CLASS_NAMES_FILE)
-          .read_text()
-          .splitlines(),
-          'config': json.loads(
-            (servable.folder / saved_model.CONFIG_FILE).read_text()
-          ),
-        }
+      if servable and signature in servable.signature_defs:
+        names = (servable.folder / saved_model.CLASS_NAMES_FILE).read_text()
+        config = (servable.folder / saved_model.CONFIG_FILE).read_text()
+        found[role] = {'name': name, 'version': servable.version}
+        found[role]['class_names'] = names.splitlines()
+        found[role]['config'] = json.loads(config)
   return found
 
 
-def _refuse(message: str):
-  raise servables.InvalidRequest(message)
+def _json(value: dict, status: int = 200) -> web.Response:
+  body = json.dumps(value).encode()
+  return web.Response(body=body, status=status, content_type='application/json')
+
+
+def _fill_spec(spec, match):
+  spec.name = urllib.parse.unquote(match['name'])
+  if match['label']:
+    spec.version_label = urllib.parse.unquote(match['label'])
+  try:
+    if match['version']:
+      spec.version.value = int(match['version'])
+  except ValueError as error:  # It does not fit in 64 bits.
+    raise servables.invalid('Failed to convert version to numeric.') from error

@@ -1,33 +1,51 @@
-"""Loaded versions of models, and the folders that are watched for new ones."""
+"""Loaded versions of models, and the folders that are watched for new ones.
 
+A version runs in a TensorFlow 1 session with a time limit, as in the real
+server; what a refusal says is clearer here, its code is the same.
+"""
+
+from collections.abc import Iterable, Mapping
+import contextlib
 import dataclasses
-import os
 import pathlib
 import re
-import threading
+import time
 
 from absl import logging
+import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
   get_model_status_pb2,
   input_pb2,
   prediction_log_pb2,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 from export import saved_model, signatures
 
+Code = grpc.StatusCode
 State = get_model_status_pb2.ModelVersionStatus.State
-_CLASSIFY_INPUT = 'inputs'
+
+SESSION = tf.compat.v1.ConfigProto()
+"""How sessions run; read when a version is loaded."""
+
+_LARGEST_TENSOR = 2**27  # Numbers; the real server takes all memory there is.
 
 
-class InvalidRequest(ValueError):
-  """A request that the client must change: INVALID_ARGUMENT, or 400."""
+class Refused(Exception):  # noqa: N818
+  """A request that is not answered; `code` is gRPC's."""
+
+  def __init__(self, code: grpc.StatusCode, message: str):
+    super().__init__(message)
+    self.code = code
 
 
-class NotFound(LookupError):
-  """A model, version or signature that is not there: NOT_FOUND, or 404."""
+def invalid(message: str) -> Refused:
+  """What the client must change: INVALID_ARGUMENT."""
+  return Refused(Code.INVALID_ARGUMENT, message)
 
 
 class Servable:
@@ -38,219 +56,218 @@ class Servable:
     folder: The version's folder, named by its number.
   """
 
-  # TensorFlow spreads one request over the cores; more at once only add to
-  # the memory. Shared by all models.
-  _running = threading.BoundedSemaphore(2 * (os.cpu_count() or 1))
-
   def __init__(self, name: str, folder: pathlib.Path):
-    self.name = name
-    self.version = int(folder.name)
-    self.folder = folder
-    self.signature_defs = {
-      key: definition
-      for key, definition in saved_model.read_graph(
-        folder
-      ).signature_def.items()
-      if not key.startswith('__')  # The initialiser's.
-    }
-    # The object is kept, because the variables go away with it.
-    self._loaded = tf.saved_model.load(str(folder), tags=[saved_model.TAG])
+    self.name, self.folder, self.version = name, folder, int(folder.name)
+    graph = tf.Graph()
+    self._session = tf.compat.v1.Session(graph=graph, config=SESSION)
+    with graph.as_default():
+      loaded = tf.compat.v1.saved_model.load(
+        self._session, [saved_model.TAG], str(folder)
+      )
+    self.signature_defs = dict(loaded.signature_def)
+
+  def definition(
+    self, signature: str, code: grpc.StatusCode = Code.FAILED_PRECONDITION
+  ) -> meta_graph_pb2.SignatureDef:
+    """Inputs and outputs of a signature; refuses with `code`."""
+    if signature not in self.signature_defs:
+      text = f'{self.name} has {_names(self.signature_defs)}'
+      raise Refused(code, f'Signature {signature!r} not found: {text}.')
+    return self.signature_defs[signature]
 
   def predict(
-    self, signature: str, inputs: dict[str, np.ndarray]
+    self,
+    signature: str,
+    inputs: Mapping[str, np.ndarray | tensor_pb2.TensorProto],
+    outputs: Iterable[str] = (),
+    seconds: float | None = None,
   ) -> dict[str, np.ndarray]:
-    """Runs a signature.
+    """Runs a signature on one tensor for each of its inputs.
 
     Args:
       signature: Its name.
-      inputs: One array for each of its inputs.
-
-    Returns:
-      The outputs by name.
+      inputs: The tensors by name.
+      outputs: Which outputs are wanted; all, if none are named.
+      seconds: How long it may take; None: as long as it does.
 
     Raises:
-      NotFound: If there is no such signature.
-      InvalidRequest: If inputs are missing, of another type or shape, or
-        refused by the graph.
+      Refused: If there is no such signature, if tensors do not fit or are
+        refused by the graph, or if the time is over.
     """
     definition = self.definition(signature)
-    _check_inputs(signature, definition, inputs)
-    with self._running:
-      try:
-        tensors = {
-          key: tf.constant(value, tf.as_dtype(definition.inputs[key].dtype))
-          for key, value in inputs.items()
-        }
-        outputs = self._loaded.signatures[signature](**tensors)
-      except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
-        raise InvalidRequest(_reason(error)) from error
-      return {key: value.numpy() for key, value in outputs.items()}
+    feeds = _feeds(signature, definition, inputs)
+    wanted = list(outputs) or list(definition.outputs)
+    if len({*wanted} & {*definition.outputs}) < len(wanted):
+      text = f'{_names(definition.outputs)}, not {", ".join(wanted)}'
+      raise invalid(f'Signature {signature!r} gives {text}.')
+    fetches = {key: definition.outputs[key].name for key in wanted}
+    # 0 would mean no limit.
+    limit = None if seconds is None else max(1, min(2**31, int(seconds * 1e3)))
+    options = limit and tf.compat.v1.RunOptions(timeout_in_ms=limit)
+    try:
+      return self._session.run(fetches, feeds, options=options)
+    except tf.errors.OpError as error:
+      code = next(x for x in Code if x.value[0] == error.error_code)
+      raise Refused(code, _reason(error)) from error
 
   def classify(
-    self, signature: str, request: input_pb2.Input
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Runs a signature of TF Serving's Classify API.
-
-    Args:
-      signature: Its name.
-      request: The examples.
-
-    Returns:
-      Classes (bytes) and their scores, both `[examples, classes]`.
+    self, signature: str, request: input_pb2.Input, seconds: float | None = None
+  ) -> dict[str, np.ndarray]:
+    """'classes' and 'scores' of examples, both `[examples, classes]`.
 
     Raises:
-      NotFound: If there is no such signature.
-      InvalidRequest: If it does not classify, or the graph refuses.
+      Refused: If the signature does not classify, or as `predict`.
     """
-    method = self.definition(signature).method_name
-    if method != tf.saved_model.CLASSIFY_METHOD_NAME:
-      raise InvalidRequest(
-        f'Signature {signature!r} of {self.name} has the method {method!r}, '
-        f'but Classify needs {tf.saved_model.CLASSIFY_METHOD_NAME!r}.'
-      )
-    serialized = [x.SerializeToString() for x in _examples(request)]
-    if not serialized:
-      raise InvalidRequest('The input holds no examples.')
-    found = self.predict(
-      signature, {_CLASSIFY_INPUT: np.array(serialized, object)}
+    definition = self.definition(signature, Code.INVALID_ARGUMENT)
+    taken, given = set(definition.inputs), set(definition.outputs)
+    if taken != {'inputs'} or given != {'classes', 'scores'}:
+      raise invalid(f'Signature {signature!r} of {self.name} cannot classify.')
+    part, context = request.example_list, b''
+    if request.HasField('example_list_with_context'):
+      part = request.example_list_with_context
+      # One after the other, two messages are the first updated by the second.
+      context = part.context.SerializeToString()
+    rows = [context + x.SerializeToString() for x in part.examples]
+    if not rows:
+      raise invalid('Input is empty.')
+    return self.predict(
+      signature, {'inputs': np.array(rows, object)}, seconds=seconds
     )
-    return found['classes'], found['scores']
-
-  def definition(self, signature: str) -> meta_graph_pb2.SignatureDef:
-    """Inputs, outputs and method of a signature."""
-    if signature not in self.signature_defs:
-      raise NotFound(
-        f'{self.name} has no signature {signature!r}; it has '
-        f'{", ".join(sorted(self.signature_defs))}.'
-      )
-    return self.signature_defs[signature]
 
   def warm_up(self) -> int:
     """Replays the version's own requests; returns how many there were."""
     file = self.folder / saved_model.WARMUP_FILE
+    records = tf.data.TFRecordDataset([str(file)] if file.exists() else [])
     count = 0
-    if file.exists():
-      for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-        self._replay(prediction_log_pb2.PredictionLog.FromString(record))
-        count += 1
+    for record in records.as_numpy_iterator():
+      log = prediction_log_pb2.PredictionLog.FromString(record)
+      if log.HasField('predict_log'):
+        request = log.predict_log.request
+        self.predict(signature_of(request), request.inputs)
+      elif log.HasField('classify_log'):
+        request = log.classify_log.request
+        self.classify(signature_of(request), request.input)
+      count += 1
     return count
-
-  def _replay(self, log: prediction_log_pb2.PredictionLog):
-    kind = log.WhichOneof('log_type')
-    if kind == 'predict_log':
-      request = log.predict_log.request
-      inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
-      self.predict(signature_of(request), inputs)
-    elif kind == 'classify_log':
-      request = log.classify_log.request
-      self.classify(signature_of(request), request.input)
 
 
 @dataclasses.dataclass
-class VersionStatus:
-  """What became of a version.
+class Version:
+  """What became of a version."""
 
-  Attributes:
-    state: As the model service tells it.
-    error: Why it could not be loaded, or ''.
-  """
-
-  state: int
-  error: str = ''
+  state: int = State.LOADING  # As the model service tells it.
+  error: str = ''  # Why it could not be loaded.
+  tries: int = 0
+  again: float = 0.0  # When it is tried next, by `time.monotonic`.
+  servable: Servable | None = None  # While it is served.
 
 
 class Model:
-  """A folder of versions, of which the newest is served.
+  """A folder of versions, of which those are served that a policy wants.
 
   Args:
-    name: The model's name.
-    base: The folder.
+    config: Its name, folder, policy and labels.
+    retries: How often a version that did not load is tried again.
+    retry_seconds: How long after.
   """
 
-  def __init__(self, name: str, base: str | os.PathLike):
-    self.name = name
-    self.base = pathlib.Path(base)
-    self._servable = None
-    self._status: dict[int, VersionStatus] = {}
-    self._lock = threading.Lock()
+  def __init__(
+    self,
+    config: model_server_config_pb2.ModelConfig,
+    retries: int = 5,
+    retry_seconds: float = 60.0,
+  ):
+    self.name, self.labels = config.name, dict(config.version_labels)
+    self._base = pathlib.Path(config.base_path)
+    self._policy = config.model_version_policy
+    self._retries, self._retry_seconds = retries, retry_seconds
+    # Written by one thread, and replaced as a whole where others read.
+    self.versions: dict[int, Version] = {}
 
-  def get(self, version: int | None = None) -> Servable:
-    """The version that is served.
-
-    Args:
-      version: A certain one; None: whichever it is.
-
-    Raises:
-      NotFound: If it is not served.
-    """
-    servable = self._servable
-    if servable is None or version not in (None, servable.version):
-      which = 'no version' if version is None else f'no version {version}'
-      raise NotFound(f'{self.name} has {which} that is available.')
-    return servable
-
-  def status(self) -> dict[int, VersionStatus]:
-    """The versions that were met, the newest first."""
-    with self._lock:
-      return dict(sorted(self._status.items(), reverse=True))
+  def get(self, version: int | None = None) -> Servable | None:
+    """The newest version that is served, or a certain one; None: it is not."""
+    served = {n: x.servable for n, x in self.versions.items() if x.servable}
+    return served.get(max(served, default=0) if version is None else version)
 
   def refresh(self):
-    """Takes the newest version into use, if it is not yet.
+    """Takes the wanted versions into use, and then others out of it.
 
-    The old one answers until the new one is loaded and warm; requests that
-    are then under way still end with it.
+    Old ones answer until a wanted one is loaded and warm; requests that are
+    then under way still end with them.
     """
-    found = saved_model.versions(self.base)
-    current = self._servable.version if self._servable else None
-    if not found or found[-1] == current or self._failed(found[-1]):
+    if not self._base.is_dir():  # It may be away for a while.
       return
-    version = found[-1]
-    self._set(version, VersionStatus(State.LOADING))
+    wanted = self._wanted(saved_model.versions(self._base))
+    for number in wanted:
+      version = self.versions.get(number, Version())
+      if version.state == State.END and not version.error:
+        version = Version()  # It was out of use.
+      if version.state == State.LOADING and time.monotonic() >= version.again:
+        self._put(number, version)
+        self._put(number, self._load(number, version.tries + 1))
+    if not wanted or any(self.get(number) for number in wanted):
+      for number, version in self.versions.items():
+        if version.servable and number not in wanted:
+          self._put(number, Version(State.END))
+
+  def _wanted(self, found: list[int]) -> list[int]:
+    policy = self._policy
+    if policy.HasField('specific'):
+      return sorted({*found} & {*policy.specific.versions})
+    if policy.HasField('all'):
+      return found
+    return found[-(policy.latest.num_versions or 1) :]
+
+  def _load(self, number: int, tries: int) -> Version:
     try:
-      servable = Servable(self.name, self.base / str(version))
+      servable = Servable(self.name, self._base / str(number))
       count = servable.warm_up()
     except Exception as error:  # A damaged version must not end the server.
-      logging.error('%s %d cannot be served: %s', self.name, version, error)
-      self._set(version, VersionStatus(State.END, str(error)))
-      return
-    self._servable = servable
-    self._set(version, VersionStatus(State.AVAILABLE))
-    if current is not None:
-      self._set(current, VersionStatus(State.END))
-    logging.info(
-      'Serving %s %d, after %d requests to warm up.', self.name, version, count
-    )
+      of = self._retries + 1
+      logging.error(
+        '%s %d, try %d of %d: %s', self.name, number, tries, of, error
+      )
+      again = time.monotonic() + self._retry_seconds
+      state = State.LOADING if tries < of else State.END
+      return Version(state, _reason(error), tries, again)
+    logging.info('Serving %s %d, warmed by %d.', self.name, number, count)
+    return Version(State.AVAILABLE, servable=servable)
 
-  def _failed(self, version: int) -> bool:
-    status = self.status().get(version)
-    return bool(status and status.error)
-
-  def _set(self, version: int, status: VersionStatus):
-    with self._lock:
-      self._status[version] = status
+  def _put(self, number: int, version: Version):
+    self.versions = {**self.versions, number: version}
 
 
 class Models:
-  """All models of a server.
+  """All models of a server, each as `Model` takes it."""
 
-  Args:
-    bases: The folder of each model's versions, by its name.
-  """
+  def __init__(
+    self, configs: Iterable[model_server_config_pb2.ModelConfig], **retrying
+  ):
+    self.by_name = {x.name: Model(x, **retrying) for x in configs}
 
-  def __init__(self, bases: dict[str, str | os.PathLike]):
-    self.by_name = {name: Model(name, base) for name, base in bases.items()}
-
-  def __getitem__(self, name: str) -> Model:
-    if name not in self.by_name:
-      raise NotFound(
-        f'There is no model {name!r}; there are {", ".join(self.by_name)}.'
-      )
-    return self.by_name[name]
+  def find(self, request) -> Servable:
+    """The version that a request asks for; refuses what is not served."""
+    spec = request.model_spec
+    if not spec.name:  # Or it has no spec.
+      raise invalid('ModelSpec has no name specified.')
+    model = self.by_name.get(spec.name)
+    version = spec.version.value if spec.HasField('version') else None
+    if spec.WhichOneof('version_choice') == 'version_label':
+      version = model and model.labels.get(spec.version_label)
+      if version is None:
+        raise invalid(f'Unrecognized servable version label: {spec}')
+    servable = model and model.get(version)
+    if not servable:
+      which = 'no version' if version is None else f'no version {version}'
+      text = f'{which} of {spec.name}; served are {_names(self.by_name)}.'
+      raise Refused(Code.NOT_FOUND, f'Servable not found for request: {text}')
+    return servable
 
   def refresh(self):
     """Looks for new versions of all models."""
     for model in self.by_name.values():
-      model.refresh()
+      with contextlib.suppress(OSError):  # A folder may be away for a while.
+        model.refresh()
 
 
 def signature_of(request) -> str:
@@ -258,63 +275,42 @@ def signature_of(request) -> str:
   return request.model_spec.signature_name or signatures.SERVE
 
 
-def _check_inputs(name, definition, inputs):
-  wanted = definition.inputs
-  for key in wanted:
-    if key not in inputs:
-      raise InvalidRequest(
-        f'Signature {name!r} needs the input {key!r}; it takes '
-        f'{", ".join(sorted(wanted))}.'
-      )
+def _feeds(signature, definition, inputs) -> dict[str, np.ndarray]:
+  if set(inputs) != set(definition.inputs):
+    text = f'{_names(definition.inputs)}, but given were {_names(inputs)}'
+    raise invalid(f'Signature {signature!r} takes {text}.')
+  feeds = {}
   for key, value in inputs.items():
-    if key not in wanted:
-      raise InvalidRequest(
-        f'Signature {name!r} has no input {key!r}; it takes '
-        f'{", ".join(sorted(wanted))}.'
-      )
-    dtype = tf.as_dtype(wanted[key].dtype)
-    found = tf.as_dtype(value.dtype)
-    if found != dtype:
-      raise InvalidRequest(
-        f'Input {key!r} of signature {name!r} is {found.name}, but must be '
-        f'{dtype.name}.'
-      )
-    shape = tf.TensorShape(wanted[key].tensor_shape)
+    info = definition.inputs[key]
+    what = f'Input {key!r} of signature {signature!r}'
+    if isinstance(value, tensor_pb2.TensorProto):
+      value = _array(what, value, info.dtype)
+    shape = tf.TensorShape(info.tensor_shape)
     if not shape.is_compatible_with(value.shape):
-      raise InvalidRequest(
-        f'Input {key!r} of signature {name!r} has the shape '
-        f'{list(value.shape)}, but must have {shape.as_list()}, where None '
-        'is the batch.'
-      )
+      text = f'{list(value.shape)}, but must have {shape.as_list()}'
+      raise invalid(f'{what} has the shape {text}, where None is the batch.')
+    feeds[info.name] = value
+  return feeds
 
 
-def _examples(request: input_pb2.Input) -> list[tf.train.Example]:
-  kind = request.WhichOneof('kind')
-  if kind == 'example_list':
-    return list(request.example_list.examples)
-  if kind != 'example_list_with_context':
-    return []
-  found = []
-  for part in request.example_list_with_context.examples:
-    example = tf.train.Example()
-    example.CopyFrom(request.example_list_with_context.context)
-    example.MergeFrom(part)
-    found.append(example)
-  return found
+def _array(what: str, proto: tensor_pb2.TensorProto, dtype: int) -> np.ndarray:
+  """A tensor as TensorFlow itself reads it: values may be left out."""
+  sizes = [dim.size for dim in proto.tensor_shape.dim]
+  if np.prod(sizes, dtype=float) > _LARGEST_TENSOR:
+    raise invalid(f'{what} is too large: {sizes}.')
+  try:
+    return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+  except tf.errors.OpError as error:
+    raise invalid(f'{what}: {_reason(error)}') from error
+
+
+def _names(names: Iterable[str]) -> str:
+  return ', '.join(sorted(x for x in names if not x.startswith('__'))) or 'none'
 
 
 def _reason(error: Exception) -> str:
-  """The line of an error that tells what is wrong."""
-  text = re.sub(r'\{\{.*?\}\} *', '', str(error))  # Names of nodes.
-  lines = [line for line in text.splitlines() if line.strip()]
-  for line in lines:
-    if 'assertion failed: [' in line:
-      return line.split('assertion failed: [', 1)[1].rsplit(']', 1)[0]
-  return next(
-    (
-      line.strip()
-      for line in lines
-      if not line.startswith(('Graph execution', 'Detected at', '<stack'))
-    ),
-    type(error).__name__,
-  )
+  """The part of an error's text that tells what is wrong."""
+  text = re.sub(r'\{\{.*?\}\} *', '', getattr(error, 'message', str(error)))
+  found = re.search(r'assertion failed: \[(.*)\]', text)
+  text = text.removeprefix('Graph execution error:').strip()
+  return found[1] if found else text.partition('\n')[0]

@@ -92,20 +92,24 @@ class Page:
       time.sleep(0.1)
     raise TimeoutError(f'This has not come true: {script}')
 
-  def drop(self, element: str, content: bytes, kind: str):
-    """Drops a file on an element, as a hand with a mouse would.
+  def drop(self, content: bytes, kind: str, way: str = 'drop'):
+    """Drops a file on the page, as a hand with a mouse would, or pastes it.
 
     Args:
-      element: Its id.
       content: The file's bytes.
       kind: Its media type.
+      way: 'drop' or 'paste'.
     """
+    event, key = {
+      'drop': ('DragEvent', 'dataTransfer'),
+      'paste': ('ClipboardEvent', 'clipboardData'),
+    }[way]
     self.run(f"""
       var bytes = new Uint8Array({list(content)});
       var transfer = new DataTransfer();
       transfer.items.add(new File([bytes], 'dropped', {{type: '{kind}'}}));
-      document.getElementById('{element}').dispatchEvent(new DragEvent(
-          'drop', {{dataTransfer: transfer, bubbles: true, cancelable: true}}));
+      document.body.dispatchEvent(new {event}('{way}', {{
+          {key}: transfer, bubbles: true, cancelable: true}}));
     """)
 
   def screenshot(self) -> bytes:

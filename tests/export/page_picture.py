@@ -46,7 +46,7 @@ def main(_):
     page.wait_for(
       f"document.querySelectorAll('#samples img').length === {COUNT.value}"
     )
-    page.drop('drop', content, 'image/png')
+    page.drop(content, 'image/png')
     page.wait_for("""
       document.querySelectorAll('#parts img').length ===
           document.querySelectorAll('#parts figure').length &&

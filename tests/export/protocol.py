@@ -1,11 +1,14 @@
 """What a server of the exports must do, asked with the stock clients.
 
 The same tests run against the loopback server and, where there is one, against
-the real `tensorflow_model_server`.
+the real `tensorflow_model_server`. Files that are named are of the repository
+tensorflow/serving, below `tensorflow_serving/`: there it was read what the real
+server does.
 """
 
 import base64
 from concurrent import futures
+import gzip
 import http.client
 import io
 import json
@@ -16,6 +19,7 @@ import grpc
 import numpy as np
 from PIL import Image
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
   classification_pb2,
   get_model_metadata_pb2,
@@ -208,12 +212,18 @@ class ProtocolTests(absltest.TestCase):
     """The response to gRPC's Predict."""
     return predict(self.stub, model, signature, inputs, filtered)
 
-  def rest(self, method: str, path: str, body=None) -> tuple[int, dict | None]:
-    """Status and JSON (None if it is something else) of an HTTP request."""
+  def rest(
+    self, method: str, path: str, body=None, **headers
+  ) -> tuple[int, dict | None]:
+    """Status and JSON (None if it is something else) of an HTTP request.
+
+    A body that is a list of bytes is sent in chunks.
+    """
     connection = http.client.HTTPConnection('127.0.0.1', self.rest_port)
-    if body is not None and not isinstance(body, bytes):
+    chunks = isinstance(body, list)
+    if not chunks and body is not None and not isinstance(body, bytes):
       body = json.dumps(body).encode()
-    connection.request(method, path, body)
+    connection.request(method, path, body, headers, encode_chunked=chunks)
     response = connection.getresponse()
     content = response.read()
     connection.close()
@@ -319,7 +329,7 @@ class ProtocolTests(absltest.TestCase):
       },
     )
     self.assertEqual(status, 200, body)
-    for found in (rows, body['result']):
+    for found in (rows, body['results']):
       for i, row in enumerate(found):
         names, scores = zip(*row)
         self.assertEqual(
@@ -411,15 +421,9 @@ class ProtocolTests(absltest.TestCase):
       self.assertEqual(
         caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT
       )
-    for model, signature in (('nobody', ''), ('sampler', 'nothing')):
-      with self.assertRaises(grpc.RpcError) as caught:
-        self.predict(model, signature, good)
-      self.assertIn(
-        caught.exception.code(),
-        (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT),
-      )
     path = '/v1/models/tokenizer:predict'
     for body in (
+      b'',
       b'{',
       b'[]',
       {},
@@ -428,15 +432,225 @@ class ProtocolTests(absltest.TestCase):
       {'signature_name': 'decode', 'instances': [[1] * 15]},
       {'signature_name': 'decode', 'instances': [[1] * 16, [1]]},
       {'signature_name': 'decode', 'instances': [['a'] * 16]},
+      {'signature_name': 'decode', 'instances': [[2**31] * 16]},
+      {'signature_name': 'decode', 'inputs': {'more': [[1] * 16]}},
+      {'signature_name': 3, 'instances': [[1] * 16]},
       {'instances': [{'b64': '!'}]},
       {'instances': [3]},
+      b'{"instances": ["\\ud800"]}',
+      b'{"instances": ["\xff"]}',
+      b'{"instances": ' + b'[' * 900 + b']' * 900 + b'}',
+      b'{"instances": ' + b'[' * 9000 + b']' * 9000 + b'}',
+      b'{"instances": ' + b'{"a":' * 900 + b'1' + b'}' * 901,
     ):
       status, answer = self.rest('POST', path, body)
       self.assertEqual(status, 400, body)
       self.assertNotEmpty(answer['error'])
-    for path in ('/v1/models/nobody', '/v1/models/probe/versions/9', '/x'):
-      status, _ = self.rest('GET', path)
-      self.assertEqual(status, 404, path)
+    self._assert_lives()
+
+  def test_what_is_not_there(self):
+    codes = {'codes': np.zeros([1, 16], np.int32)}
+    for model, signature, code in (
+      # core/basic_manager.cc: GetUntypedServableHandle.
+      ('nobody', '', grpc.StatusCode.NOT_FOUND),
+      # model_servers/server_core.cc: ServableRequestFromModelSpec.
+      ('', '', grpc.StatusCode.INVALID_ARGUMENT),
+      # servables/tensorflow/predict_util.cc: RunPredict.
+      ('tokenizer', 'nothing', grpc.StatusCode.FAILED_PRECONDITION),
+    ):
+      with self.assertRaises(grpc.RpcError) as caught:
+        self.predict(model, signature, codes)
+      self.assertEqual(caught.exception.code(), code)
+    # Of model_servers/server_core.cc, GetModelVersionForLabel.
+    request = spec(predict_pb2.PredictRequest(), 'tokenizer', 'decode')
+    request.model_spec.version_label = 'none'
+    self._refused(self.stub.Predict, request)
+    # Of servables/tensorflow/predict_impl.cc, Predict: no model_spec.
+    self._refused(self.stub.Predict, predict_pb2.PredictRequest())
+    # Of servables/tensorflow/predict_util.cc, PreProcessPrediction.
+    for wanted in (['none'], ['images', 'images']):
+      with self.assertRaises(grpc.RpcError) as caught:
+        self.predict('tokenizer', 'decode', codes, wanted)
+      self.assertEqual(
+        caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT
+      )
+    # Of servables/tensorflow/classifier.cc: GetClassificationSignatureDef and
+    # PreProcessClassification, which looks at inputs and outputs alone.
+    for signature in ('nothing', 'features', ''):
+      request = spec(
+        classification_pb2.ClassificationRequest(), 'probe', signature
+      )
+      request.input.example_list.examples.append(calls.example(b''))
+      self._refused(self.stub.Classify, request)
+    # Of servables/tensorflow/util.cc: InputToSerializedExampleTensor.
+    request = spec(
+      classification_pb2.ClassificationRequest(), 'probe', 'classify'
+    )
+    self._refused(self.stub.Classify, request)
+    # Of servables/tensorflow/get_model_metadata_impl.cc.
+    request = spec(get_model_metadata_pb2.GetModelMetadataRequest(), 'probe')
+    self._refused(self.stub.GetModelMetadata, request)
+
+  def _refused(self, method, request):
+    with self.assertRaises(grpc.RpcError) as caught:
+      method(request)
+    self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+  def test_paths(self):
+    """model_servers/http_rest_api_util.cc: ParseModelInfo; http_server.cc."""
+    decode = {'signature_name': 'decode', 'instances': [[0] * 16]}
+    for method, path, wanted in (
+      ('GET', '/v1/models/probe/versions/1', 200),
+      ('GET', '/v1/models/probe/labels/none', 200),  # It is not looked at.
+      ('GET', '/V1/Models/probe/METADATA', 200),  # Which tells the status.
+      ('GET', '/v1/models/%70robe', 200),
+      ('POST', '/v1/models/tokenizer/versions/1:predict', 200),
+      ('GET', '/v1/models/nobody', 404),
+      ('GET', '/v1/models/probe/versions/9', 404),
+      ('GET', '/v1/models/probe/metadata?x', 400),
+      ('GET', '/v1/models/probe?x', 404),  # A model of that name.
+      ('GET', '/v1/models', 400),
+      ('GET', '/v1/models/', 400),
+      ('GET', '/v1/models/probe/labels/none/metadata', 400),
+      ('GET', '/v1/models/probe/versions/99999999999999999999', 400),
+      ('GET', '/v1/models/probe:predict', 400),
+      ('GET', '/v1/', 400),
+      ('PUT', '/v1/models/tokenizer:predict', 400),
+      ('OPTIONS', '/v1/models/tokenizer:predict', 400),
+      ('POST', '/v1/models/tokenizer', 400),
+      ('POST', '/v1/models/tokenizer/metadata', 400),
+      ('POST', '/v1/models/tokenizer:PREDICT', 400),
+      ('POST', '/v1/models/tokenizer:decode', 400),
+      ('POST', '/v1/models/nobody:predict', 404),
+      ('POST', '/v1/models/tokenizer/versions/9:predict', 404),
+      ('POST', '/v1/models/tokenizer/labels/none:predict', 400),
+      ('GET', '/x', 404),
+      ('GET', '/v2/models/probe', 404),
+    ):
+      with self.subTest(f'{method} {path}'):
+        body = decode if method != 'GET' else None
+        self.assertEqual(self.rest(method, path, body)[0], wanted)
+    # http_server.cc: ProcessRequest.
+    origin = {'Origin': 'http://x'}
+    self.assertEqual(self.rest('OPTIONS', '/v1/models/x', **origin)[0], 200)
+    # model_servers/http_rest_api_handler.cc: GetInfoMap.
+    body = {'signature_name': 'nothing', 'instances': [1]}
+    status, _ = self.rest('POST', '/v1/models/tokenizer:predict', body)
+    self.assertEqual(status, 400)
+    # JSON is read before the model is looked for.
+    self.assertEqual(
+      self.rest('POST', '/v1/models/nobody:predict', b'{')[0], 400
+    )
+
+  def test_bodies_that_are_taken(self):
+    """util/json_tensor.cc, and util/net_http/server/internal."""
+    path = '/v1/models/tokenizer:predict'
+    codes = list(range(16))
+    body = {'signature_name': 'decode', 'instances': [codes], 'more': 1}
+    text = json.dumps(body).encode()
+    wanted = self.rest('POST', path, body)
+    self.assertEqual(wanted[0], 200, wanted)
+    # ParseJson stops when it is done, and skips a byte order mark.
+    self.assertEqual(self.rest('POST', path, b'\xef\xbb\xbf' + text), wanted)
+    self.assertEqual(self.rest('POST', path, text + b' and more'), wanted)
+    # evhttp_request.cc: ReadRequestBytes, ReadRequestGzipBytes.
+    self.assertEqual(self.rest('POST', path, [text[:9], text[9:]]), wanted)
+    gzipped = {'Content-Encoding': 'gzip'}
+    squeezed = gzip.compress(text)
+    self.assertEqual(self.rest('POST', path, squeezed, **gzipped), wanted)
+    self.assertEqual(self.rest('POST', path, text, **gzipped)[0], 400)
+    # FillTensorMapFromInputsMap looks for the inputs that it knows alone.
+    inputs = {'codes': [codes], 'more': 'x'}
+    body = {'signature_name': 'decode', 'inputs': inputs}
+    status, found = self.rest('POST', path, body)
+    self.assertEqual(
+      (status, found['outputs']), (200, wanted[1]['predictions'])
+    )
+    # FillTensorMapFromInstancesList does not.
+    rows = [{'codes': codes, 'more': 1}]
+    body = {'signature_name': 'decode', 'instances': rows}
+    self.assertEqual(self.rest('POST', path, body)[0], 400)
+    # JsonDecodeBase64Object: absl::Base64Unescape.
+    file = tiny.encoded(tiny.picture(0))
+    plain = base64.encodebytes(file).decode()
+    self.assertIn('\n', plain)
+    answers = [
+      self.rest('POST', path, {'instances': [{'b64': text}]})
+      for text in (plain, plain.rstrip('=\n'), plain.replace('\n', ''))
+    ]
+    self.assertEqual(answers[0][0], 200, answers[0])
+    self.assertEqual(answers, [answers[0]] * 3)
+
+  def test_numbers_that_are_not_taken(self):
+    """util/json_tensor.cc: AddValueToTensor, AddValueToFeature."""
+    path = '/v1/models/tokenizer:predict'
+    for value in (True, 1.0, '1', None, {}, 2**31):
+      codes = [[*range(15), value]]
+      body = {'signature_name': 'decode', 'instances': codes}
+      self.assertEqual(self.rest('POST', path, body)[0], 400, value)
+    half = [[[[0.5] * 3] * 16] * 16]
+    body = {'signature_name': 'encode_images', 'instances': half}
+    self.assertEqual(self.rest('POST', path, body)[0], 200)
+    half[0][0][0] = [0.5, 1, True]
+    self.assertEqual(self.rest('POST', path, body)[0], 400)
+    half[0][0][0] = [0.5, 1, 0]
+    self.assertEqual(self.rest('POST', path, body)[0], 200)
+    image = {'image/encoded': to_json(tiny.encoded(tiny.picture(0)))}
+    for more, status in (
+      ([1, 2], 200),
+      ([1.0, 2.5], 200),
+      ([True, 2], 200),  # Of integers, true is one.
+      ([], 200),
+      ([1, 2.5], 400),
+      ([True, 2.5], 400),
+      (['a', 1], 400),
+      ([None], 400),
+      ([[1]], 400),
+      ({'b64': 1}, 400),
+      ([2**63], 400),
+    ):
+      examples = [{**image, 'more': more}]
+      body = {'signature_name': 'classify', 'examples': examples}
+      found = self.rest('POST', '/v1/models/probe:classify', body)
+      self.assertEqual(found[0], status, (more, found))
+    # FillClassifyRegressRequestFromJson: what all examples share.
+    body = {'signature_name': 'classify', 'examples': [image, image]}
+    shared = {**body, 'examples': [{}, {}], 'context': image}
+    answers = [
+      self.rest('POST', '/v1/models/probe:classify', x) for x in (body, shared)
+    ]
+    self.assertEqual(answers[0], answers[1])
+
+  def test_tensors_that_are_not_taken(self):
+    request = spec(predict_pb2.PredictRequest(), 'tokenizer', 'decode')
+    tensor = request.inputs['codes']
+    for number in (types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT, 0, 99, 101):
+      tensor.dtype = number
+      self._refused(self.stub.Predict, request)
+    tensor.dtype = types_pb2.DT_INT32
+    self._refused(self.stub.Predict, request)  # A scalar.
+    for sizes in ([-1, 16], [2**62, 2**62], [1] * 300):
+      del tensor.tensor_shape.dim[:]
+      for size in sizes:
+        tensor.tensor_shape.dim.add(size=size)
+      self._refused(self.stub.Predict, request)
+    del tensor.tensor_shape.dim[:]
+    for size in (1, 16):
+      tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = b'123'
+    self._refused(self.stub.Predict, request)
+    tensor.ClearField('tensor_content')
+    tensor.int_val.append(7)  # Stands for all that follow, as in TensorFlow.
+    found = self.stub.Predict(request).outputs['images']
+    wanted = {'codes': np.full([1, 16], 7, np.int32)}
+    np.testing.assert_allclose(
+      tf.make_ndarray(found),
+      self.direct('tokenizer', 'decode', wanted)['images'],
+      atol=1e-4,
+    )
+    # servables/tensorflow/predict_util.cc: PostProcessPredictionResult.
+    self.assertNotEmpty(found.float_val)
+    self.assertEmpty(found.tensor_content)
     self._assert_lives()
 
   def test_many_requests_at_once(self):
