@@ -316,7 +316,7 @@ def decode(
   caches = model.new_cache(tf.shape(start)[0], in_place)
   state = tf.zeros_like(class_ids), prefix, caches
   with layers.held_weights(model, frozen):
-    if in_place:  # Traced once, with caches that grow.
+    if in_place and chunk < length:  # Traced once, with caches that grow.
       _, _, codes, _ = tf.while_loop(
         lambda end, *_: end < length + chunk,
         lambda end, *state: (end + chunk, *extend(end, *state)),
