@@ -29,7 +29,7 @@ def main():
   given = flags.FLAGS
   codes_writer.check_new(given.out)  # Told before any data are read.
   with flags_lib.strategy_of_one_process().scope():
-    tokenizer = restore.tokenizer(given.workdir)
+    tokenizer = restore.tokenizer(given.workdir, encoding_flags.policy())
   encode_job.encode(
     tokenizer,
     given.out,

@@ -52,6 +52,7 @@ def main():
       given.batch_size,
       given.shard_megabytes * 2**20,
       given.on_bad_example,
+      encoding_flags.policy(),
     ),
     pipeline_options.PipelineOptions(given.beam_option),
   )

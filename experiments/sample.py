@@ -58,6 +58,13 @@ FROM_JSON = flags.DEFINE_string(
 BATCH = flags.DEFINE_integer(
   'batch_size', 32, '[run] Images drawn at once.', lower_bound=1
 )
+WINDOW = flags.DEFINE_integer(
+  'window',
+  0,
+  '[run] Codes of an image that are guessed and checked at once; 0: what suits '
+  'the batch. In float32 it changes no image.',
+  lower_bound=0,
+)
 sampling_flags.define()
 
 (_DATA_DIR,) = flags_lib.settings_of(Stage2Config, ['data_dir'])
@@ -72,6 +79,7 @@ _IN_JSON = (
   'complete',
   'keep_rows',
   'batch_size',
+  'window',
   *sampling_flags.ALL,
 )
 
@@ -109,6 +117,7 @@ def main():
     acceptance=acceptance,
     classifier=given.classifier,
     batch_size=BATCH.value,
+    window=WINDOW.value,
     precision=given[sampling_flags.PRECISION].value,
     changes=flags_lib.changes_from_flags([_DATA_DIR]),
     on_bad_example=given.on_bad_example,

@@ -7,7 +7,12 @@ have them within one process.
 from absl import flags
 
 from experiments import flags as flags_lib
-from vim_tf.config import ConfigError, SamplingConfig, settings_of
+from vim_tf.config import (
+  INFERENCE_PRECISIONS,
+  ConfigError,
+  SamplingConfig,
+  settings_of,
+)
 from vim_tf.vim import rejection
 
 _SETTINGS = settings_of(SamplingConfig, group='sampling')
@@ -52,9 +57,9 @@ def define():
   flags.DEFINE_enum(
     PRECISION,
     'float32',
-    ['float32', 'bfloat16'],
-    '[sampling] Numbers to compute in; in float32 an image does not depend on '
-    'its batch.',
+    INFERENCE_PRECISIONS,
+    '[sampling] Numbers to compute in. In float32 an image does not depend on '
+    'its batch; auto: bfloat16 if a product is faster in it here.',
   )
 
 

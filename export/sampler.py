@@ -50,6 +50,8 @@ class Sampler:
       server then spends a minute or so at the first request of a size.
     frozen: Whether the loop may hold its weights as constants, see
       `decoding.can_freeze`. It is faster; the export is larger by them.
+    window: How many codes of an image to guess and check at once; 0: what
+      suits the batch of a request. See `decoding.decode`.
   """
 
   def __init__(
@@ -59,6 +61,7 @@ class Sampler:
     limits: settings_lib.Limits,
     jit_compile: bool = False,
     frozen: bool = True,
+    window: int = 0,
   ):
     self.module = signatures.SignatureModule(
       'sampler', vim=vim, tokenizer=tokenizer
@@ -75,6 +78,8 @@ class Sampler:
       'guidance_scale': checks.Range(0.0, _LARGEST),
       'kept_rows': checks.Range(0, vim.config.grid_size),
     }
+    decoding.check_window(window, vim.config)
+    self.parts.window = window
     self.parts.loops = {}
     if jit_compile:
       self.parts.loops = {
@@ -180,7 +185,11 @@ class Sampler:
   def _make_plain_loop(self, frozen: bool):
     def loop(**inputs):
       return decoding.decode(
-        self.parts.vim, in_place=True, frozen=frozen, **inputs
+        self.parts.vim,
+        window=self.parts.window,
+        in_place=True,
+        frozen=frozen,
+        **inputs,
       )
 
     # One for all signatures, so that a server holds constants once.
@@ -190,7 +199,9 @@ class Sampler:
 
   def _make_compiled_loop(self, guided: bool):
     def loop(**inputs):
-      return decoding.decode(self.parts.vim, guided=guided, **inputs)
+      return decoding.decode(
+        self.parts.vim, window=self.parts.window, guided=guided, **inputs
+      )
 
     return tf.function(loop, jit_compile=True, autograph=False)
 
@@ -201,6 +212,7 @@ def export(
   tokenizer: str = '',
   xla: bool = False,
   frozen: bool = True,
+  window: int = 0,
   settings: settings_lib.Settings = settings_lib.DEFAULTS,
 ) -> str:
   """Writes the next version of a VIM with its tokenizer.
@@ -212,6 +224,7 @@ def export(
     xla: Whether XLA compiles the loop, at the first request of a batch size.
     frozen: Whether the graph holds the loop's weights, too, where it may: in
       bfloat16, without XLA and up to 256 MB of them.
+    window: As of `Sampler`, 0 to the codes of an image.
     settings: What every exporter can be told.
 
   Returns:
@@ -229,7 +242,9 @@ def export(
   encoded = [warmup.image(first.config.model.image_size)]
   completed = {'image_bytes': encoded, 'kept_rows': np.ones(1, np.int32)}
   found = saved_model.Export(
-    Sampler(second.model, first.model, settings.limits, xla, frozen).module,
+    Sampler(
+      second.model, first.model, settings.limits, xla, frozen, window
+    ).module,
     second.record['class_names'] if second.config.model.num_classes else [],
     config={
       'vim': second.record,
@@ -275,6 +290,13 @@ def define_flags():
     '[graph] In bfloat16, without XLA and up to 256 MB of weights: keep them '
     'in the graph, too, which makes it faster.',
   )
+  flags.DEFINE_integer(
+    'window',
+    0,
+    '[graph] Codes of an image that are guessed and checked at once; 0: what '
+    'suits the batch of a request. In float32 it changes no image.',
+    lower_bound=0,
+  )
   settings_lib.define_flags()
 
 
@@ -287,6 +309,7 @@ def main():
     values.tokenizer,
     values.xla,
     values.frozen,
+    values.window,
     settings_lib.from_flags(),
   )
 

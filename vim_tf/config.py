@@ -45,6 +45,7 @@ __all__ = [
   'MIN_PERCEPTUAL_SIZE',
   'OptimizerConfig',
   'POSITIONS',
+  'INFERENCE_PRECISIONS',
   'PRECISIONS',
   'PerceptualConfig',
   'ProbeConfig',
@@ -84,6 +85,7 @@ FEATURE_NETWORK = 'efficientnet_lite0'
 """Network whose features are measured where none is named."""
 POSITIONS = ('learned', 'sincos', 'factorized')
 PRECISIONS = ('float32', 'bfloat16')
+INFERENCE_PRECISIONS = (*PRECISIONS, 'auto')
 STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 """Where replicas run."""
 SCHEDULES = ('constant', 'linear', 'cosine')

@@ -24,7 +24,6 @@ from experiments import flags as flags_lib
 from experiments.quickstart import budgets
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.jobs import machine as machine_lib
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -41,6 +40,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
     train_tokenizer,
     train_vim,
   )
+  from vim_tf.jobs import machine as machine_lib
   from vim_tf.jobs import probe as probe_job
   from vim_tf.metrics import baselines, reconstruction
   from vim_tf.training import strategy as strategy_lib

@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import numpy as np
@@ -12,7 +13,7 @@ from tests.experiments import tiny_runs
 import vim_tf
 from vim_tf.config import ConfigError, UserError
 from vim_tf.jobs import load as load_job
-from vim_tf.jobs import restore
+from vim_tf.jobs import machine, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim.sampling import SamplingConfig
@@ -126,6 +127,36 @@ class LoadTest(parameterized.TestCase):
       load_job.load(self.create_tempdir().full_path)
     with self.assertRaisesRegex(ConfigError, "precision is 'half'"):
       load_job.load(self.paths.vim, precision='half')
+
+  def test_the_precision_that_is_faster_here(self):
+    for slower, faster in (('float32', 'bfloat16'), ('bfloat16', 'float32')):
+      clock = [0.0]
+
+      def product(name, clock=clock, slower=slower):
+        def run():
+          clock[0] += 2.0 if name == slower else 1.0
+
+        return run
+
+      with mock.patch.multiple(
+        machine,
+        _product=product,
+        time=mock.Mock(perf_counter=lambda clock=clock: clock[0]),
+      ):
+        machine.faster_precision.cache_clear()
+        found = load_job.load(self.paths.vim, precision='auto')
+      for model in (found.vim, found.tokenizer):
+        self.assertEqual(restore.precision(model), faster)
+    machine.faster_precision.cache_clear()
+    self.assertIn(machine.faster_precision(), ('float32', 'bfloat16'))
+
+  def test_codes_do_not_hang_on_the_window(self):
+    expected = self.run_.sample_codes(seeds=[1, 2], classes=[0, 1], window=1)
+    for window in (0, 3):
+      found = self.run_.sample_codes([0, 1], seeds=[1, 2], window=window)
+      np.testing.assert_array_equal(found, expected)
+    with self.assertRaisesRegex(ConfigError, 'window 17 .*0 to 16'):
+      self.run_.sample([0], window=17)
 
   def test_tensorflow_waits(self):
     code = (

@@ -61,7 +61,7 @@ class Encoder:
       licence=train.licence,
       tokenizer_fingerprint=restore.fingerprint(tokenizer.model),
       tokenizer_step=tokenizer.step,
-      precision=tokenizer.config.run.precision,
+      precision=restore.precision(tokenizer.model),
       codebook_size=tokenizer.config.model.codebook_size,
       grid_size=tokenizer.config.model.grid_size,
       crops_per_image=crops,

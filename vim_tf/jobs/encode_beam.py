@@ -19,7 +19,10 @@ from vim_tf.jobs import restore
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What to encode; for the attributes see `encode.encode`."""
+  """What to encode; for the attributes see `encode.encode`.
+
+  All workers compute by one policy, `dtype`; None: that of the run.
+  """
 
   workdir: str
   data: config_lib.DataConfig
@@ -29,11 +32,12 @@ class Job:
   batch_size: int
   shard_bytes: int
   on_bad_example: str = 'stop'
+  dtype: str | None = None
 
   def encoder(self) -> encode_job.Encoder:
     """Opens tokenizer and data."""
     return encode_job.Encoder(
-      restore.tokenizer(self.workdir),
+      restore.tokenizer(self.workdir, self.dtype),
       self.data,
       self.crops,
       self.seed,

@@ -98,6 +98,7 @@ class Run:
     *,
     seeds: Sequence[int] | None = None,
     batch_size: int = 32,
+    window: int = 0,
     **sampling,
   ) -> np.ndarray:
     """Draws images.
@@ -108,6 +109,8 @@ class Run:
       seeds: Seed of each image, in [0, 2**32); None: 0, 1, 2... In float32
         the same seed, class and settings give the same image in any batch.
       batch_size: Images at once.
+      window: Codes of an image to guess and check at once, which in float32
+        changes nothing but the speed; 0: what suits the batch.
       **sampling: Fields of `SamplingConfig`: temperature, top_k, top_p,
         guidance_scale...
 
@@ -119,7 +122,11 @@ class Run:
         setting is out of range.
     """
     codes = self.sample_codes(
-      classes, seeds=seeds, batch_size=batch_size, **sampling
+      classes,
+      seeds=seeds,
+      batch_size=batch_size,
+      window=window,
+      **sampling,
     )
     return self.decode(codes, batch_size)
 
@@ -129,6 +136,7 @@ class Run:
     *,
     seeds: Sequence[int] | None = None,
     batch_size: int = 32,
+    window: int = 0,
     **sampling,
   ) -> np.ndarray:
     """Draws codes alone, int32 `[n, num_codes]`; see `sample`."""
@@ -154,7 +162,9 @@ class Run:
       )
     rows = np.stack([ids, seeds], axis=1)
     return _batched(
-      lambda part: self._draw(part[:, 0], part[:, 1], config), rows, batch_size
+      lambda part: self._draw(part[:, 0], part[:, 1], config, window=window),
+      rows,
+      batch_size,
     )
 
   def classify(self, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
@@ -257,8 +267,8 @@ def load(
     tokenizer: Where the tokenizer of a VIM or a probe lies now, if its run was
       moved.
     vim: The same of the VIM of a probe.
-    precision: 'float32', in which an image does not depend on its batch, or
-      'bfloat16'.
+    precision: 'float32', in which an image does not depend on its batch,
+      'bfloat16', or 'auto': see `restore.policy`.
 
   Raises:
     UserError: If it is no such directory, the run has no checkpoint yet, or
@@ -273,10 +283,6 @@ def load(
   if kind not in ('vit_vqgan', 'vim', 'probe'):
     raise workdir_lib.WorkdirError(
       f'{workdir} is the working directory of a run of another kind ({kind!r}).'
-    )
-  if precision not in ('float32', 'bfloat16'):
-    raise ConfigError(
-      f'precision is {precision!r}, but must be float32 or bfloat16.'
     )
   policy = restore.policy(precision)
   if kind == 'vit_vqgan':

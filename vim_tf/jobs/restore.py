@@ -8,12 +8,15 @@ import pathlib
 import tensorflow as tf
 
 from vim_tf.config import (
+  INFERENCE_PRECISIONS,
   ProbeConfig,
   Stage1Config,
   Stage2Config,
   UserError,
+  check_choice,
   check_stages_match,
 )
+from vim_tf.jobs import machine
 from vim_tf.nn import layers
 from vim_tf.probe import features, linear
 from vim_tf.training import checkpoints
@@ -120,8 +123,24 @@ def fingerprint(model: tf.keras.Model) -> str:
 
 
 def policy(precision: str) -> str:
-  """The Keras policy of a `RunConfig.precision`."""
+  """The Keras policy of a precision.
+
+  Args:
+    precision: 'float32', 'bfloat16', or 'auto': bfloat16 if it is faster on
+      this machine, see `machine.faster_precision`.
+
+  Raises:
+    ConfigError: If it is none of them.
+  """
+  check_choice('precision', precision, INFERENCE_PRECISIONS)
+  if precision == 'auto':
+    precision = machine.faster_precision()
   return 'mixed_bfloat16' if precision == 'bfloat16' else 'float32'
+
+
+def precision(model: tf.keras.Model) -> str:
+  """In which of the two a model computes."""
+  return 'bfloat16' if model.compute_dtype == 'bfloat16' else 'float32'
 
 
 def _restore(model, config, workdir) -> Restored:

@@ -45,6 +45,7 @@ def sample(
   acceptance: float = 1.0,
   classifier: str = references.CLASSIFIER,
   batch_size: int = 32,
+  window: int = 0,
   precision: str = 'float32',
   changes: Mapping[str, str] | None = None,
   on_bad_example: str = 'stop',
@@ -67,8 +68,10 @@ def sample(
       in (0, 1]; 1: no rejection (paper Table 6).
     classifier: Ranks them; see `references.load_classifier`.
     batch_size: Images at once.
-    precision: 'float32', in which an image does not depend on its batch, or
-      'bfloat16'.
+    window: Codes of an image to guess and check at once; 0: what suits the
+      batch. See `decoding.Decoder`.
+    precision: 'float32', in which an image does not depend on its batch,
+      'bfloat16', or 'auto': see `restore.policy`.
     changes: Settings of the run that differ, as `config.replace` takes them:
       where the images are that a classifier's head learns from.
     on_bad_example: At one of those that cannot be read 'stop', or 'skip' it.
@@ -112,7 +115,7 @@ def sample(
         references.heads_folder(workdir),
       )
       selection['classifier'] = chooser.name
-    kept = Sampler(first.model, second.model).keep_best(
+    kept = Sampler(first.model, second.model, window).keep_best(
       ids,
       seed,
       config,
@@ -132,6 +135,7 @@ def sample(
       np.zeros([0], np.int32) if prefix is None else prefix[:length],
       kept.probabilities if chooser else None,
       selection,
+      window,
     )
     sample_folder.write(out, samples, kept.images, first, second, str(workdir))
     if image is not None:
@@ -174,7 +178,8 @@ def sample_again(
       first, second = restore.both(workdir, tokenizer, record.precision)
     record.check_models(first, second)
     samples = record.samples
-    _draw_again(record, Sampler(first.model, second.model))
+    sampler = Sampler(first.model, second.model, samples.window)
+    _draw_again(record, sampler)
     decode, images = decoder(first.model), []
     for part, own in parts(len(samples.codes), samples.batch_size):
       images.append(decode(samples.codes[part])[:own])
@@ -230,9 +235,11 @@ class Sampler:
   Args:
     tokenizer: Turns codes into images.
     vim: Draws the codes, with the weights of the first call.
+    window: Codes of an image to guess at once; see `decoding.Decoder`.
   """
 
-  def __init__(self, tokenizer, vim):
+  def __init__(self, tokenizer, vim, window: int = 0):
+    self._window = window
     self._decoder = decoding.Decoder(vim, frozen=True)
     self._decode = decoder(tokenizer)
 
@@ -265,7 +272,9 @@ class Sampler:
     """The codes alone; see `__call__`."""
     if prefix is not None:
       prefix = np.tile(prefix, [len(ids), 1])
-    return self._decoder(ids, seeds, config, prefix, prefix_length)
+    return self._decoder(
+      ids, seeds, config, prefix, prefix_length, self._window
+    )
 
   def keep_best(
     self,

@@ -31,6 +31,8 @@ class Samples:
     prefix: Codes that each image starts from, maybe none.
     probabilities: What the classifier gave each; None without rejection.
     selection: How they were selected, for the record.
+    window: How many codes of an image were guessed at once; 0: what suited the
+      batch.
   """
 
   ids: np.ndarray
@@ -41,6 +43,7 @@ class Samples:
   prefix: np.ndarray
   probabilities: np.ndarray | None = None
   selection: dict = dataclasses.field(default_factory=dict)
+  window: int = 0
 
 
 def models_facts(tokenizer: restore.Restored, vim: restore.Restored) -> dict:
@@ -99,6 +102,7 @@ def write(
       **models_facts(tokenizer, vim),
       'precision': vim.model.dtype_policy.name,
       'batch_size': samples.batch_size,
+      'window': samples.window,
       'sampling': vars(samples.config),
       'prefix': samples.prefix.tolist(),
       **samples.selection,
@@ -157,6 +161,7 @@ def read(path: str | os.PathLike) -> Record:
       selection={
         key: value for key, value in values.items() if key in _SELECTION
       },
+      window=values.get('window', 1),  # Before there were windows: one by one.
     )
     precision = values['precision']
     if precision not in _POLICIES:

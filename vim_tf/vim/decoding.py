@@ -14,7 +14,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import ConfigError
+from vim_tf.config import ConfigError, VIMConfig
 from vim_tf.nn import layers, randomness, replicas
 from vim_tf.vim import model as model_lib
 from vim_tf.vim import sampling
@@ -128,7 +128,7 @@ class Decoder:
     _check_range('seed', seeds, 2**32 - 1)
     _check_range('prefix_length', lengths, sizes.num_codes)
     _check_range('code', prefix, sizes.codebook_size - 1)
-    _check_range('window', np.asarray([window]), sizes.num_codes)
+    check_window(window, sizes)
     scales = np.stack([c.guidance_scales(sizes.num_codes) for c in config])
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
     if not self._static:  # Tensors do not trace the loop again.
@@ -316,7 +316,7 @@ def decode(
   caches = model.new_cache(tf.shape(start)[0], in_place)
   state = tf.zeros_like(class_ids), prefix, caches
   with layers.held_weights(model, frozen):
-    if in_place:  # Traced once, with caches that grow.
+    if in_place and chunk < length:  # Traced once, with caches that grow.
       _, _, codes, _ = tf.while_loop(
         lambda end, *_: end < length + chunk,
         lambda end, *state: (end + chunk, *extend(end, *state)),
@@ -339,6 +339,11 @@ def best_window(rows: int | tf.Tensor, num_codes: int) -> int | tf.Tensor:
   if tf.is_tensor(rows):
     return tf.clip_by_value(_ROWS_OF_A_PASS // tf.maximum(rows, 1), 1, most)
   return min(max(1, _ROWS_OF_A_PASS // max(rows, 1)), most)
+
+
+def check_window(window: int, config: VIMConfig):
+  """Refuses a number of codes that an image does not have."""
+  _check_range('window', np.asarray([window]), config.num_codes)
 
 
 def _check_shape(name: str, shape: tuple[int, ...], right: tuple[int, ...]):
