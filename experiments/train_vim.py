@@ -38,7 +38,10 @@ _NO_TOKENIZER = (
   'No tokenizer was given: set --tokenizer to the working directory of a '
   'stage-1 run.'
 )
-_WHICH_DATA = ('name', 'data_dir', 'train_split', 'eval_split', 'image_size')
+_WHICH_DATA = (
+  *('name', 'data_dir', 'train_split', 'eval_split', 'image_size'),
+  'classes_of',
+)
 
 
 def preset(name: str) -> Stage2Config:
@@ -56,7 +59,10 @@ def preset(name: str) -> Stage2Config:
   if flags.FLAGS.codes:
     cache = codes_lib.Cache(flags.FLAGS.codes)
     data, names = cache.description.data, cache.description.class_names
-  elif flags.FLAGS.data not in (None, data.name):
+  elif flags.FLAGS.data not in (
+    None,
+    data.name,
+  ) or flags.FLAGS.classes_of not in (None, data.classes_of):
     names = []  # Others, which are not known yet.
   classes = config.model.num_classes
   if names and classes:
@@ -109,7 +115,7 @@ if __name__ == '__main__':
         **dict.fromkeys(
           (
             *('data', 'data_dir', 'train_split', 'eval_split', 'image_size'),
-            *('grid_size', 'codebook_size'),
+            *('classes_of', 'grid_size', 'codebook_size'),
           ),
           "the tokenizer's",
         ),

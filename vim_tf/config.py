@@ -90,8 +90,6 @@ STRATEGIES = ('auto', 'one_device', 'mirrored', 'multi_worker', 'tpu')
 """Where replicas run."""
 SCHEDULES = ('constant', 'linear', 'cosine')
 """How guidance goes over the positions of an image."""
-OPENMOJI = ('openmoji', 'openmoji_variants')
-"""Data sets of drawings: one picture a glyph, or those of all skin tones."""
 CLASS_MIXES = ('data', 'equal')
 """How often each class is sampled: as in the data, or all alike."""
 ALL_BLOCKS, BEST_BLOCK = 'all', 'best'
@@ -338,11 +336,6 @@ class DataConfig(Config):
 
   def check(self):
     check(bool(self.name), 'data.name is empty; name a data set.')
-    check(
-      self.classes_of == 'group' or self.name in OPENMOJI,
-      f'data.classes_of is {self.classes_of!r}, but data {self.name!r} has no '
-      f'such classes: only {" and ".join(OPENMOJI)} have subgroups.',
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vim_tf.config import OPENMOJI, DataConfig, first_line
+from vim_tf.config import DataConfig, first_line
 from vim_tf.data import errors, folders
 from vim_tf.data import tfds as tfds_lib
 from vim_tf.data.errors import DataError
@@ -160,7 +160,7 @@ def load(
   """
   if config.name.startswith('folder:'):
     return _load_folder(config.name, split, on_bad_example)
-  if config.name in OPENMOJI:
+  if config.name in ('openmoji', 'openmoji_variants'):
     return _load_openmoji(
       config.name,
       config.classes_of,

@@ -3,6 +3,8 @@
   ./bazelw run //experiments/studies/ablations -- --workdir=runs/ablations
   ./bazelw run //experiments/studies/ablations -- --workdir=runs/ablations \
     --rows='base|no_l2_norm|dim_' --seeds=0,1,2
+  ./bazelw run //experiments/studies/ablations -- --workdir=runs/bench \
+    --settings=rows.json --third_split
 
 Rows are those of the paper's Table 4 that fit and of its Tables 6 to 8; see
 `rows.py`. A run that is done has its line in `runs.jsonl` and is skipped;
@@ -12,6 +14,7 @@ point the same way.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import pathlib
 import re
 import time
@@ -55,6 +58,19 @@ BUDGET = flags.DEFINE_enum(
 ROWS = flags.DEFINE_string(
   'rows', '', '[what] Regular expression of row names; empty: all.'
 )
+SETTINGS = flags.DEFINE_string(
+  'settings',
+  '',
+  '[what] JSON file of rows of your own, {"NAME": {"changes": {"SETTING": '
+  '"VALUE"}}}, with "tokenizer": "ROW" for those of a VIM; they are run beside '
+  "base and vim_deep instead of the paper's.",
+)
+THIRD_SPLIT = flags.DEFINE_bool(
+  'third_split',
+  False,
+  '[what] Train on nine tenths of the training images, and measure on the '
+  'others, by which no preset was chosen.',
+)
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], '[what] Seeds.')
 PAGE_ONLY = flags.DEFINE_bool(
   'page_only', False, '[what] Write the page anew and run nothing.'
@@ -64,11 +80,16 @@ PAGE_ONLY = flags.DEFINE_bool(
 def main():
   """Does what is left to do, then writes the page."""
   budget = budgets.BUDGETS[BUDGET.value]
-  rows = rows_lib.make(budget)
+  if THIRD_SPLIT.value:
+    budget = dataclasses.replace(budget, **budgets.THIRD_SPLIT)
+  if SETTINGS.value:
+    rows = rows_lib.read(SETTINGS.value, budget)
+  else:
+    rows = rows_lib.make(budget)
   chosen, seeds = choose(rows, ROWS.value), _seeds(SEEDS.value)
   folder = workdir_lib.make_folder(WORKDIR.value).resolve()
   out = workdir_lib.make_folder(OUT.value or folder / 'results')
-  record = record_lib.Record(out / record_lib.LINES, BUDGET.value, rows)
+  record = record_lib.Record(out / record_lib.LINES, BUDGET.value, budget, rows)
   try:
     if not PAGE_ONLY.value:
       _run_all(chosen, seeds, record, folder, out)

@@ -26,6 +26,8 @@ class Budget:
     samples: Samples that are scored.
     max_images: Real images of a split that are measured at most.
     probe: Preset of the probes.
+    train_split: Split that everything learns from.
+    eval_split: Split that everything is measured on.
   """
 
   image_size: int
@@ -46,6 +48,8 @@ class Budget:
   samples: int
   max_images: int
   probe: str
+  train_split: str = 'train'
+  eval_split: str = 'validation'
 
 
 BUDGETS = {
@@ -91,3 +95,6 @@ BUDGETS = {
   ),
 }
 """'small' is that of the figures; 'tiny' tries out every part."""
+
+THIRD_SPLIT = {'train_split': 'train[:90%]', 'eval_split': 'train[90%:]'}
+"""To measure on images by which no preset was chosen, as by 'validation'."""

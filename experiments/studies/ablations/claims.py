@@ -48,10 +48,14 @@ class Metric:
 
 METRICS = {
   'l2': Metric('L2, x1e-3', 'L2, x1e-3', 1e3, 2),
+  'psnr': Metric('PSNR, dB', '', 1, 2),
+  'lpips': Metric('LPIPS', '', 1, 3),
   'usage': Metric('codes in use, %', 'codes in use, %', 100, 1),
   'rfd': Metric('reconstruction FD (EfficientNet-Lite0)', 'rFID', 1, 1),
   'gfd': Metric('FD of samples (EfficientNet-Lite0)', 'FID', 1, 1),
   'gis': Metric('classifier score of samples', 'IS', 1, 2),
+  'bits_per_code': Metric('bits a code', '', 1, 3),
+  'recognised': Metric('samples recognised, %', '', 100, 1),
   'top1': Metric('probe top-1, %', 'probe top-1, %', 100, 1),
   'top1_first': Metric('top-1 of the first block, %', '', 100, 1),
   'top1_middle': Metric('top-1 of the middle block, %', '', 100, 1),

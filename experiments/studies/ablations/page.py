@@ -9,11 +9,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
 from PIL import Image
+from scipy import stats
 
 from experiments.studies.ablations import claims as claims_lib
 from experiments.studies.ablations import rows as rows_lib
 from experiments.studies.ablations.budgets import Budget
-from experiments.studies.ablations.claims import CLAIMS, METRICS, VERDICTS
+from experiments.studies.ablations.claims import (
+  CLAIMS,
+  METRICS,
+  VERDICTS,
+  Claim,
+)
 from experiments.studies.ablations.rows import Row
 from vim_tf.data import openmoji
 
@@ -33,9 +39,8 @@ _ACCENT, _FAINT, _INK = '#0f766e', '#e3e6ea', '#3a424d'
 _DPI = 110
 _PANELS = ('l2', 'usage', 'rfd', 'gfd', 'gis', 'top1')
 _COLUMNS = {
-  rows_lib.TOKENIZER: ('l2', 'usage', 'rfd'),
-  rows_lib.VIM: ('gfd', 'gis'),
-  rows_lib.SAMPLES: ('gfd', 'gis'),
+  rows_lib.TOKENIZER: ('l2', 'psnr', 'lpips', 'usage', 'rfd'),
+  rows_lib.VIM: ('bits_per_code', 'gfd', 'gis', 'recognised'),
   rows_lib.PROBE: ('top1', 'top1_first', 'top1_middle', 'top1_last'),
 }
 
@@ -65,6 +70,10 @@ class Results:
       if line['row'] == row and metric in line['figures']
     ]
 
+  def cpu_seconds(self, row: str) -> str:
+    found = [x['cpu_seconds'] for x in self.lines if x['row'] == row]
+    return f'{np.mean(found):.0f}' if found else '-'
+
   def seeds(self, row: str) -> list[int]:
     return sorted(line['seed'] for line in self.lines if line['row'] == row)
 
@@ -91,8 +100,10 @@ def _page(results: Results, folder: pathlib.Path) -> Iterable[str]:
   yield ''
   yield from _budget(results)
   yield ''
-  yield from _claims(results)
-  yield ''
+  claims = [c for c in CLAIMS if {c.row, c.against} <= set(results.rows)]
+  if claims:
+    yield from _claims(results, claims)
+    yield ''
   yield from _rows(results)
   for file, title in (
     (CHART, 'Every run as a dot, the mean as a bar; dashed: the base'),
@@ -112,7 +123,8 @@ def _budget(results: Results) -> Iterable[str]:
   total = len(results.rows)
   done = {line['row'] for line in lines}
   yield (
-    f'OpenMoji at {budget.image_size} px, {budget.codebook_size} codes, '
+    f'OpenMoji at {budget.image_size} px, trained on {budget.train_split} and '
+    f'measured on {budget.eval_split}, {budget.codebook_size} codes, '
     f'patches of {budget.patch_size} px. A tokenizer: {budget.tokenizer_steps} '
     f'steps of {budget.tokenizer_batch} images (with codes from step '
     f'{budget.codes_start}, with the perceptual and the adversarial term from '
@@ -135,9 +147,9 @@ def _budget(results: Results) -> Iterable[str]:
     yield f'Not run: {", ".join(missing)}.'
 
 
-def _claims(results: Results) -> Iterable[str]:
+def _claims(results: Results, claims: Sequence[Claim]) -> Iterable[str]:
   findings = [
-    claims_lib.judge(claim, results.rows, results.lines) for claim in CLAIMS
+    claims_lib.judge(claim, results.rows, results.lines) for claim in claims
   ]
   counts = {
     verdict: sum(finding.verdict == verdict for finding in findings)
@@ -163,7 +175,7 @@ def _claims(results: Results) -> Iterable[str]:
     '| seeds | verdict |'
   )
   yield '|---|---|---|---|---|---|---|---|'
-  for claim, finding in zip(CLAIMS, findings):
+  for claim, finding in zip(claims, findings):
     yield _claim_row(claim, finding, results.rows)
 
 
@@ -199,7 +211,7 @@ def _plain(value: float, metric) -> str:
 def _rows(results: Results) -> Iterable[str]:
   yield '## Rows'
   yield ''
-  yield 'Mean and standard deviation over the seeds.'
+  yield 'Mean and standard error over the seeds.'
   for kinds in (
     (rows_lib.TOKENIZER,),
     (rows_lib.VIM, rows_lib.SAMPLES),
@@ -208,12 +220,13 @@ def _rows(results: Results) -> Iterable[str]:
     columns = _COLUMNS[kinds[0]]
     titles = [METRICS[name].words for name in columns]
     yield ''
-    yield f'| row | what | {" | ".join(titles)} | seeds |'
-    yield '|---' * (len(columns) + 3) + '|'
+    yield f'| row | what | {" | ".join(titles)} | CPU seconds | seeds |'
+    yield '|---' * (len(columns) + 4) + '|'
     for row in results.rows.values():
       if row.kind in kinds:
         cells = [_spread(results.values(row.name, c), c) for c in columns]
         seeds = ', '.join(map(str, results.seeds(row.name))) or 'none'
+        cells.append(results.cpu_seconds(row.name))
         yield (
           f'| `{row.name}` | {row.words} | {" | ".join(cells)} | {seeds} |'
         )
@@ -225,7 +238,7 @@ def _spread(values: Sequence[float], name: str) -> str:
     return '-'
   text = metric.write(float(np.mean(values)))
   if len(values) > 1:
-    text += f' ± {metric.write(float(np.std(values, ddof=1)))}'
+    text += f' ± {metric.write(float(stats.sem(values)))}'
   return text
 
 

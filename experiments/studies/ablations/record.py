@@ -6,8 +6,8 @@ import pathlib
 
 import tqdm
 
-from experiments.studies.ablations import budgets
 from experiments.studies.ablations import rows as rows_lib
+from experiments.studies.ablations.budgets import Budget
 from experiments.studies.ablations.rows import Row
 
 LINES = 'runs.jsonl'
@@ -23,11 +23,18 @@ class Record:
   Args:
     file: The file; it need not be there.
     name: Name of the budget.
+    budget: The budget.
     rows: All rows by name.
   """
 
-  def __init__(self, file: pathlib.Path, name: str, rows: Mapping[str, Row]):
-    self.budget = budgets.BUDGETS[name]
+  def __init__(
+    self,
+    file: pathlib.Path,
+    name: str,
+    budget: Budget,
+    rows: Mapping[str, Row],
+  ):
+    self.budget = budget
     self.name = name
     self.rows = rows
     self._file = file

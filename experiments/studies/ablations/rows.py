@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
+import pathlib
 
 from experiments.studies.ablations.budgets import Budget
 from vim_tf import config as config_lib
@@ -17,6 +18,7 @@ from vim_tf import presets
 from vim_tf.config import (
   AdversarialConfig,
   CodebookConfig,
+  ConfigError,
   DataConfig,
   LossConfig,
   OptimizerConfig,
@@ -44,6 +46,12 @@ _HEAD_WIDTH = 32
 _STYLEGAN_CHANNELS, _PATCHGAN_CHANNELS = 1 / 32, 1 / 16
 # The paper's 0.1, as a density, lets the white of drawings outweigh the rest.
 _LOGIT_LAPLACE = 0.01
+# Settings that some lines of results come before, and what those are of.
+_BEFORE = {
+  'logit_laplace_form': 'density',
+  'classes_of': 'group',
+  'block': 'paper',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +84,35 @@ def make(budget: Budget) -> dict[str, Row]:
   """All rows by name; one that needs another comes after it."""
   rows = [*_stage1(budget), *_stage2(budget), *_probes(budget)]
   return {row.name: row for row in rows}
+
+
+def read(file: str, budget: Budget) -> dict[str, Row]:
+  """Rows of one's own, to compare any settings.
+
+  Args:
+    file: JSON: by name 'changes' of the base run and, of a VIM, the row of its
+      'tokenizer'; 'base' and 'vim_deep' are there.
+    budget: Of the runs.
+
+  Raises:
+    ConfigError: The file cannot be read, or has something else in it.
+  """
+  rows = make(budget)
+  rows = {name: rows[name] for name in ('base', 'vim_deep')}
+  try:
+    own = json.loads(pathlib.Path(file).read_text())
+    for name, row in own.items():
+      kind = VIM if 'tokenizer' in row else TOKENIZER
+      rows[name] = Row(name, kind, json.dumps(row['changes']), **row)
+      if kind == VIM:
+        rows[row['tokenizer']]
+  except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    raise ConfigError(
+      f'{file} cannot be used ({error!r}); it must hold '
+      '{"NAME": {"changes": {"SETTING": "VALUE"}, "tokenizer": "ROW"}}, the '
+      'tokenizer of VIMs alone.'
+    ) from error
+  return rows
 
 
 def _stage1(budget: Budget) -> list[Row]:
@@ -344,23 +381,33 @@ def fingerprint(row: Row, budget: Budget, rows: Mapping[str, Row]) -> str:
   """
   parts = {'kind': row.kind, 'acceptance': row.acceptance}
   if row.kind == TOKENIZER:
-    parts['config'] = config = config_lib.to_dict(stage1(row, budget, 0, ''))
-    # Lines from before there was a choice are of the density.
+    config = config_lib.to_dict(stage1(row, budget, 0, ''))
     losses = config['losses']
-    if not losses['logit_laplace'] or losses['logit_laplace_form'] == 'density':
-      del losses['logit_laplace_form']
+    if not losses['logit_laplace']:
+      losses['logit_laplace_form'] = _BEFORE['logit_laplace_form']
+    parts['config'] = _as_before(config)
   else:
     upon = rows[row.vim or row.tokenizer]
     parts['upon'] = fingerprint(upon, budget, rows)
   if row.kind in (VIM, PROBE):
     vim = stage2(row, budget, 0, '', '')
-    parts['config'] = config_lib.to_dict(vim)
+    parts['config'] = _as_before(config_lib.to_dict(vim))
     if row.kind == PROBE:
-      parts['probe'] = config_lib.to_dict(probe(budget, vim, 0))
+      config = config_lib.to_dict(probe(budget, vim, 0))
+      parts['probe'] = _as_before(config)
   if row.kind in (VIM, SAMPLES):
     parts['samples'] = [budget.samples, budget.max_images, NETWORK, CLASSIFIER]
   text = json.dumps(parts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_before(config: dict) -> dict:
+  """Without settings that came later, where they change nothing."""
+  return {
+    key: _as_before(value) if isinstance(value, dict) else value
+    for key, value in config.items()
+    if key not in _BEFORE or value != _BEFORE[key]
+  }
 
 
 def _sizes(path: str, width: int, blocks: int) -> dict[str, str]:
@@ -381,6 +428,8 @@ def _data(budget: Budget, data_dir: str) -> DataConfig:
     name='openmoji',
     image_size=budget.image_size,
     data_dir=data_dir,
+    train_split=budget.train_split,
+    eval_split=budget.eval_split,
     crop='shift',
     max_shift=1,
   )

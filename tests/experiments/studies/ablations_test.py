@@ -13,6 +13,7 @@ from experiments.studies.ablations import record as record_lib
 from experiments.studies.ablations import rows as rows_lib
 from tests import testing
 from tests.experiments import running
+from vim_tf.training import workdir as workdir_lib
 
 # The tokenizer and the VIM that others stand upon are not among them.
 _NAMES = ('no_perceptual', 'accept_half', 'probe_shallow')
@@ -82,8 +83,42 @@ class AblationsTest(tf.test.TestCase):
     self.assertEqual([line['row'] for line in again], [*_NAMES[1:], _NAMES[0]])
     self.assertEqual(again[-1]['figures'], tokenizer)
 
+  def test_settings_of_ones_own(self):
+    changes = {
+      'optimizer.name': 'muon',
+      'model.transformer.block': 'modern',
+    }
+    own = {'new': {'tokenizer': 'base', 'changes': changes}}
+    file = self.root / 'own.json'
+    self.root.mkdir(exist_ok=True)
+    file.write_text(json.dumps(own))
+    out = self.root / 'own'
+    result = self._run(
+      f'--settings={file}',
+      '--third_split',
+      '--rows=new',
+      f'--out={out}',
+      f'--workdir={self.root}/own',
+    )
+    self.assertEqual(result.status, 0, result.error)
+    (line,) = record_lib.read_lines(out / record_lib.LINES)
+    self.assertGreater(line['figures']['bits_per_code'], 0)
+    self.assertIn('recognised', line['figures'])
+    record = workdir_lib.read(self.root / 'own' / 'new-0')
+    config = record['config']
+    self.assertEqual(config['optimizer']['name'], 'muon')
+    self.assertEqual(config['model']['transformer']['block'], 'modern')
+    self.assertEqual(config['data']['train_split'], 'train[:90%]')
+    self.assertEqual(record['data_images'], {'train': 1544, 'held_out': 171})
+    text = (out / page.PAGE).read_text()
+    self.assertIn('`new` | {"optimizer.name": "muon"', text)
+    self.assertNotIn('## Claims', text)
+
   def test_bad_flags_are_told_in_one_line(self):
+    bad = self.create_tempfile(content='{"new": {"tokenizer": "none"}}')
     for flag, words in (
+      ('--settings=nowhere.json', 'nowhere.json cannot be used'),
+      (f'--settings={bad.full_path}', 'cannot be used .*it must hold'),
       ('--rows=(', 'no regular expression'),
       ('--rows=nothing', 'matches no row; there are base'),
       ('--seeds=-1', 'whole numbers from 0'),
@@ -92,7 +127,7 @@ class AblationsTest(tf.test.TestCase):
       result = self._run(flag)
       self.assertEqual(result.status, 1)
       self.assertLen(result.error_lines, 1)
-      self.assertIn(words, result.error_lines[0])
+      self.assertRegex(result.error_lines[0], words)
 
 
 class RecordTest(tf.test.TestCase):
@@ -103,7 +138,9 @@ class RecordTest(tf.test.TestCase):
     self.rows = rows_lib.make(budgets.BUDGETS['tiny'])
 
   def _record(self, budget='tiny'):
-    return record_lib.Record(self.file, budget, self.rows)
+    return record_lib.Record(
+      self.file, budget, budgets.BUDGETS[budget], self.rows
+    )
 
   def test_a_line_counts_for_its_settings_only(self):
     self._record().add({'row': 'base', 'seed': 1, 'figures': {'l2': 0.5}})
