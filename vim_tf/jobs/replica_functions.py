@@ -34,6 +34,7 @@ _TINY_STAGE1 = {
   'run.precision': 'bfloat16',
   'model.encoder.num_blocks': '1',
   'model.decoder.num_blocks': '1',
+  'adversarial.augment': 'true',
   'adversarial.channel_multiplier': str(1 / 128),
   'losses.adversarial': '0.1',
   'losses.perceptual': '0.1',
@@ -211,6 +212,7 @@ def tiny(batch: int = 4) -> dict[str, Callable[[], ReplicaFunction]]:
 
 def knows_tpus() -> bool:
   """Whether this TensorFlow has kernels for TPUs."""
+  tf.add(1, 1)  # The first operation of a process registers XLA's kernels.
   return 'XLA_TPU_JIT' in _devices('MatMul')
 
 

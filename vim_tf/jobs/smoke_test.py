@@ -48,6 +48,7 @@ _RUN = {
 _STAGE1 = {
   'losses.perceptual': '0.1',
   'losses.adversarial': '0.1',
+  'adversarial.augment': 'true',
   'adversarial.channel_multiplier': '0.125',
   'adversarial.r1_interval': '2',
   'codebook.init_from_data': 'true',
