@@ -2,11 +2,15 @@
 
 import os
 import sys
+import warnings
 
 from vim_tf import compat as compat  # Before TensorFlow is imported.
 
 # TensorFlow's C++ side greets every start with lines that say nothing is wrong.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+# Nor is it that Google will drop the Python of its own TPU images, one day.
+warnings.filterwarnings('ignore', module=r'google\.api_core')
 
 
 def _interrupted(kind, *rest):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import importlib
+import json
 import os
 import pathlib
 import sys
@@ -24,6 +25,16 @@ def names() -> list[str]:
         found.append('.'.join(p for p in parts if p != '__main__'))
   found.remove('experiments')  # It runs the others.
   return found
+
+
+def notebook_cells() -> list[tuple[set[str], str]]:
+  """Tags and text of each cell of code in the notebook for TPUs."""
+  notebook = json.loads((ROOT / 'experiments' / 'tpu.ipynb').read_text())
+  return [
+    (set(cell['metadata'].get('tags', ())), ''.join(cell['source']))
+    for cell in notebook['cells']
+    if cell['cell_type'] == 'code'
+  ]
 
 
 @contextlib.contextmanager

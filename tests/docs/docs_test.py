@@ -4,6 +4,7 @@ Whether a command does what a page says is for those who run it; README's
 example, here, and the walk through own_data.md are run, the others are not.
 """
 
+import ast
 import importlib
 import os
 import pathlib
@@ -66,6 +67,17 @@ class DocsTest(absltest.TestCase):
             )
             found += 1
     self.assertGreater(found, 100)
+
+  def test_every_flag_of_the_notebook_exists(self):
+    found = 0
+    for _, text in programs.notebook_cells():
+      for call in ast.walk(ast.parse(text)):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == 'run':
+          module, *flags = map(ast.unparse, call.args)
+          for flag in _FLAG.findall(' '.join(flags).replace("'", ' ')):
+            self.assertIn(flag, self._flags[ast.literal_eval(module)])
+            found += 1
+    self.assertGreater(found, 8)
 
   def test_every_flag_that_is_named_alone_exists(self):
     """Of other programs' flags a page names the program: `bazel test --x`."""

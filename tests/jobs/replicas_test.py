@@ -138,9 +138,11 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
       ('brightness', tiny_runs.Brightness()),
     ):
       tf.saved_model.save(network, str(cls.root / name))
-    cls.expected = functools.cache(
-      lambda job: getattr(cls, f'_{job}')(1, f'{job}-1')
-    )
+
+  @classmethod
+  @functools.cache
+  def _expected(cls, job: str):
+    return getattr(cls, f'_{job}')(1, f'{job}-1')
 
   @classmethod
   def _restored(cls, replicas: int):
@@ -250,7 +252,7 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
   )
   def test_equal_to_one(self, job, replicas):
     found = getattr(self, f'_{job}')(replicas, f'{job}-{replicas}')
-    ours, theirs = map(_numbers, (found, self.expected(job)))
+    ours, theirs = map(_numbers, (found, self._expected(job)))
     self.assertEqual(ours.keys(), theirs.keys())
     for key, value in theirs.items():
       if isinstance(value, str):

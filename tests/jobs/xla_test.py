@@ -8,55 +8,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
-from vim_tf import presets
-from vim_tf.config import replace
 from vim_tf.jobs import replica_functions
-from vim_tf.vit_vqgan import lpips
-
-_BATCH = 4
-_STAGE1 = {
-  'run.precision': 'bfloat16',
-  'model.encoder.num_blocks': '1',
-  'model.decoder.num_blocks': '1',
-  'adversarial.channel_multiplier': str(1 / 128),
-  'losses.adversarial': '0.1',
-  'losses.perceptual': '0.1',
-  'optimizer.ema_decay': '0.9',
-}
-
-
-def _stage1():
-  return replace(presets.stage1('tiny'), _STAGE1)
-
-
-def _stage2():
-  return replace(presets.stage2('tiny'), {'run.precision': 'bfloat16'})
-
-
-def _step(kind: str) -> replica_functions.ReplicaFunction:
-  perceptual = lpips.LPIPS('', dtype='bfloat16') if 'perc' in kind else None
-  return replica_functions.stage1_steps(_stage1(), _BATCH, (kind,), perceptual)[
-    kind
-  ]
-
-
-_FUNCTIONS = {
-  **{
-    kind.replace('+', '_'): (lambda kind=kind: _step(kind))
-    for kind in (
-      'center+unquantized',
-      'initialize',
-      'revive+adversarial',
-      'perceptual+adversarial+r1',
-    )
-  },
-  'stage2': lambda: replica_functions.stage2_step(_stage2(), _BATCH),
-  'features': lambda: replica_functions.features(_stage2(), _BATCH),
-  'probe': lambda: replica_functions.probe(32, 9, _BATCH),
-  'encode': lambda: replica_functions.tokenizer(_stage1(), _BATCH)['encode'],
-  'decode': lambda: replica_functions.tokenizer(_stage1(), _BATCH)['decode'],
-  'sample': lambda: replica_functions.sample(_stage2(), _BATCH),
-}
 
 
 def _example(spec: tf.TensorSpec) -> tf.Tensor:
@@ -67,10 +19,10 @@ def _example(spec: tf.TensorSpec) -> tf.Tensor:
 
 
 class XlaTest(parameterized.TestCase, tf.test.TestCase):
-  @parameterized.named_parameters(_FUNCTIONS.items())
-  def test_compiles_at_static_shapes(self, make):
+  @parameterized.parameters(*replica_functions.tiny())
+  def test_compiles_at_static_shapes(self, name):
     tf.keras.utils.set_random_seed(1)
-    function = make()
+    function = replica_functions.tiny()[name]()
     arguments = tf.nest.map_structure(_example, function.specs)
     compiled = tf.function(function.run, jit_compile=True, autograph=False)
     found = compiled(*arguments)
@@ -85,6 +37,13 @@ class XlaTest(parameterized.TestCase, tf.test.TestCase):
         tf.math.is_finite(tf.cast(value, tf.float32)),
         tf.ones(value.shape, tf.bool),
       )
+
+  def test_operations_that_a_device_lacks_are_named(self):
+    # This TensorFlow knows no TPU, but XLA's CPU.
+    self.assertEmpty(replica_functions.without_kernel('XLA_CPU_JIT'))
+    missing = replica_functions.without_kernel('XLA_TPU_JIT')
+    self.assertEqual(set(missing), set(replica_functions.tiny()))
+    self.assertIn('MatMul', missing['likelihood'])
 
 
 if __name__ == '__main__':

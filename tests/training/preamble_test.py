@@ -3,12 +3,13 @@
 import os
 import pathlib
 from unittest import mock
+import urllib.error
 
 from absl.testing import absltest, parameterized
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import RunConfig, UserError
+from vim_tf.config import ConfigError, RunConfig, UserError
 from vim_tf.training import preamble, strategy
 
 _RUN = RunConfig(
@@ -85,6 +86,44 @@ class MissingGpuTest(parameterized.TestCase):
     for hidden in ('', '-1'):  # On purpose.
       with mock.patch.dict(os.environ, {'CUDA_VISIBLE_DEVICES': hidden}):
         self.assertEqual(strategy.missing_gpu(root), '')
+
+
+class EstimateTest(absltest.TestCase):
+  def test_images_hours_and_chip_hours(self):
+    run = RunConfig(batch_size=256)
+    one = tf.distribute.OneDeviceStrategy('/cpu:0')
+    self.assertEqual(
+      preamble.estimate('VIM', 90_000, run, 7200.0, one),
+      'VIM: the 90,000 steps to come are 3.2e+03 images/s and 2 hours; '
+      'evaluations and checkpoints come on top.',
+    )
+    tpu = mock.create_autospec(tf.distribute.TPUStrategy, instance=True)
+    tpu.num_replicas_in_sync = 128
+    self.assertIn(
+      ' and 2 hours on 128 chips, 256 chip-hours;',
+      preamble.estimate('VIM', 90_000, run, 7200.0, tpu),
+    )
+
+
+class NoTpuTest(parameterized.TestCase):
+  def test_none_here(self):
+    with self.assertRaisesRegex(ConfigError, 'knows no TPU.*tpu.lock'):
+      strategy.make('tpu')
+
+  @parameterized.parameters(
+    (
+      tf.errors.NotFoundError(None, None, "device '/device:TPU_SYSTEM:0'\nat"),
+      'this machine has none, or another process',
+    ),
+    (urllib.error.URLError('not known'), 'cannot be reached .*not known'),
+    (RuntimeError('googleapiclient is missing\nat'), 'googleapiclient is miss'),
+  )
+  def test_one_line(self, error, told):
+    resolvers = tf.distribute.cluster_resolver
+    with mock.patch.object(resolvers, 'TPUClusterResolver', side_effect=error):
+      with self.assertRaisesRegex(ConfigError, f"No TPU 'x' answers: .*{told}"):
+        strategy.make('tpu', 'x')
+    self.assertNotIn('\n', strategy._no_tpu(error))
 
 
 if __name__ == '__main__':

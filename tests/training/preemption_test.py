@@ -28,11 +28,13 @@ import signal
 from experiments import flags
 def main():
   try:
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.{name})
   except KeyboardInterrupt as error:
     {wrap}
 flags.run(main)
 """
+
+_OTHERS = "raise RuntimeError('of another library')"
 
 
 def _start(script: str) -> subprocess.Popen:
@@ -52,6 +54,7 @@ class PreemptionTest(parameterized.TestCase):
     ('Watch', signal.SIGINT, 'Ctrl-C: stopping after this chunk'),
     ('Watch', signal.SIGTERM, 'SIGTERM: stopping after this chunk'),
     ('Interrupts', signal.SIGINT, 'Ctrl-C: stopping.'),
+    ('Interrupts', signal.SIGTERM, 'SIGTERM: stopping.'),
   )
   def test_acknowledged_at_once_and_ended_by_a_second_one(
     self, name, first, text
@@ -65,12 +68,18 @@ class PreemptionTest(parameterized.TestCase):
       self.assertEqual(process.wait(), preemption.INTERRUPTED)
       self.assertEqual(process.stderr.read(), 'Ended at once.\n')
 
-  @parameterized.parameters('raise', "raise RuntimeError('of another library')")
-  def test_a_job_without_a_loop_ends_in_one_line(self, wrap):
-    with _start(_WRAPPED.format(wrap=wrap)) as process:
+  @parameterized.parameters(
+    ('SIGINT', 'raise', preemption.INTERRUPTED, 'Ctrl-C'),
+    ('SIGINT', _OTHERS, preemption.INTERRUPTED, 'Ctrl-C'),
+    ('SIGTERM', 'raise', preemption.EXIT_STATUS, 'SIGTERM'),
+  )
+  def test_a_job_without_a_loop_ends_in_one_line(
+    self, name, wrap, status, told
+  ):
+    with _start(_WRAPPED.format(name=name, wrap=wrap)) as process:
       _, error = process.communicate()
-    self.assertEqual(process.returncode, preemption.INTERRUPTED, error)
-    self.assertEndsWith(error, 'Ctrl-C: stopping.\n')
+    self.assertEqual(process.returncode, status, error)
+    self.assertEndsWith(error, f'{told}: stopping.\n')
     self.assertNotIn('Traceback', error)
 
   @parameterized.parameters('experiments', 'export')

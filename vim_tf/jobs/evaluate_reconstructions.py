@@ -1,5 +1,6 @@
 """How well a tokenizer reconstructs held-out images, with the protocol."""
 
+from collections.abc import Callable
 import dataclasses
 
 from absl import logging
@@ -81,7 +82,10 @@ def evaluate(
 
   form = tokenizer.config.losses.logit_laplace_form
   with replicas.of(tokenizer.model).scope():
-    measure = _measure(tokenizer.model, protocol, form)
+    measure = replicas.OnReplicas(
+      measure_function(tokenizer.model, protocol.perceptual, form),
+      replicas.of(tokenizer.model),
+    )
     network = None
     if protocol.network:
       network = feature_networks.load(protocol.network)
@@ -128,8 +132,20 @@ def evaluate(
   }, _picture(tokenizer.model, batches(), psnr)
 
 
-def _measure(model, protocol: Protocol, form: str):
-  perceptual = lpips.LPIPS() if protocol.perceptual else None
+def measure_function(
+  model: model_lib.ViTVQGAN, with_lpips: bool, form: str
+) -> Callable:
+  """What a replica measures of its images.
+
+  Args:
+    model: The tokenizer.
+    with_lpips: Whether LPIPS is measured.
+    form: As `LossConfig.logit_laplace_form`.
+
+  Returns:
+    A function from images to codes, reconstructions and figures by name.
+  """
+  perceptual = lpips.LPIPS() if with_lpips else None
 
   def measure(images):
     out = model(images)
@@ -147,7 +163,7 @@ def _measure(model, protocol: Protocol, form: str):
       values['logit_laplace_nll'] = nll
     return out['codes'], rebuilt, values
 
-  return replicas.OnReplicas(measure, replicas.of(model))
+  return measure
 
 
 def _compare_precisions(model, batches) -> dict[str, float]:

@@ -18,6 +18,7 @@ from vim_tf.nn import replicas
 from vim_tf.probe import features as features_lib
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 BATCH = 64
 """Images at once; changes no feature."""
@@ -89,7 +90,9 @@ def extractor(
   tokenizer: restore.Restored, vim: restore.Restored, config: ProbeConfig
 ) -> Extractor:
   """Of the VIM, its codes, the pixels and an ImageNet network."""
-  encode, vectors = tokenizer.model.encode, tokenizer.model.quantizer.lookup
+  compute = features_function(
+    tokenizer.model, vim.model, config.fixed_block, config.baselines
+  )
   network = None
   if config.network:
     from vim_tf.metrics import feature_networks  # Brings TF-GAN.
@@ -97,23 +100,35 @@ def extractor(
     with replicas.of(vim.model).scope():
       network = feature_networks.load(config.network)
 
-  def compute(images):
-    codes = encode(images)
-    found = _blocks(vim.model, codes, config.fixed_block)
-    if config.baselines:
-      found[PIXELS] = pixels(images)
-      found[CODE_VECTORS] = tf.reduce_mean(vectors(codes), axis=1)
-      found[CODE_COUNTS] = tf.reduce_mean(
-        tf.one_hot(codes, tokenizer.config.model.codebook_size), axis=1
-      )
-    return found
-
   on_replicas = replicas.OnReplicas(compute, replicas.of(vim.model))
 
   def with_network(images):
     return {**on_replicas(images), NETWORK: network(images)[0]}
 
   return with_network if network else on_replicas
+
+
+def features_function(
+  tokenizer: vit_vqgan_model.ViTVQGAN,
+  vim: vim_model.VIM,
+  block: int | None,
+  baselines: bool,
+) -> Callable:
+  """What a replica computes of its images: all but the network's features."""
+
+  def compute(images):
+    codes = tokenizer.encode(images)
+    found = _blocks(vim, codes, block)
+    if baselines:
+      vectors = tokenizer.quantizer.lookup(codes)
+      found[PIXELS] = pixels(images)
+      found[CODE_VECTORS] = tf.reduce_mean(vectors, axis=1)
+      found[CODE_COUNTS] = tf.reduce_mean(
+        tf.one_hot(codes, tokenizer.config.codebook_size), axis=1
+      )
+    return found
+
+  return compute
 
 
 def untrained_extractor(

@@ -132,22 +132,35 @@ class Watch(_Signals):
 
 
 class Interrupts(_Signals):
-  """While it is entered, Ctrl-C is acknowledged; see `leave` for the end."""
+  """While it is entered, either is acknowledged; see `leave` for the end.
+
+  Attributes:
+    came: Whether one did.
+  """
 
   def __init__(self):
     self.came = False
-    super().__init__({signal.SIGINT: self._note}, '{}: stopping.'.format)
+    self._status = INTERRUPTED
+    super().__init__(
+      {signal.SIGINT: self._note, signal.SIGTERM: self._note},
+      '{}: stopping.'.format,
+    )
 
-  def _note(self, *unused):
+  def _note(self, number, unused_frame):
     self.came = True
+    if number == signal.SIGTERM:
+      self._status = EXIT_STATUS
     raise KeyboardInterrupt
 
   def leave(self):
-    """Ends the process, without a word of what it was in the middle of."""
+    """Ends the process, without a word of what it was in the middle of.
+
+    After SIGTERM with the status that says 'start it again'.
+    """
     self.__exit__()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(self._status)
 
 
 def _say(line: str):

@@ -3,11 +3,12 @@
 import json
 import os
 import pathlib
+import urllib.error
 
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import STRATEGIES, ConfigError
+from vim_tf.config import STRATEGIES, ConfigError, first_line
 
 _GPU_SIGNS = ('proc/driver/nvidia', 'dev/nvidia0')
 _NO_GPUS = ('', '-1', 'NoDevFiles')  # Values of CUDA_VISIBLE_DEVICES.
@@ -41,14 +42,7 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
       f'strategy is {name!r}, but must be one of {", ".join(STRATEGIES)}.'
     )
   if name == 'tpu':
-    try:
-      resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
-      tf.config.experimental_connect_to_cluster(resolver)
-      tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-      line = str(error).splitlines()[0]
-      raise ConfigError(f'No TPU {tpu!r} answers: {line}') from error
-    return tf.distribute.TPUStrategy(resolver)
+    return _tpu(tpu)
   if name == 'multi_worker':
     return _multi_worker()
   gpus = tf.config.list_logical_devices('GPU')
@@ -58,6 +52,38 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
     devices = gpus or tf.config.list_logical_devices('CPU')
     return tf.distribute.MirroredStrategy([device.name for device in devices])
   return tf.distribute.OneDeviceStrategy('/gpu:0' if gpus else '/cpu:0')
+
+
+def _tpu(name: str) -> tf.distribute.Strategy:
+  """The TPU of this machine, or the one with a name."""
+  try:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+  except Exception as error:  # Of TensorFlow, the network, Google's clients.
+    raise ConfigError(f'No TPU {name!r} answers: {_no_tpu(error)}') from error
+  return tf.distribute.TPUStrategy(resolver)
+
+
+def _no_tpu(error: Exception) -> str:
+  """What may be wrong, and what TensorFlow says, in one line."""
+  said = first_line(error)
+  if 'No OpKernel' in said:
+    return (
+      f'TensorFlow {tf.__version__} as it is installed here knows no TPU. '
+      'Install the packages of requirements-tpu.lock (docs/tpu.md).'
+    )
+  if 'TPU_SYSTEM' in said:
+    return (
+      'this machine has none, or another process uses it. On a Cloud TPU VM '
+      'end that process; elsewhere choose another --strategy.'
+    )
+  if isinstance(error, urllib.error.URLError):
+    return (
+      "a TPU is looked up by its name in Google Cloud's network, which cannot "
+      f'be reached from here ({said}). On the VM of a TPU give --tpu=local.'
+    )
+  return said
 
 
 def _multi_worker() -> tf.distribute.Strategy:
