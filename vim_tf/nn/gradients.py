@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
 
 from vim_tf.nn import fusion
 
@@ -130,7 +129,7 @@ def _together(
   elsewhere a zero is added that hangs on an element of each of the second.
   """
   if fusion.inside_xla():
-    found = xla.optimization_barrier(*first, *second)
+    found = fusion.barrier(*first, *second)
     return found[: len(first)], found[len(first) :]
   zero = _zero_after(second)
   return [tensor + tf.cast(zero, tensor.dtype) for tensor in first], second
