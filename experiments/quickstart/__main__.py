@@ -23,7 +23,7 @@ import numpy as np
 from experiments import flags as flags_lib
 from experiments.quickstart import budgets
 from vim_tf import presets
-from vim_tf.config import Stage1Config, Stage2Config
+from vim_tf.config import DataConfig, Stage1Config, Stage2Config
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -80,16 +80,14 @@ def main():
   # ----------------------------------------------------------------- figures
   tokenizer, vim = restore.both(folder / 'vim', str(folder / 'tokenizer'))
   with clock.part('baselines'):
-    train = sources.load(first.data, first.data.train_split)
-    held_out = sources.load(first.data, first.data.eval_split)
+    train, held_out = _load(first.data)
     tokenizer_figures, shown = measure_tokenizer(
       tokenizer, train, held_out, first
     )
     vim_figures = measure_vim(
       tokenizer,
       vim,
-      train,
-      held_out,
+      *_load(second.data),
       second,
       budgets.CODE_EPOCHS[BUDGET.value],
     )
@@ -105,6 +103,7 @@ def main():
     name = 'tiny' if BUDGET.value == 'tiny' else 'quick'
     config = dataclasses.replace(
       presets.probe(name, second),
+      data=first.data,
       vim=str(folder / 'vim'),
       tokenizer=str(folder / 'tokenizer'),
     )
@@ -141,6 +140,14 @@ def main():
     folder,
   )
   logging.info('The report is %s.', (folder / 'report.html').resolve())
+
+
+def _load(config: DataConfig) -> tuple[sources.Source, sources.Source]:
+  """The training and the held-out images."""
+  return tuple(
+    sources.load(config, split)
+    for split in (config.train_split, config.eval_split)
+  )
 
 
 def measure_tokenizer(

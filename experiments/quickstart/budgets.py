@@ -24,6 +24,7 @@ class Selection:
 BUDGETS = {
   'tiny': SmallRun(
     image_size=32,
+    patch_size=8,
     codebook_size=64,
     width=32,
     encoder_blocks=1,
@@ -38,20 +39,15 @@ BUDGETS = {
     vim_steps=20,
   ),
   'short': SMALL,
-  'long': SmallRun(
-    image_size=64,
-    codebook_size=128,
+  'long': dataclasses.replace(
+    SMALL,
     width=192,
     encoder_blocks=3,
-    decoder_blocks=3,
-    tokenizer_batch=16,
-    tokenizer_steps=18000,
+    tokenizer_steps=12000,
     full_loss_steps=600,
     vim_width=256,
-    vim_blocks=6,
     vim_dropout=0.15,
-    vim_batch=16,
-    vim_steps=7000,
+    vim_steps=5000,
   ),
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.quickstart.budgets import Selection
 from vim_tf.config import DataConfig
 from vim_tf.data import images as images_lib
+from vim_tf.data import openmoji, sources
 from vim_tf.jobs import references, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.metrics import classifiers, feature_networks
@@ -33,7 +34,7 @@ class Drawn:
   """What was drawn.
 
   Attributes:
-    first: The first samples, uint8 `[count, height, width, 3]` by class name.
+    first: The first samples, uint8 `[count, height, width, 3]` by group.
     best: The same number of the best, the best first.
     figures: How they were drawn, and which shares of either and of the real
       held-out images are recognised, every class counting alike.
@@ -51,7 +52,7 @@ def draw(
   selection: Selection,
   folder: pathlib.Path,
 ) -> Drawn:
-  """Draws images of every class twice, without and with selection.
+  """Draws images of every group twice, without and with selection.
 
   Args:
     tokenizer: Turns codes into images.
@@ -60,11 +61,12 @@ def draw(
     selection: How many, and how the best are chosen.
     folder: Where the classifiers' heads are kept.
   """
-  names = vim.record['class_names']
-  ids = np.repeat(np.arange(len(names)), selection.count)
-  data = references.Data(
-    config, selection.max_images, min(_BATCH, selection.max_images)
+  data, by_group = (
+    references.Data(c, selection.max_images, min(_BATCH, selection.max_images))
+    for c in (config, dataclasses.replace(config, classes_of='group'))
   )
+  ids, groups = _classes(data.source(config.train_split), selection.count)
+  names = openmoji.CLASS_NAMES
   network = feature_networks.load(SCORES)
   classifier = references.load_classifier(SELECTS, vim, data, folder, network)
   sampler = sample_job.Sampler(tokenizer.model, vim.model)
@@ -80,15 +82,15 @@ def draw(
     )
 
   first, best = keep(1.0), keep(selection.acceptance)
-  head = references.train_head(network, data, folder)
+  head = references.train_head(network, by_group, folder)
 
   def recognised(images):
     features, _ = feature_networks.run(network, _batches(images))
-    found = classifiers.accuracy(head.probabilities(features), ids, names)
+    found = classifiers.accuracy(head.probabilities(features), groups, names)
     return found['mean_class_accuracy']
 
   def by_class(images):
-    return {name: images[ids == i] for i, name in enumerate(names)}
+    return {name: images[groups == i] for i, name in enumerate(names)}
 
   return Drawn(
     by_class(first.images),
@@ -101,6 +103,25 @@ def draw(
       'recognised_held_out': head.protocol['held_out']['mean_class_accuracy'],
     },
   )
+
+
+def _classes(source: sources.Source, count: int):
+  """Subgroups to draw, of each group `count`, as frequent as in the data.
+
+  Returns:
+    Their ids, and the id of the group of each, `[groups * count]`.
+  """
+  group_of = np.array(
+    [openmoji.CLASS_NAMES.index(x) for x in openmoji.subgroups().values()]
+  )
+  counts = np.bincount(source.labels, minlength=len(group_of))
+  ids = np.concatenate(
+    [
+      references.spread(count, len(group_of), counts * (group_of == group))
+      for group in range(len(openmoji.CLASS_NAMES))
+    ]
+  )
+  return ids, group_of[ids]
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:

@@ -367,7 +367,7 @@ class Stage2Test(tf.test.TestCase, parameterized.TestCase):
 
 class OursTest(tf.test.TestCase, parameterized.TestCase):
   # The width of the quickstart's models: millions of parameters.
-  @parameterized.parameters(('small', 64, 8_000_000), ('tiny', 16, 200_000))
+  @parameterized.parameters(('small', 48, 8_000_000), ('tiny', 16, 200_000))
   def test_both_stages_run(self, name, image_size, most_parameters):
     stage1 = vit_vqgan_model.ViTVQGAN(presets.stage1(name).model)
     stage2 = vim_model.VIM(presets.stage2(name).model)
