@@ -32,6 +32,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from experiments.quickstart import report
   from experiments.quickstart import samples as quickstart_samples
   from vim_tf.data import pipeline, sources
+  from vim_tf.jobs import machine as machine_lib
   from vim_tf.jobs import (
     pictures,
     probe_figures,
@@ -40,7 +41,6 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
     train_tokenizer,
     train_vim,
   )
-  from vim_tf.jobs import machine as machine_lib
   from vim_tf.jobs import probe as probe_job
   from vim_tf.metrics import baselines, reconstruction
   from vim_tf.training import strategy as strategy_lib
