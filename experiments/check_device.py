@@ -1,6 +1,6 @@
 """Tries in minutes all that a long run needs of a device, in tiny.
 
-  ./bazelw run //experiments:smoke_test -- --strategy=tpu
+  ./bazelw run //experiments:check_device -- --strategy=tpu
 
 It trains both stages for a few steps with LPIPS, StyleGAN2, R1 and bfloat16,
 goes on from a checkpoint, evaluates, draws samples, and compares the device's
@@ -14,7 +14,7 @@ from etils import epy
 from experiments import flags as flags_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
-  from vim_tf.jobs import output, smoke_test
+  from vim_tf.jobs import check_device, output
 
 OUT = flags.DEFINE_string(
   'out', None, '[output] New or empty folder for the runs.', required=True
@@ -26,7 +26,7 @@ def main():
   """Tries everything."""
   strategy = flags_lib.strategy_of_one_process()
   with output.new_folder(OUT.value) as out:
-    smoke_test.run(out, strategy)
+    check_device.run(out, strategy)
 
 
 if __name__ == '__main__':

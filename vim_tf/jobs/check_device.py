@@ -49,11 +49,9 @@ _STAGE1 = {
   'losses.perceptual': '0.1',
   'losses.adversarial': '0.1',
   'adversarial.augment': 'true',
-  'adversarial.channel_multiplier': '0.125',
   'adversarial.r1_interval': '2',
-  'codebook.init_from_data': 'true',
-  'codebook.revival_interval': '3',
-  'codebook.revival_steps': '6',
+  # Without the help for small data, of which each kind of step is compiled.
+  'codebook.init_from_data': 'false',
 }
 _STAGE2 = {
   'run.recompute': 'true',
