@@ -22,9 +22,9 @@ import numpy as np
 
 from experiments import flags as flags_lib
 from experiments.quickstart import budgets
+from vim_tf import machine as machine_lib
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config
-from vim_tf.jobs import machine as machine_lib
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine that this runs on."""
 
 import contextlib
 import os
