@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments import flags as flags_lib
 from experiments.quickstart import budgets
+from vim_tf import machine as machine_lib
 from vim_tf import presets
 from vim_tf.config import DataConfig, Stage1Config, Stage2Config
 from vim_tf.training import workdir as workdir_lib
@@ -32,7 +33,6 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from experiments.quickstart import report
   from experiments.quickstart import samples as quickstart_samples
   from vim_tf.data import pipeline, sources
-  from vim_tf.jobs import machine as machine_lib
   from vim_tf.jobs import (
     pictures,
     probe_figures,

@@ -63,6 +63,7 @@ _GROUND = (
   'vim_tf.compat',
   'vim_tf.config',
   'vim_tf.files',
+  'vim_tf.machine',
   'vim_tf.places',
   'vim_tf.presets',
   'vim_tf.settings',

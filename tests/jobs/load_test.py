@@ -13,7 +13,7 @@ from tests.experiments import tiny_runs
 import vim_tf
 from vim_tf.config import ConfigError, UserError
 from vim_tf.jobs import load as load_job
-from vim_tf.jobs import machine, restore
+from vim_tf.jobs import precision, restore
 from vim_tf.jobs import sample as sample_job
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim.sampling import SamplingConfig
@@ -143,12 +143,12 @@ class LoadTest(parameterized.TestCase):
         _product=product,
         time=mock.Mock(perf_counter=lambda clock=clock: clock[0]),
       ):
-        machine.faster_precision.cache_clear()
+        precision.faster.cache_clear()
         found = load_job.load(self.paths.vim, precision='auto')
       for model in (found.vim, found.tokenizer):
         self.assertEqual(restore.precision(model), faster)
-    machine.faster_precision.cache_clear()
-    self.assertIn(machine.faster_precision(), ('float32', 'bfloat16'))
+    precision.faster.cache_clear()
+    self.assertIn(precision.faster(), ('float32', 'bfloat16'))
 
   def test_codes_do_not_hang_on_the_window(self):
     expected = self.run_.sample_codes(seeds=[1, 2], classes=[0, 1], window=1)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from vim_tf import machine
 from vim_tf.config import DataConfig
 from vim_tf.data import errors, images, order
 from vim_tf.data.errors import DataError
@@ -24,7 +25,7 @@ from vim_tf.nn import randomness
 MAX_CACHE = 512 * 2**20
 """Bytes up to which decoded images are kept in memory."""
 
-_THREADS = 2  # Few, because training wants the cores.
+_THREADS = machine.cores()  # They rest once batches are ready.
 _FOREVER = np.iinfo(np.int64).max
 
 
@@ -294,7 +295,7 @@ def own_share(
 
 
 def options() -> tf.data.Options:
-  """How every input pipeline runs: in order, on few threads, not sharded."""
+  """How every input pipeline runs: in order, on its threads, not sharded."""
   result = tf.data.Options()
   result.deterministic = True
   result.autotune.enabled = False

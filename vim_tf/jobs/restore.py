@@ -16,7 +16,7 @@ from vim_tf.config import (
   check_choice,
   check_stages_match,
 )
-from vim_tf.jobs import machine
+from vim_tf.jobs import precision as precision_lib
 from vim_tf.nn import layers
 from vim_tf.probe import features, linear
 from vim_tf.training import checkpoints
@@ -127,14 +127,14 @@ def policy(precision: str) -> str:
 
   Args:
     precision: 'float32', 'bfloat16', or 'auto': bfloat16 if it is faster on
-      this machine, see `machine.faster_precision`.
+      this machine, see `precision.faster`.
 
   Raises:
     ConfigError: If it is none of them.
   """
   check_choice('precision', precision, INFERENCE_PRECISIONS)
   if precision == 'auto':
-    precision = machine.faster_precision()
+    precision = precision_lib.faster()
   return 'mixed_bfloat16' if precision == 'bfloat16' else 'float32'
 
 

@@ -42,6 +42,9 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
       f'strategy is {name!r}, but must be one of {", ".join(STRATEGIES)}.'
     )
   if name == 'tpu':
+    # A TPU would round the factors of float32 products to bfloat16, and what
+    # is looked up by them would be other codes.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return _tpu(tpu)
   if name == 'multi_worker':
     return _multi_worker()

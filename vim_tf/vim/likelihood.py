@@ -1,8 +1,8 @@
 """The likelihood of codes in training, without a table of all logits.
 
-A table of 8 images of the paper's size takes 256 MiB in float32,
-and its gradient as much. Here a part of the positions goes through the head at
-a time, and the gradients are made with it, while its logits are there.
+All logits of 8 images of the paper's size take a quarter of a gigabyte in
+float32, and their gradient as much. Here a part of the positions goes through
+the head at a time, and the gradients are made while its logits are there.
 """
 
 import tensorflow as tf

@@ -15,7 +15,7 @@ from experiments.studies.speed.rows import Row
 from experiments.studies.speed.sizes import Sizes
 from experiments.studies.speed.timing import Job, Times
 from vim_tf import config as config_lib
-from vim_tf.jobs import machine as machine_lib
+from vim_tf import machine as machine_lib
 
 
 @dataclasses.dataclass(frozen=True)

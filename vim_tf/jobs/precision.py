@@ -1,10 +1,6 @@
-"""What a figure was measured on, and in which precision it is faster."""
+"""In which precision this machine computes models faster."""
 
-import contextlib
 import functools
-import os
-import pathlib
-import platform
 import time
 
 from absl import logging
@@ -17,24 +13,8 @@ _ROWS, _WIDTH = 512, 1024  # Of the product: about that of an MLP.
 _TIMES = 7
 
 
-def cpu() -> str:
-  """The processor's name, as Linux tells it; elsewhere its kind."""
-  with contextlib.suppress(OSError):
-    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
-      if line.startswith('model name'):
-        return line.partition(':')[2].strip()
-  return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-  """Cores that this process may run on; macOS tells only how many there are."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
-
-
 @functools.cache
-def faster_precision() -> str:
+def faster() -> str:
   """The precision in which a product takes less time, measured once.
 
   A processor may know bfloat16 and yet be slower in it. A TPU never is, and the
