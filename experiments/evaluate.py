@@ -132,6 +132,12 @@ PASSES = flags.DEFINE_integer(
   'models learn from.',
   lower_bound=1,
 )
+CLASSIFY = flags.DEFINE_bool(
+  'classify',
+  False,
+  '[likelihood] Whether to classify the images, too: each is of the class '
+  'under which its codes are likeliest. Takes a pass for every class.',
+)
 sampling_flags.define()
 
 
@@ -224,6 +230,7 @@ def _likelihood():
       batch_size=BATCH.value,
       codes=CODES.value,
       passes=PASSES.value,
+      classify=CLASSIFY.value,
       on_bad_example=flags.FLAGS.on_bad_example,
     ),
   )
@@ -250,7 +257,7 @@ JOBS = {
     ),
   ),
   'likelihood': Job(
-    _likelihood, ('tokenizer', 'train_split', 'codes', 'passes')
+    _likelihood, ('tokenizer', 'train_split', 'codes', 'passes', 'classify')
   ),
 }
 JOB = flags.DEFINE_enum(

@@ -97,7 +97,7 @@ PLACES = {
       *('checkpoint', 'classifier', 'codes', 'compiler', 'complete', 'config'),
       *('finetune_decoder_of', 'from_json', 'lpips_file', 'network', 'out'),
       *('model_config_file', 'probes', 'reference', 'save_reference'),
-      *('source', 'tokenizer', 'vim', 'workdir'),
+      *('settings', 'source', 'tokenizer', 'vim', 'workdir'),
     ),
     places.local,
   ),

@@ -162,6 +162,18 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(result['protocol']['images'], 4)
     self.assertEqual(result['protocol']['train_draws'], 3)
 
+  def test_classes_by_likelihood(self):
+    tokenizer, vim = _restored()
+    data = tokenizer.config.data
+    protocol = _protocol(data, classify=True)
+    figures = evaluate_likelihood.evaluate(tokenizer, vim, protocol)['figures']
+    codes, labels = _held_out(tokenizer)
+    bits = [_bits(vim.model, codes, np.full_like(labels, i)) for i in (0, 1)]
+    right = ((bits[1] < bits[0]) == labels).mean()
+    self.assertAlmostEqual(figures['classified_top1'], right)
+    with self.assertRaisesRegex(UserError, 'two classes or more'):
+      evaluate_likelihood.evaluate(*_restored(0, 0.0), protocol)
+
   def test_another_size(self):
     tokenizer, vim = _restored()
     data = dataclasses.replace(tokenizer.config.data, image_size=32)

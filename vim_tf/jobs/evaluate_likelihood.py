@@ -5,6 +5,7 @@ import math
 
 from absl import logging
 import numpy as np
+from scipy import stats
 
 from vim_tf.config import DataConfig, UserError
 from vim_tf.data import codes as codes_lib
@@ -33,6 +34,8 @@ class Protocol:
     passes: Augmented passes over the training images that the counting models
       learn from, drawn as the VIM's own were; of a cache, its crops at most.
     max_train_codes: How many codes they learn from at most, for the memory.
+    classify: Whether to classify the images, too, each by the class under which
+      its codes are likeliest (Ng and Jordan, 2001): a pass for every class.
     on_bad_example: At an image or a record that cannot be read 'stop', or
       'skip' it.
   """
@@ -43,6 +46,7 @@ class Protocol:
   codes: str = ''
   passes: int = 7
   max_train_codes: int = 2**25
+  classify: bool = False
   on_bad_example: str = 'stop'
 
 
@@ -92,8 +96,13 @@ def evaluate(
 
   Raises:
     UserError: If there are no images, or they or the codes are of another
-      size, tokenizer or data set.
+      size, tokenizer or data set; or no classes to tell apart.
   """
+  if protocol.classify and vim.config.model.num_classes < 2:
+    raise UserError(
+      '--classify needs a model of two classes or more, but this one has '
+      f'{vim.config.model.num_classes}: leave it out.'
+    )
   if protocol.data is None:
     protocol = dataclasses.replace(protocol, data=vim.config.data)
   if protocol.codes:
@@ -102,15 +111,26 @@ def evaluate(
     codes = _encoded(tokenizer, vim, protocol)
   sizes = vim.config.model
   classes = sizes.num_classes
-  figures = _figures(
-    _nats(vim.model, codes.held_out, codes.labels, protocol.batch_size),
-    protocol.data.image_size,
+
+  def nats(labels):
+    labels = np.broadcast_to(labels, codes.labels.shape).astype(np.int32)
+    return _nats(score, codes.held_out, labels, protocol.batch_size)
+
+  score = replicas.OnReplicas(
+    lambda codes, labels: model_lib.negative_log_likelihood(
+      vim.model(codes, labels), codes
+    ),
+    replicas.of(vim.model),
   )
+  figures = _figures(nats(codes.labels), protocol.data.image_size)
   if classes and vim.config.label_drop:
-    none = np.full_like(codes.labels, classes)
-    nats = _nats(vim.model, codes.held_out, none, protocol.batch_size)
-    found = _figures(nats, protocol.data.image_size)
+    found = _figures(nats(classes), protocol.data.image_size)
     figures.update({f'unconditional_{k}': v for k, v in found.items()})
+  if protocol.classify:
+    by_class = [nats(i).sum(axis=1) for i in range(classes)]
+    right = np.argmin(by_class, axis=0) == codes.labels
+    figures['classified_top1'] = float(right.mean())
+    figures['classified_standard_error'] = float(stats.sem(right))
   logging.info('Fitting the counting models to %d crops.', len(codes.train))
   references = baselines.reference_bits_per_code(
     codes.train, codes.held_out, sizes.codebook_size
@@ -172,16 +192,8 @@ def _figures(nats: np.ndarray, image_size: int) -> dict[str, float]:
   return figures
 
 
-def _nats(
-  model: model_lib.VIM, codes: np.ndarray, labels: np.ndarray, batch_size: int
-) -> np.ndarray:
+def _nats(score, codes, labels, batch_size: int) -> np.ndarray:
   """Negative log-likelihood of each code, float64 `[images, num_codes]`."""
-  score = replicas.OnReplicas(
-    lambda codes, labels: model_lib.negative_log_likelihood(
-      model(codes, labels), codes
-    ),
-    replicas.of(model),
-  )
   parts = []
   for start in range(0, len(codes), batch_size):
     # The last batch is filled up, so that all are traced once.

@@ -50,6 +50,7 @@ _LOGIT_LAPLACE = 0.01
 _BEFORE = {
   'logit_laplace_form': 'density',
   'classes_of': 'group',
+  'checkpoint_minutes': 15.0,
   'block': 'paper',
 }
 

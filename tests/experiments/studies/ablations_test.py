@@ -154,6 +154,20 @@ class RecordTest(tf.test.TestCase):
     self.file.write_text(json.dumps({**line, 'fingerprint': 'other'}) + '\n')
     self.assertFalse(self._record().has('base', 1))
 
+  def test_new_settings_leave_old_lines_valid(self):
+    """Fingerprints of docs/results/ablations/runs.jsonl."""
+    budget = budgets.BUDGETS['small']
+    rows = rows_lib.make(budget)
+    for name, expected in {
+      'base': '4d694c1d855c1180',
+      'logit_laplace': 'a0d135559f6f6d10',
+      'vim_deep': '2d4ee48b01d59b0b',
+      'accept_half': 'ad1265397aa60b53',
+      'probe_deep': 'b2fe02d1b4c36efe',
+    }.items():
+      found = rows_lib.fingerprint(rows[name], budget, rows)
+      self.assertEqual(found, expected, name)
+
   def test_time_left_is_that_of_the_kind(self):
     clock = record_lib.Clock()
     clock.add('tokenizer', 50.0)
