@@ -103,7 +103,7 @@ class Handler:
       body = await asyncio.wait_for(request.read(), _PATIENCE)
     except web.HTTPRequestEntityTooLarge as error:
       return _json({'error': error.text}, 413)
-    except TimeoutError:
+    except asyncio.TimeoutError:  # noqa: UP041 - of Python 3.10
       return _json({'error': 'The body did not come in time.'}, 408)
     except (web.RequestPayloadError, ConnectionError) as error:
       return _json({'error': f'The body cannot be read: {error}'}, 400)
