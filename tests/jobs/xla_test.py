@@ -29,8 +29,10 @@ def _stage1():
   return replace(presets.stage1('tiny'), _STAGE1)
 
 
-def _stage2():
-  return replace(presets.stage2('tiny'), {'run.precision': 'bfloat16'})
+def _stage2(**settings):
+  return replace(
+    presets.stage2('tiny'), {'run.precision': 'bfloat16', **settings}
+  )
 
 
 def _step(kind: str) -> replica_functions.ReplicaFunction:
@@ -51,6 +53,9 @@ _FUNCTIONS = {
     )
   },
   'stage2': lambda: replica_functions.stage2_step(_stage2(), _BATCH),
+  'stage2_recompute_accumulate': lambda: replica_functions.stage2_step(
+    _stage2(**{'run.recompute': 'true', 'optimizer.accumulate': '2'}), _BATCH
+  ),
   'probe': lambda: replica_functions.probe(32, 9, _BATCH),
   'encode': lambda: replica_functions.tokenizer(_stage1(), _BATCH)['encode'],
   'decode': lambda: replica_functions.tokenizer(_stage1(), _BATCH)['decode'],
