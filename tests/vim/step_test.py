@@ -38,9 +38,9 @@ def _batch(count=6, seed=0):
   }
 
 
-def _make(config, encode=None, seed=3):
+def _make(config, encode=None, seed=3, recompute=False):
   tf.keras.utils.set_random_seed(seed)
-  model = model_lib.VIM(config.model)
+  model = model_lib.VIM(config.model, recompute)
   model.build()
   optimizer = optimizers.Optimizer(config.optimizer, model.trainable_variables)
   return step_lib.VIMStep(config, model, optimizer, encode), model
@@ -69,6 +69,22 @@ class VIMStepTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(
       metrics['accuracy'], (logits.argmax(-1) == codes).mean()
     )
+
+  def test_a_program_of_xla_is_the_same_step(self):
+    """With its loop over blocks, which is within that over micro-batches."""
+    found, batch = [], _batch()
+    for compiled in (False, True):
+      config = _config(dropout=0.1, accumulate=3)
+      step, _ = _make(config, recompute=compiled)
+      run = tf.function(
+        lambda step=step: _run(step, batch),
+        jit_compile=compiled,
+        autograph=False,
+      )
+      found.append([run() for _ in range(3)])
+    for one, other in zip(*found, strict=True):
+      for name, value in one.items():
+        self.assertAllClose(value, other[name], rtol=1e-4, msg=name)
 
   def test_overfits(self):
     step, model = _make(_config(dropout=0.1, label_drop=0.1))
