@@ -139,7 +139,7 @@ class LoadTest(parameterized.TestCase):
         return run
 
       with mock.patch.multiple(
-        machine,
+        precision,
         _product=product,
         time=mock.Mock(perf_counter=lambda clock=clock: clock[0]),
       ):
