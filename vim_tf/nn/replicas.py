@@ -67,7 +67,17 @@ class OnReplicas:
     self._replicas = _count(strategy)
     self._exact = is_one(strategy)
     self._size = 0  # Of a replica's part.
-    self._run = lambda *args: strategy.run(function, args)
+    self._there = None  # Which results are not None.
+
+    def part(*args):
+      found = function(*args)
+      if self._exact:
+        return found
+      # TPUs give back tensors alone.
+      self._there = tf.nest.map_structure(lambda x: x is not None, found)
+      return [x for x in tf.nest.flatten(found) if x is not None]
+
+    self._run = lambda *args: strategy.run(part, args)
     if traced or not self._exact:
       self._run = tf.function(self._run, autograph=False)
 
@@ -97,13 +107,13 @@ class OnReplicas:
         return tf.nest.map_structure(lambda x: tf.constant(x[own]), args)
 
     spread = self._strategy.experimental_distribute_values_from_function(part)
-    found = self._run(*spread)
-    return tf.nest.map_structure(lambda x: self._join(x, count), found)
+    found = iter([self._join(x, count) for x in self._run(*spread)])
+    return tf.nest.map_structure(
+      lambda there: next(found) if there else None, self._there
+    )
 
-  def _join(self, value, count: int) -> np.ndarray | None:
+  def _join(self, value, count: int) -> np.ndarray:
     """All replicas' rows of one result, without those that were added."""
-    if value is None:
-      return None
     parts = self._strategy.experimental_local_results(value)
     return np.concatenate([part.numpy() for part in parts])[:count]
 
