@@ -166,8 +166,11 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
       )
 
   def _expected_features(self, n):
+    return self._features_of(self.codes[:n])
+
+  def _features_of(self, codes):
     return features.block_features(
-      self.vim.model, tf.constant(self.codes[:n]), tiny.PROBE_BLOCK
+      self.vim.model, tf.constant(codes), tiny.PROBE_BLOCK
     )[features.block_name(tiny.PROBE_BLOCK)].numpy()
 
   def test_features(self):
@@ -379,10 +382,16 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
   def test_bfloat16_probe(self):
     loaded = self._in_bfloat16('probe', probe)
     found = loaded.signatures['features'](image_bytes=tf.constant(self.files))
-    expected = self._expected_features(len(self.files))
-    error = np.abs(found['features'] - expected)
-    self.assertGreater(error.max(), 1e-4)  # It is not float32.
-    self.assertGreater(np.mean(error < 0.1), 0.8)
+    # A code that is near a tie may move, and all of its image's features.
+    half = restore.tokenizer(self.runs['tokenizer'], _BFLOAT16).model
+    errors = [
+      np.abs(found['features'] - self._features_of(codes)).max(axis=1)
+      for codes in (self.codes, half.encode(self.images))
+    ]
+    self.assertGreater(np.max(errors[0]), 1e-4)  # It is not float32.
+    self.assertGreaterEqual(
+      np.sum(np.minimum(*errors) < 0.1), len(self.files) - 1
+    )
 
   def _in_bfloat16(self, name, exporter):
     if name not in self.loaded:

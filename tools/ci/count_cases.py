@@ -1,14 +1,16 @@
 """Counts the test cases of a Bazel run from its build events.
 
 Usage: python3 count_cases.py EVENTS, with EVENTS written by
-`bazel test --build_event_json_file=EVENTS`. Prints three numbers on one line:
-passed, failed and skipped cases. What failed is named on standard error.
+`bazel test --build_event_json_file=EVENTS`, or the test.xml of a single run.
+Prints three numbers on one line: passed, failed and skipped cases. What failed
+is named on standard error.
 
 Bazel itself counts targets. It also reports as passed a target that ran no
 case at all, for example for want of a `main()`: here that is a failure.
 """
 
 import json
+import pathlib
 import sys
 from typing import NamedTuple
 import urllib.parse
@@ -119,7 +121,11 @@ def main() -> None:
   """Prints the counts of the file named on the command line."""
   if len(sys.argv) != 2:
     sys.exit('usage: count_cases.py EVENTS')
-  counts = count(sys.argv[1])
+  path = pathlib.Path(sys.argv[1]).absolute()
+  if path.suffix == '.xml':
+    counts = _count_xml(path.stem, path.as_uri())
+  else:
+    counts = count(str(path))
   for failure in counts.failures:
     print(f'FAILED: {failure}', file=sys.stderr)
   print(counts.passed, counts.failed, counts.skipped)
