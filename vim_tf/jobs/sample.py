@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from absl import logging
+from etils import epy
 import numpy as np
 from PIL import Image
 import tensorflow as tf
@@ -17,7 +18,6 @@ from vim_tf.jobs import (
   class_names,
   output,
   pictures,
-  references,
   restore,
   sample_folder,
 )
@@ -26,6 +26,9 @@ from vim_tf.nn import replicas
 from vim_tf.training import strategy as strategy_lib
 from vim_tf.vim import decoding, rejection
 from vim_tf.vim.sampling import SamplingConfig
+
+with epy.lazy_imports():  # Of data sets, which only rejection needs.
+  from vim_tf.jobs import references
 
 _AS_IN_THE_PAPER = SamplingConfig()
 _MAX_IMAGES = 50_000  # That a head is trained on, at most.
@@ -43,7 +46,7 @@ def sample(
   complete: str = '',
   keep_rows: int | None = None,
   acceptance: float = 1.0,
-  classifier: str = references.CLASSIFIER,
+  classifier: str | None = None,
   batch_size: int = 32,
   window: int = 0,
   precision: str = 'float32',
@@ -66,7 +69,8 @@ def sample(
     keep_rows: How many rows; each is as high as a patch.
     acceptance: Share of the candidates of a class that the classifier keeps,
       in (0, 1]; 1: no rejection (paper Table 6).
-    classifier: Ranks them; see `references.load_classifier`.
+    classifier: Ranks them; see `references.load_classifier`. None:
+      `references.CLASSIFIER`.
     batch_size: Images at once.
     window: Codes of an image to guess and check at once; 0: what suits the
       batch. See `decoding.Decoder`.
@@ -109,7 +113,7 @@ def sample(
     if acceptance < 1:
       data = config_lib.replace(second.config, changes or {}).data
       chooser = references.load_classifier(
-        classifier,
+        classifier or references.CLASSIFIER,
         second,
         references.Data(data, _MAX_IMAGES, batch_size, on_bad_example),
         references.heads_folder(workdir),

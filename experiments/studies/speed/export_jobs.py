@@ -42,11 +42,13 @@ class ExportedSampler(Exported):
     guidance_scale: 1 is none; else every image runs twice.
     xla: Whether XLA compiles the loop.
     frozen: Whether the weights are constants of the loop where they can be.
+    window: Codes of an image that are guessed at once; see `vim_jobs.Sampling`.
   """
 
   guidance_scale: float = 1.0
   xla: bool = False
   frozen: bool = True
+  window: int = 1
 
 
 def load_tokenizer(
@@ -131,6 +133,11 @@ def _write_sampler(sizes, settings, folder) -> pathlib.Path:
   for model in (vim, decoder):
     model.build()
   module = sampler.Sampler(
-    vim, decoder, settings_lib.Limits(), settings.xla, settings.frozen
+    vim,
+    decoder,
+    settings_lib.Limits(),
+    settings.xla,
+    settings.frozen,
+    settings.window,
   ).module
   return pathlib.Path(saved_model.write(saved_model.Export(module), folder))

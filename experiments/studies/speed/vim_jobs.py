@@ -57,6 +57,9 @@ class Sampling:
     precision: 'float32' or 'bfloat16'.
     xla: Whether XLA compiles the loop.
     frozen: Whether the loop holds the weights as constants.
+    window: Codes of an image that are guessed at once, 0: what suits the batch.
+      More than 1 tells nothing of a model that was not trained: its codes
+      hardly hang on each other, and nearly every guess is right.
   """
 
   batch: int
@@ -67,6 +70,7 @@ class Sampling:
   precision: str = 'float32'
   xla: bool = False
   frozen: bool = True
+  window: int = 1
 
   def __post_init__(self):
     check_least(self, 1, 'batch', 'grid_size')
@@ -144,7 +148,12 @@ def sample(sizes: Sizes, settings: Sampling) -> Job:
   seeds = range(settings.batch)
 
   def call():
-    decoder([0] * settings.batch, seeds, settings.parameters())
+    decoder(
+      [0] * settings.batch,
+      seeds,
+      settings.parameters(),
+      window=settings.window,
+    )
 
   work = counts.sampling(config, settings.rows, settings.precision)
   return Job(call, work, 'code', settings.batch * config.num_codes)
