@@ -11,7 +11,7 @@ import math
 
 import tensorflow as tf
 
-from vim_tf.nn import fusion
+from vim_tf.nn import fusion, randomness
 
 _LARGEST = 127.0  # Of int8, symmetric: -128 is not used.
 
@@ -139,8 +139,9 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
         self.beta_1,
         self.epsilon,
       )
-      seed = tf.stack([tf.constant(index, tf.int64), self.iterations])
-      codes, scale = _quantize(update, seed)
+      scale = tf.reduce_max(tf.abs(update), axis=-1, keepdims=True) / _LARGEST
+      step = tf.convert_to_tensor(self.iterations)
+      codes = _rounded(update, scale, step, tf.constant(index, tf.uint32))
       slots['codes'].assign(codes)
       slots['scale'].assign(scale)
     else:
@@ -242,39 +243,24 @@ def _updates(gradient, codes, scale, before, after, beta_1, epsilon):
   return m / _unit(after, epsilon)
 
 
-def _quantize(values, seed):
+@fusion.compiled
+def _rounded(values, scale, step, index):
   """Rounds rows to 255 levels, up or down at random, right on average.
 
   Args:
     values: [..., columns] float32.
-    seed: [2] int64.
+    scale: [..., 1] float32, the size of a level.
+    step: int64 scalar, with `index` what the random numbers depend on.
+    index: uint32 scalar.
 
   Returns:
-    [..., columns] int8 codes and [..., 1] float32 scales, whose product is
-    less than one scale away from the values.
+    [..., columns] int8 codes, whose products with the scale are less than one
+    scale away from the values.
   """
-  scale = tf.reduce_max(tf.abs(values), axis=-1, keepdims=True) / _LARGEST
-  return _rounded(values, scale, _bits(values.shape, seed)), scale
-
-
-@fusion.compiled
-def _rounded(values, scale, bits):
-  """Multiples of `scale`, int8; `bits` are uint16."""
-  codes = tf.math.divide_no_nan(values, scale)
-  codes += tf.cast(bits, tf.float32) * 2.0**-16
-  codes = tf.clip_by_value(tf.floor(codes), -_LARGEST, _LARGEST)
-  return tf.cast(codes, tf.int8)
-
-
-def _bits(shape, seed):
-  """Random uint16 of a shape: two from each number that is drawn.
-
-  Drawing them was a tenth of a training step. They are made from bits, as
-  `stateless_uniform` in float32 draws other numbers when it is compiled.
-  """
-  count = shape.num_elements()
-  bits = tf.random.stateless_uniform(
-    [-(-count // 2)], seed, None, None, tf.uint32, alg='philox'
-  )
-  halves = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:count]
-  return tf.reshape(halves, shape)
+  seeds = tf.cast(step, tf.uint32)[tf.newaxis]
+  bits = randomness.bits(seeds, tuple(values.shape), index)[0]
+  # Of 16 bits, or a sum with the largest would round up to the next code.
+  bits = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
+  noise = tf.cast(bits, tf.float32) * 2.0**-16
+  codes = tf.floor(tf.math.divide_no_nan(values, scale) + noise)
+  return tf.cast(tf.clip_by_value(codes, -_LARGEST, _LARGEST), tf.int8)
