@@ -639,10 +639,16 @@ class RunConfig(Config):
     'Whether to ask TensorFlow for deterministic kernels.', False
   )
   steps_per_loop: int = setting(
-    'Steps of one compiled chunk.', 100, least=1, may_change=True
+    'Steps of one compiled chunk at most; it lasts ten seconds at most, too.',
+    100,
+    least=1,
+    may_change=True,
   )
   log_every: int = setting(
-    'Steps between two rows of metrics.', 100, least=1, may_change=True
+    'Steps between two rows of metrics; the first one comes after 10 at most.',
+    100,
+    least=1,
+    may_change=True,
   )
   eval_every: int = setting(
     'Steps between two evaluations; 0: only at the end.',
