@@ -5,6 +5,7 @@ checked tensors depend on their checks, so that no op meets a bad value first.
 XLA drops assertions: check outside of what it compiles.
 """
 
+from collections.abc import Sequence
 import dataclasses
 
 import tensorflow as tf
@@ -36,44 +37,48 @@ class Range:
 
 
 def checked(
-  inputs: dict[str, tf.Tensor], ranges: dict[str, Range]
+  inputs: dict[str, tf.Tensor],
+  specs: Sequence[tf.TensorSpec],
+  ranges: dict[str, Range],
+  max_batch_size: int,
 ) -> dict[str, tf.Tensor]:
   """Checks the inputs of a signature.
 
   Args:
-    inputs: Each `[batch, ...]`, by name.
+    inputs: By name, as a client sent them: TensorFlow's C++ sessions do not
+      look whether a placeholder's shape is what it says.
+    specs: What each of them must be, the batch first.
     ranges: For some of them, what each of its numbers must be.
+    max_batch_size: Most examples.
 
   Returns:
     The same tensors, which are there only if all is well.
 
   Raises:
-    tf.errors.InvalidArgumentError: If the batch is empty, the inputs' batches
-      differ, or a number is out of range.
+    tf.errors.InvalidArgumentError: If one is of another shape, the batch is
+      empty or too large, the inputs' batches differ, or a number is out of
+      range.
   """
-  first = next(iter(inputs))
-  batch = tf.shape(inputs[first])[0]
-  done = [
-    tf.debugging.Assert(
-      batch > 0, [f'{first} is empty, but a batch holds 1 example or more']
-    )
-  ]
-  for name, values in inputs.items():
-    size = tf.shape(values)[0]
-    done.append(
-      tf.debugging.Assert(
-        tf.equal(size, batch),
-        [
-          tf.strings.format(
-            f'{name} holds {{}} examples, but {first} holds {{}}',
-            [size, batch],
-          )
-        ],
-      )
-    )
-    if name in ranges:
-      done.append(_assert_range(name, values, ranges[name]))
-  return after(done, inputs)
+  # The optimiser believes placeholders, and drops what can only be true by
+  # their shapes; of this op's output it knows none.
+  inputs = {
+    name: tf.raw_ops.PlaceholderWithDefault(input=x, shape=None)
+    for name, x in inputs.items()
+  }
+  done = [_assert_shape(inputs[spec.name], spec) for spec in specs]
+  inputs = after(done, inputs)
+  inputs = {
+    spec.name: tf.ensure_shape(inputs[spec.name], spec.shape) for spec in specs
+  }
+  inputs = after(_batch_assertions(inputs, max_batch_size), inputs)
+  return after(
+    [
+      _assert_range(name, inputs[name], wanted)
+      for name, wanted in ranges.items()
+      if name in inputs
+    ],
+    inputs,
+  )
 
 
 def after(
@@ -98,6 +103,46 @@ def assert_examples(problems: tf.Tensor) -> tf.Operation:
   return tf.debugging.Assert(
     tf.equal(tf.size(bad), 0), [tf.strings.reduce_join(message)]
   )
+
+
+def _assert_shape(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Operation:
+  found = tf.strings.reduce_join(
+    tf.strings.as_string(tf.shape(values)), separator=', '
+  )
+  sides = [str(side) for side in spec.shape[1:]]
+  message = [
+    f'{spec.name} has the shape [',
+    found,
+    f'], but must have [{", ".join(["batch", *sides])}]',
+  ]
+  if not sides:
+    message.append(': each example is one value, not a list of values')
+  return tf.debugging.Assert(
+    tf.strings.regex_full_match(found, ', '.join([r'\d+', *sides])),
+    [tf.strings.join(message)],
+  )
+
+
+def _batch_assertions(
+  inputs: dict[str, tf.Tensor], most: int
+) -> list[tf.Operation]:
+  sizes = {name: tf.shape(values)[0] for name, values in inputs.items()}
+  (first, batch), *others = sizes.items()
+  text = f'{first} holds {{}} examples, but '
+  assertions = [
+    tf.debugging.Assert(
+      (batch > 0) & (batch <= most),
+      [tf.strings.format(f'{text}a batch holds 1 to {most}', batch)],
+    )
+  ]
+  for name, size in others:
+    assertions.append(
+      tf.debugging.Assert(
+        tf.equal(size, batch),
+        [tf.strings.format(f'{text}{name} holds {{}}', [batch, size])],
+      )
+    )
+  return assertions
 
 
 def _assert_range(name: str, values: tf.Tensor, wanted: Range):

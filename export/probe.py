@@ -18,7 +18,7 @@ from export import settings as settings_lib
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   import tensorflow as tf
 
-  from export import checks, reading, saved_model, signatures, warmup
+  from export import reading, saved_model, signatures, warmup
   from vim_tf.jobs import restore
   from vim_tf.probe import features, linear
   from vim_tf.vim import model as vim_model
@@ -45,7 +45,7 @@ class Probe:
     vim: A built VIM.
     tokenizer: The tokenizer of its codes.
     class_names: Names of the classes.
-    limits: The largest images that are decoded.
+    settings: Those of the export.
   """
 
   def __init__(
@@ -55,15 +55,14 @@ class Probe:
     vim: vim_model.VIM,
     tokenizer: vit_vqgan_model.ViTVQGAN,
     class_names: list[str],
-    limits: settings_lib.Limits,
+    settings: settings_lib.Settings = settings_lib.DEFAULTS,
   ):
     self.module = signatures.SignatureModule(
-      'probe', layer=layer, vim=vim, tokenizer=tokenizer
+      'probe', settings, layer=layer, vim=vim, tokenizer=tokenizer
     )
     self.parts = self.module.parts
     self.parts.block = block
     self.parts.class_names = list(class_names)
-    self.parts.limits = limits
     encoded = signatures.example(tf.string, 'image_bytes')
     self.module.add(signatures.SERVE, self.predict, encoded)
     self.module.add('features', self.features, encoded)
@@ -86,9 +85,8 @@ class Probe:
 
   def features(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Files `[batch]` to features `[batch, width]`."""
-    inputs = checks.checked({'image_bytes': image_bytes}, {})
     size = self.parts.tokenizer.config.image_size
-    images = reading.read(inputs['image_bytes'], size, self.parts.limits)
+    images = reading.read(image_bytes, size, self.parts.settings)
     codes = self.parts.tokenizer.encode(images)
     block = self.parts.block
     found = features.block_features(self.parts.vim, codes, block)
@@ -145,7 +143,7 @@ def export(
       run.vim.model,
       run.tokenizer.model,
       class_names,
-      settings.limits,
+      settings,
     ).module,
     class_names,
     config={

@@ -8,19 +8,19 @@ read, and what a server should not take is refused.
 import tensorflow as tf
 
 from export import checks, headers
-from export.settings import Limits
+from export.settings import Settings
 from vim_tf.data import images as images_lib
 
 _THREADS = 2
 
 
-def read(image_bytes: tf.Tensor, size: int, limits: Limits):
+def read(image_bytes: tf.Tensor, size: int, settings: Settings):
   """Images out of files.
 
   Args:
     image_bytes: Strings `[batch]`, each a JPEG or PNG file.
     size: Height and width of the result, in pixels.
-    limits: What is decoded.
+    settings: Those of the export: how much is decoded.
 
   Returns:
     float32 `[batch, size, size, 3]` in [0, 1], each value a byte's.
@@ -34,7 +34,7 @@ def read(image_bytes: tf.Tensor, size: int, limits: Limits):
 
   @tf.autograph.experimental.do_not_convert
   def load(index):
-    problem = headers.problem(image_bytes[index], limits)
+    problem = headers.problem(image_bytes[index], settings)
     image = tf.cond(
       tf.equal(problem, ''),
       lambda: images_lib.decode_square(image_bytes[index], size),

@@ -45,7 +45,7 @@ class Sampler:
   Args:
     vim: A built VIM.
     tokenizer: The tokenizer of its codes.
-    limits: The largest images that are decoded.
+    settings: Those of the export.
     jit_compile: Whether XLA compiles the loop, once for each batch size. The
       server then spends a minute or so at the first request of a size.
     frozen: Whether the loop may hold its weights as constants, see
@@ -58,18 +58,13 @@ class Sampler:
     self,
     vim: vim_model.VIM,
     tokenizer: vit_vqgan_model.ViTVQGAN,
-    limits: settings_lib.Limits,
+    settings: settings_lib.Settings = settings_lib.DEFAULTS,
     jit_compile: bool = False,
     frozen: bool = True,
     window: int = 0,
   ):
-    self.module = signatures.SignatureModule(
-      'sampler', vim=vim, tokenizer=tokenizer
-    )
-    self.parts = self.module.parts
-    self.parts.limits = limits
     classes = vim.config.num_classes  # This number itself: no class.
-    self.parts.ranges = {
+    ranges = {
       'class_ids': checks.Range(0, classes),
       'seeds': checks.Range(0, 2**32 - 1),
       'temperature': checks.Range(0.0, _LARGEST),
@@ -79,6 +74,10 @@ class Sampler:
       'kept_rows': checks.Range(0, vim.config.grid_size),
     }
     decoding.check_window(window, vim.config)
+    self.module = signatures.SignatureModule(
+      'sampler', settings, ranges, vim=vim, tokenizer=tokenizer
+    )
+    self.parts = self.module.parts
     self.parts.window = window
     self.parts.loops = {}
     if jit_compile:
@@ -89,7 +88,7 @@ class Sampler:
     else:
       frozen = frozen and decoding.can_freeze(vim)
       self.parts.plain_loop = self._make_plain_loop(frozen)
-    settings = (
+    drawing = (
       signatures.example(tf.int32, 'class_ids'),
       signatures.example(tf.int64, 'seeds'),
       signatures.example(tf.float32, 'temperature'),
@@ -99,14 +98,14 @@ class Sampler:
     )
     encoded = signatures.example(tf.string, 'image_bytes')
     kept = signatures.example(tf.int32, 'kept_rows')
-    self.module.add(signatures.SERVE, self.sample, *settings)
-    self.module.add('sample_images', self.sample_images, *settings)
-    self.module.add('complete', self.complete, encoded, kept, *settings)
+    self.module.add(signatures.SERVE, self.sample, *drawing)
+    self.module.add('sample_images', self.sample_images, *drawing)
+    self.module.add('complete', self.complete, encoded, kept, *drawing)
     self.module.add(
       'negative_log_likelihood',
       self.negative_log_likelihood,
       encoded,
-      settings[0],
+      drawing[0],
     )
 
   def sample(self, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -119,7 +118,6 @@ class Sampler:
 
   def sample_images(self, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
     """One image `[batch, size, size, 3]` an example, with its codes."""
-    settings = checks.checked(settings, self.parts.ranges)
     class_ids = settings['class_ids']
     shape = [tf.shape(class_ids)[0], self.parts.vim.config.num_codes]
     codes = self._draw(
@@ -133,16 +131,10 @@ class Sampler:
     self, image_bytes: tf.Tensor, kept_rows: tf.Tensor, **settings: tf.Tensor
   ) -> dict[str, tf.Tensor]:
     """Keeps the upper rows of an image's codes and draws the others."""
-    inputs = checks.checked(
-      {'image_bytes': image_bytes, 'kept_rows': kept_rows, **settings},
-      self.parts.ranges,
-    )
-    prefix = self._encode(inputs.pop('image_bytes'))
-    rows = inputs.pop('kept_rows')
     codes = self._draw(
-      prefix=prefix,
-      prefix_length=rows * self.parts.vim.config.grid_size,
-      **inputs,
+      prefix=self._encode(image_bytes),
+      prefix_length=kept_rows * self.parts.vim.config.grid_size,
+      **settings,
     )
     images = self.parts.tokenizer.decode(codes)
     return {'png_bytes': reading.to_png(images), 'codes': codes}
@@ -151,11 +143,8 @@ class Sampler:
     self, image_bytes, class_ids
   ) -> dict[str, tf.Tensor]:
     """How unlikely images' codes are, given their classes."""
-    inputs = checks.checked(
-      {'image_bytes': image_bytes, 'class_ids': class_ids}, self.parts.ranges
-    )
-    codes = self._encode(inputs['image_bytes'])
-    logits = self.parts.vim(codes, inputs['class_ids'])
+    codes = self._encode(image_bytes)
+    logits = self.parts.vim(codes, class_ids)
     nats = vim_model.negative_log_likelihood(logits, codes)
     return {
       'nats': tf.reduce_sum(nats, axis=1),
@@ -165,7 +154,9 @@ class Sampler:
   def _encode(self, image_bytes):
     tokenizer = self.parts.tokenizer
     size = tokenizer.config.image_size
-    return tokenizer.encode(reading.read(image_bytes, size, self.parts.limits))
+    return tokenizer.encode(
+      reading.read(image_bytes, size, self.parts.settings)
+    )
 
   def _draw(self, **inputs):
     inputs['seeds'] = tf.cast(inputs['seeds'], tf.uint32)
@@ -242,9 +233,7 @@ def export(
   encoded = [warmup.image(first.config.model.image_size)]
   completed = {'image_bytes': encoded, 'kept_rows': np.ones(1, np.int32)}
   found = saved_model.Export(
-    Sampler(
-      second.model, first.model, settings.limits, xla, frozen, window
-    ).module,
+    Sampler(second.model, first.model, settings, xla, frozen, window).module,
     second.record['class_names'] if second.config.model.num_classes else [],
     config={
       'vim': second.record,

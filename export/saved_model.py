@@ -91,20 +91,19 @@ def write(
   """
   base = os.fspath(base)
   final = new_version(base, settings.version)
-  name = settings.name or export.module.name
   verbosity = logging.get_verbosity()
   # The quieter one of the two: TensorFlow tells every variable's internal name.
   logging.set_verbosity(min(logging.WARNING, verbosity))
   try:
     if places.is_remote(base):
       with tempfile.TemporaryDirectory() as folder:
-        size = _write_version(export, name, pathlib.Path(folder))
+        size = _write_version(export, settings, pathlib.Path(folder))
         _copy(pathlib.Path(folder), final)
     else:
       # Fails if another export has been faster: a folder of files stays.
       with files.new_folder(final) as folder:
-        size = _write_version(export, name, folder)
-    _write_configs(base, name, settings.max_batch_size)
+        size = _write_version(export, settings, folder)
+    _write_configs(base, export, settings)
   except (OSError, tf.errors.OpError) as error:
     reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
     raise ExportError(f'Cannot write {final}: {reason}.') from error
@@ -228,7 +227,31 @@ def _copy(folder: pathlib.Path, final: str):
     raise
 
 
-def _write_version(export: Export, name: str, folder: pathlib.Path) -> int:
+def _describe(file: pathlib.Path, export: Export, settings: Settings):
+  """Adds methods and limits to the signatures of a graph.
+
+  Limits are the names of the batches' dimensions: no other field of a
+  signature comes through a server's metadata to whom it concerns.
+  """
+  proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+  for graph in proto.meta_graphs:
+    for name, signature in graph.signature_def.items():
+      if name in export.classify:
+        signature.method_name = tf.saved_model.CLASSIFY_METHOD_NAME
+      for info in signature.inputs.values():
+        text = f'1 to {settings.max_batch_size}'
+        if info.dtype == tf.string.as_datatype_enum:  # All are files.
+          text += (
+            f' images of at most {settings.max_side} a side, '
+            f'{settings.max_pixels} pixels and {settings.max_scans} scans'
+          )
+        info.tensor_shape.dim[0].name = text
+  file.write_bytes(proto.SerializeToString())
+
+
+def _write_version(
+  export: Export, settings: Settings, folder: pathlib.Path
+) -> int:
   """Writes all files of a version; returns the bytes."""
   tf.saved_model.save(
     export.module, str(folder), signatures=export.module.signatures
@@ -239,20 +262,13 @@ def _write_version(export: Export, name: str, folder: pathlib.Path) -> int:
       'A server cannot run the graph, because of its ops '
       f'{", ".join(sorted(foreign))}.'
     )
-  for signature in export.classify:
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(
-      str(folder)
-    )
-    updater.replace_method_name(
-      signature_key=signature,
-      method_name=tf.saved_model.CLASSIFY_METHOD_NAME,
-      tags=TAG,
-    )
-    updater.save()
+  _describe(folder / GRAPH_FILE, export, settings)
   (folder / 'assets').mkdir(exist_ok=True)
   names = ''.join(f'{name}\n' for name in export.class_names)
   (folder / CLASS_NAMES_FILE).write_text(names)
-  (folder / CONFIG_FILE).write_text(json.dumps(export.config, indent=2) + '\n')
+  config = {'settings': dataclasses.asdict(settings), **export.config}
+  (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + '\n')
+  name = settings.name or export.module.name
   logs = [warmup.predict(name, *request) for request in export.requests]
   logs += [warmup.classify(name, *row) for row in export.classify.items()]
   (folder / WARMUP_FILE).parent.mkdir()
@@ -262,12 +278,12 @@ def _write_version(export: Export, name: str, folder: pathlib.Path) -> int:
   return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())
 
 
-def _write_configs(base: str, name: str, max_batch_size: int):
+def _write_configs(base: str, export: Export, settings: Settings):
   """Writes those files that are not there: they are meant to be edited."""
   # The packages of the client hold protos of the first of them alone.
   for file, text in (
-    (MODEL_CONFIG, model_config({name: base})),
-    (BATCHING_CONFIG, _batching(max_batch_size)),
+    (MODEL_CONFIG, model_config({settings.name or export.module.name: base})),
+    (BATCHING_CONFIG, _batching(settings.max_batch_size)),
     (
       MONITORING_CONFIG,
       f'prometheus_config {{ enable: true, path: "{METRICS_PATH}" }}\n',

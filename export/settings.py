@@ -7,19 +7,6 @@ from absl import flags
 from vim_tf.config import PRECISIONS, check_choice, check_least
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-  """The largest images that are decoded.
-
-  Attributes:
-    side: Height or width, in pixels.
-    pixels: Height times width.
-  """
-
-  side: int = 8192
-  pixels: int = 4096**2
-
-
 def _setting(default, text: str):
   return dataclasses.field(default=default, metadata={'help': text})
 
@@ -41,25 +28,26 @@ class Settings:
     '[graph] Compute in float32 or bfloat16; weights stay float32.',
   )
   max_side: int = _setting(
-    Limits.side,
-    '[graph] Largest height or width of an image taken, in pixels.',
+    8192, '[graph] Largest height or width of an image taken, in pixels.'
   )
   max_pixels: int = _setting(
-    Limits.pixels, '[graph] Most pixels of an image taken.'
+    2**25,  # 33.5 million: photographs have 24 to 26, some phones' 50.
+    '[graph] Most pixels of an image taken.',
+  )
+  max_scans: int = _setting(
+    100,  # Encoders write about ten.
+    '[graph] Most scans of a JPEG taken: each costs a pass over its pixels.',
   )
   max_batch_size: int = _setting(
-    32, '[server] Most examples that it runs together.'
+    32, '[graph] Most examples of a batch; the server puts no more together.'
   )
 
   def __post_init__(self):
     check_least(self, 0, 'version')
     check_choice('precision', self.precision, PRECISIONS)
-    check_least(self, 1, 'max_side', 'max_pixels', 'max_batch_size')
-
-  @property
-  def limits(self) -> Limits:
-    """The largest images that the export decodes."""
-    return Limits(self.max_side, self.max_pixels)
+    check_least(
+      self, 1, 'max_side', 'max_pixels', 'max_scans', 'max_batch_size'
+    )
 
 
 DEFAULTS = Settings()

@@ -37,13 +37,23 @@ class Tokenizer:
 
   Args:
     model: A built tokenizer.
-    limits: The largest images that are decoded.
+    settings: Those of the export.
   """
 
-  def __init__(self, model: model_lib.ViTVQGAN, limits: settings_lib.Limits):
-    self.module = signatures.SignatureModule('tokenizer', tokenizer=model)
+  def __init__(
+    self,
+    model: model_lib.ViTVQGAN,
+    settings: settings_lib.Settings = settings_lib.DEFAULTS,
+  ):
+    ranges = {
+      # Resizing and other clients' rounding may leave the unit range by a hair.
+      'images': checks.Range(-0.01, 1.01),
+      'codes': checks.Range(0, model.config.codebook_size - 1),
+    }
+    self.module = signatures.SignatureModule(
+      'tokenizer', settings, ranges, tokenizer=model
+    )
     self.parts = self.module.parts
-    self.parts.limits = limits
     size = model.config.image_size
     encoded = signatures.example(tf.string, 'image_bytes')
     images = signatures.example(tf.float32, 'images', size, size, 3)
@@ -60,17 +70,11 @@ class Tokenizer:
 
   def encode_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
     """Images `[batch, size, size, 3]` to codes `[batch, num_codes]`."""
-    # Resizing and other clients' rounding may leave the unit range by a hair.
-    pixels = checks.Range(-0.01, 1.01)
-    images = checks.checked({'images': images}, {'images': pixels})['images']
     return {'codes': self.parts.tokenizer.encode(images)}
 
   def decode(self, codes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Codes `[batch, num_codes]` to images `[batch, size, size, 3]`."""
-    model = self.parts.tokenizer
-    known = checks.Range(0, model.config.codebook_size - 1)
-    codes = checks.checked({'codes': codes}, {'codes': known})['codes']
-    return {'images': model.decode(codes)}
+    return {'images': self.parts.tokenizer.decode(codes)}
 
   def decode_png(self, codes: tf.Tensor) -> dict[str, tf.Tensor]:
     """Codes `[batch, num_codes]` to PNG files `[batch]`."""
@@ -87,9 +91,8 @@ class Tokenizer:
     }
 
   def _read(self, image_bytes):
-    inputs = checks.checked({'image_bytes': image_bytes}, {})
     size = self.parts.tokenizer.config.image_size
-    return reading.read(inputs['image_bytes'], size, self.parts.limits)
+    return reading.read(image_bytes, size, self.parts.settings)
 
 
 def export(
@@ -117,7 +120,7 @@ def export(
   images = np.zeros([1, config.image_size, config.image_size, 3], np.float32)
   encoded = [warmup.image(config.image_size)]
   found = saved_model.Export(
-    Tokenizer(run.model, settings.limits).module,
+    Tokenizer(run.model, settings).module,
     run.record['class_names'],
     config={'tokenizer': run.record, 'step': run.step},
     requests=[

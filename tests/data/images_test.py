@@ -156,15 +156,13 @@ class DecodeTest(tf.test.TestCase):
   def test_center_crop_keeps_the_middle(self):
     image = np.zeros([4, 10, 3], np.float32)
     image[:, 3:7] = np.random.default_rng(0).random([4, 4, 3])
-    self.assertAllClose(
-      images.resize_and_center_crop(tf.constant(image), 4), image[:, 3:7]
-    )
+    self.assertAllClose(images.center_crop(tf.constant(image)), image[:, 3:7])
 
   def test_downsizing_averages(self):
     """Antialiasing: a fine checkerboard becomes gray, not black or white."""
     board = np.indices([64, 64]).sum(0) % 2
     image = np.repeat(board[..., None], 3, -1).astype(np.float32)
-    small = images.resize_and_center_crop(tf.constant(image), 8)
+    small = images.resize(tf.constant(image), 8)
     self.assertAllClose(small, np.full([8, 8, 3], 0.5), atol=0.05)
 
 

@@ -48,9 +48,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'exports'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.bases = served.export_all(cls.root)
+    cls.root, cls.bases = served.exports()
     cls.runs = {name: cls.root / 'runs' / name for name in cls.bases}
     cls.tokenizer, cls.vim = restore.both(cls.runs['sampler'])
     cls.decoder = decoding.Decoder(cls.vim.model)
@@ -285,6 +283,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
       )
       config = json.loads((assets / 'config.json').read_text())
       self.assertEqual(config['tokenizer']['kind'], 'vit_vqgan', name)
+      self.assertEqual(config['settings']['max_scans'], 100)
 
   def test_flags_of_the_binary(self):
     base = self.root / 'by_flags'

@@ -1,14 +1,17 @@
 """Exports of tiny models, by Python and by the binaries."""
 
 import contextlib
+import functools
 import importlib
 import io
 import os
 import pathlib
+import shutil
 import sys
 from unittest import mock
 
 from absl import flags
+import tensorflow as tf
 
 from experiments import flags as flags_lib
 from export import probe, sampler, tokenizer
@@ -33,6 +36,14 @@ def export_all(root: pathlib.Path) -> dict[str, pathlib.Path]:
     name = exporter.__name__.rpartition('.')[2]
     exporter.export(runs[name], bases[name])
   return bases
+
+
+@functools.cache
+def exports() -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
+  """A folder and what `export_all` gives of it, for all tests of a process."""
+  root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'exports'
+  shutil.rmtree(root, ignore_errors=True)
+  return root, export_all(root)
 
 
 def run(name: str, *arguments: str) -> tuple[int, str]:

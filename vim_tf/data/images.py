@@ -22,6 +22,8 @@ _ORIENTATION = 0x0112  # The tag of it.
 _EXIF = b'Exif\0\0'
 _MOST_SEGMENTS = 1000  # Or a file made for it would keep a server busy.
 
+_STRIP = 512  # Columns that are converted to floats at a time.
+
 _STREAM = 0x61756721  # Tells the draws of `augment` from the model's own.
 _LOG_ASPECT = math.log(4 / 3)
 
@@ -82,7 +84,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     tf.errors.InvalidArgumentError: If it is of another kind, or cannot be
       decoded.
   """
-  return _traced(_decode)(encoded)
+  return _traced(_decode_whole)(encoded)
 
 
 def decode_square(encoded: tf.Tensor, size: int) -> tf.Tensor:
@@ -110,20 +112,56 @@ def _traced(function, *arguments) -> tf.types.experimental.ConcreteFunction:
     ).get_concrete_function(tf.TensorSpec([], tf.string))
 
 
+def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
+  return _on_white(_decode(encoded))
+
+
 def _decode_square(encoded: tf.Tensor, size: int) -> tf.Tensor:
-  return to_uint8(resize_and_center_crop(decode(encoded), size))
+  # Bytes until it is small: as floats, a photograph takes 400 MB.
+  pixels = center_crop(_decode(encoded))
+  image = tf.cond(
+    tf.shape(pixels)[0] > 4 * _STRIP,  # Below, once is faster.
+    lambda: _resize_in_strips(pixels, size),
+    lambda: resize(_on_white(pixels), size),
+  )
+  return to_uint8(image)
+
+
+def _resize_in_strips(pixels: tf.Tensor, size: int) -> tf.Tensor:
+  """Resizes a square to `[size, size, 3]`, strip after strip of its columns.
+
+  To the same bits as at once, because that is first done along the columns,
+  too: at a scale of one, the other way changes nothing.
+  """
+  side = tf.shape(pixels)[0]
+  count = (side + _STRIP - 1) // _STRIP
+  width = (side + count - 1) // count
+  pixels = tf.pad(pixels, [[0, 0], [0, count * width - side], [0, 0]])
+
+  def low(i):
+    strip = _on_white(pixels[:, i * width : (i + 1) * width])
+    return tf.image.resize(strip, [size, width], 'bilinear', antialias=True)
+
+  strips = tf.map_fn(
+    low,
+    tf.range(count),
+    parallel_iterations=1,
+    fn_output_signature=tf.TensorSpec([size, None, 3], tf.float32),
+  )
+  rows = tf.reshape(tf.transpose(strips, [1, 0, 2, 3]), [size, -1, 3])
+  return resize(rows[:, :side], size)
 
 
 def _decode(encoded: tf.Tensor) -> tf.Tensor:
+  """Decodes to uint8 `[height, width, 3]`, or 4 with alpha."""
   found = problem(encoded)
   with tf.control_dependencies([tf.debugging.Assert(found == '', [found])]):
     # Decoders take other kinds than their own, hence the branch.
-    image = tf.cond(
+    return tf.cond(
       tf.io.is_jpeg(encoded),
       lambda: _decode_jpeg(encoded),
       lambda: _decode_png(encoded),
     )
-  return tf.ensure_shape(image, [None, None, 3])
 
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -135,11 +173,10 @@ def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     lambda: encoded,
   )
   image = tf.io.decode_jpeg(marked, 3, dct_method='INTEGER_ACCURATE')
-  return from_uint8(turn(image, orientation(encoded)))
+  return turn(image, orientation(encoded))
 
 
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes a PNG, and lays what is transparent in it on white."""
   # Asked for alpha where there is none, TensorFlow makes one up: a wrong one
   # below 8 bits. Unasked, it forgets that of gray and RGB with a tRNS chunk.
   header = tf.io.decode_raw(tf.strings.substr(encoded, 0, 26), tf.uint8)
@@ -147,14 +184,23 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
   has_alpha = tf.reduce_any(colour_type & 4 > 0) | tf.strings.regex_full_match(
     encoded, r'\C*\x00\x00(\x00\C|\x01\x00)tRNS\C*'
   )
+  return tf.cond(
+    has_alpha,
+    lambda: tf.io.decode_png(encoded, 4),
+    lambda: tf.io.decode_png(encoded, 3),
+  )
 
-  def on_white():
-    image = from_uint8(tf.io.decode_png(encoded, channels=4))
+
+def _on_white(pixels: tf.Tensor) -> tf.Tensor:
+  """Bytes as float32 `[height, width, 3]`, what is transparent on white."""
+
+  def laid():
+    image = from_uint8(pixels)
     return image[..., :3] * image[..., 3:] + (1.0 - image[..., 3:])
 
-  return tf.cond(
-    has_alpha, on_white, lambda: from_uint8(tf.io.decode_png(encoded, 3))
-  )
+  has_alpha = tf.shape(pixels)[2] == 4
+  image = tf.cond(has_alpha, laid, lambda: from_uint8(pixels))
+  return tf.ensure_shape(image, [None, None, 3])
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -163,21 +209,13 @@ def resize(image: tf.Tensor, size: int) -> tf.Tensor:
   return tf.ensure_shape(image, [size, size, 3])
 
 
-def resize_and_center_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-  """The largest square in the middle of an image, resized.
-
-  Args:
-    image: float32 `[height, width, 3]`, any height and width.
-    size: Height and width of the result, in pixels.
-
-  Returns:
-    float32 `[size, size, 3]`.
-  """
+def center_crop(image: tf.Tensor) -> tf.Tensor:
+  """The largest square in the middle of `[height, width, channels]`."""
   shape = tf.shape(image)
   side = tf.minimum(shape[0], shape[1])
   top = (shape[0] - side) // 2
   left = (shape[1] - side) // 2
-  return resize(image[top : top + side, left : left + side], size)
+  return image[top : top + side, left : left + side]
 
 
 def augment(

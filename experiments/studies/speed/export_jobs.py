@@ -122,7 +122,8 @@ def _write_tokenizer(sizes, settings, folder) -> pathlib.Path:
     sizes.stage1.model, dtype=restore.policy(settings.precision)
   )
   model.build()
-  module = tokenizer.Tokenizer(model, settings_lib.Limits()).module
+  served = settings_lib.Settings(max_batch_size=settings.batch)
+  module = tokenizer.Tokenizer(model, served).module
   return pathlib.Path(saved_model.write(saved_model.Export(module), folder))
 
 
@@ -132,12 +133,8 @@ def _write_sampler(sizes, settings, folder) -> pathlib.Path:
   decoder = vit_vqgan_model.ViTVQGAN(sizes.joined_stage1.model, dtype=dtype)
   for model in (vim, decoder):
     model.build()
+  served = settings_lib.Settings(max_batch_size=settings.batch)
   module = sampler.Sampler(
-    vim,
-    decoder,
-    settings_lib.Limits(),
-    settings.xla,
-    settings.frozen,
-    settings.window,
+    vim, decoder, served, settings.xla, settings.frozen, settings.window
   ).module
   return pathlib.Path(saved_model.write(saved_model.Export(module), folder))
