@@ -158,6 +158,20 @@ class DecodeTest(tf.test.TestCase):
     image[:, 3:7] = np.random.default_rng(0).random([4, 4, 3])
     self.assertAllClose(images.center_crop(tf.constant(image)), image[:, 3:7])
 
+  def test_large_images_in_strips(self):
+    """Are what they are at once, to the last bit."""
+    pixels = np.random.default_rng(0).integers(0, 256, [9, 2101, 4], np.uint8)
+    for mode, kind in (('RGB', 'PNG'), ('RGBA', 'PNG'), ('RGB', 'JPEG')):
+      image = PIL.Image.fromarray(pixels[..., : len(mode)], mode)
+      encoded = tf.constant(
+        odd_pictures.encode(image.resize((2101, 2077)), kind)
+      )
+      whole = images.center_crop(images.decode(encoded))
+      self.assertAllEqual(
+        images.decode_square(encoded, 32),
+        images.to_uint8(images.resize(whole, 32)),
+      )
+
   def test_downsizing_averages(self):
     """Antialiasing: a fine checkerboard becomes gray, not black or white."""
     board = np.indices([64, 64]).sum(0) % 2

@@ -323,8 +323,7 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
       self.assertIn(text, error.splitlines()[-1])
 
   def test_a_loop_compiled_by_xla(self):
-    version = sampler.export(self.runs['sampler'], self.root / 'xla', xla=True)
-    loaded = tf.saved_model.load(str(version))
+    loaded = tf.saved_model.load(served.compiled_sampler())
     inputs = calls.sampling_inputs(2)
     found = loaded.signatures['serving_default'](
       **{name: tf.constant(x) for name, x in inputs.items()}

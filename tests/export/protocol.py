@@ -34,6 +34,7 @@ from tests.export import calls, tiny
 
 _BATCHES = (1, 5)
 _AT_ONCE = 200
+_EMPTY = 'holds 0 examples, but a batch holds 1 to 32'
 
 
 def spec(message, model: str, signature: str = ''):
@@ -178,7 +179,7 @@ def bad_requests() -> dict[str, tuple[str, str, dict, str]]:
   found['uneven'] = 'sampler', 'serving_default', uneven, 'seeds'
   for model, signature, inputs in calls.every_signature(1):
     empty = {name: x[:0] for name, x in inputs.items()}
-    found[f'empty_{model}_{signature}'] = model, signature, empty, 'empty'
+    found[f'empty_{model}_{signature}'] = model, signature, empty, _EMPTY
   return found
 
 
@@ -402,7 +403,7 @@ class ProtocolTests(absltest.TestCase):
         )
         self.assertEqual(status, 400, body)
         # JSON has no empty array of a shape, so that another check finds it.
-        if text != 'empty' or all(x.ndim == 1 for x in inputs.values()):
+        if text != _EMPTY or all(x.ndim == 1 for x in inputs.values()):
           self.assertIn(text, body['error'])
     self._assert_lives()
 

@@ -1,20 +1,26 @@
 """Tests of what is taken out of image files, and of what is refused."""
 
 import io
+import struct
+import zlib
 
 from absl.testing import absltest
 import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from export import reading, settings
+from export import headers, reading, settings
 from tests.data import odd_pictures
 from tests.export import tiny
 
 _SIZE = odd_pictures.SIZE
-_LIMITS = settings.Limits(side=1000, pixels=500_000)
+_LIMITS = settings.Settings(max_side=1000, max_pixels=500_000, max_scans=20)
 _MUTATIONS = 48
 _GOOD = odd_pictures.encode(odd_pictures.noise('RGB'))
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+  return struct.pack('>BBH', 0xFF, marker, len(content) + 2) + content
 
 
 class ReadingTest(absltest.TestCase):
@@ -84,6 +90,65 @@ class ReadingTest(absltest.TestCase):
           self.assertLen(self.read(tf.constant([file])), 1)
         else:
           self.assertIn(f'it has {width} x {height} pix', self._refused(file))
+
+  def test_scans(self):
+    """Those of the image count, wherever the bytes of others lie."""
+    photo = odd_pictures.encode(
+      odd_pictures.noise('RGB'), 'JPEG', progressive=True
+    )
+    start = photo.rindex(b'\xff\xda')
+    other = photo[:-2] + photo[start:-2] * (20 - photo.count(b'\xff\xda'))
+    scans = photo[start:-2] * 100
+    taken = {
+      'the most': other + photo[-2:],
+      'in a film': photo + b'\xff\xda\0\0' * 10_000,
+      'in a thumbnail': photo[:2] + _segment(0xE1, scans[:60_000]) + photo[2:],
+      'in a comment': other + _segment(0xFE, scans) + photo[-2:],
+    }
+    refused = {
+      'one more': other + photo[start:],
+      'behind an end in a comment': other
+      + _segment(0xFE, b'\xff\xd9')
+      + photo[start:],
+      'behind what has no length': other + b'\xff\1\xff\xd0' + photo[start:],
+      'behind filling bytes': other + b'\xff\xff' + photo[start:],
+      'one after another': photo[:-2] + scans,
+      'behind many comments': photo[:2]
+      + _segment(0xFE, b'') * 10_000
+      + photo[2:-2]
+      + scans,
+    }
+    for name, file in taken.items():
+      with self.subTest(name):
+        found = self.read(tf.constant([file]))
+        np.testing.assert_allclose(
+          found[0], odd_pictures.by_pillow(photo), rtol=0, atol=2.01 / 255
+        )
+    for name, file in refused.items():
+      with self.subTest(name):
+        self.assertIn('it has more than 20 scans', self._refused(file))
+
+  def test_packed_texts(self):
+    rows = np.zeros([_SIZE, 3 * _SIZE], np.uint8)
+    text = zlib.compress(bytes(1000))
+    for name, head in ((b'zTXt', b'a\0\0'), (b'iTXt', b'a\0\1\0\0\0')):
+      chunks = [(name, head + text)] * 21
+      self.assertLen(
+        self.read(tf.constant([odd_pictures.png(8, 2, rows, chunks[:20])])), 1
+      )
+      self.assertIn(
+        'it has more than 20 texts',
+        self._refused(odd_pictures.png(8, 2, rows, chunks)),
+      )
+
+  def test_a_photograph_of_24_megapixels_is_taken(self):
+    header = tiny.encoded(Image.new('1', (8, 8)))
+    for width, height, taken in ((6048, 4024, True), (8160, 6120, False)):
+      sides = struct.pack('>II', width, height)
+      found = headers.problem(
+        tf.constant(header[:16] + sides + header[24:]), settings.DEFAULTS
+      )
+      self.assertEqual(found == '', taken, found)
 
   def test_damaged_files_are_read_or_refused_by_their_number(self):
     rng = np.random.default_rng(0)

@@ -101,6 +101,7 @@ class SavedModelTest(tf.test.TestCase):
       ('precision', 'float64'),
       ('max_side', 0),
       ('max_pixels', 0),
+      ('max_scans', 0),
       ('max_batch_size', 0),
     ):
       with self.assertRaisesRegex(ConfigError, f'{name} is .*{value}'):
@@ -178,6 +179,17 @@ class SavedModelTest(tf.test.TestCase):
     self.assertTrue((folder / saved_model.CONFIG_FILE).exists())
     records = tf.data.TFRecordDataset(str(folder / saved_model.WARMUP_FILE))
     self.assertLen(list(records), 1)
+
+  def test_limits_are_in_the_metadata(self):
+    settings = settings_lib.Settings(max_batch_size=12)
+    graph = saved_model.read_graph(_write(_export(), self.base, settings))
+    shape = graph.signature_def['again'].inputs['x'].tensor_shape
+    self.assertEqual(shape.dim[0].name, '1 to 12')
+    loaded = tf.saved_model.load(str(self.base / '1'))
+    with self.assertRaisesRegex(
+      tf.errors.InvalidArgumentError, 'x holds 13 examples, but .* 1 to 12'
+    ):
+      loaded.signatures['again'](x=tf.zeros([13]))
 
   def test_files_of_the_server_are_left_as_they_are(self):
     batching = self.base / saved_model.BATCHING_CONFIG

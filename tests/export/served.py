@@ -46,6 +46,13 @@ def exports() -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
   return root, export_all(root)
 
 
+@functools.cache
+def compiled_sampler() -> str:
+  """A version of the sampler whose loop XLA compiles."""
+  root, _ = exports()
+  return sampler.export(root / 'runs' / 'sampler', root / 'xla', xla=True)
+
+
 def run(name: str, *arguments: str) -> tuple[int, str]:
   """Runs a binary of `export`, whose flags are defined while it runs.
 
