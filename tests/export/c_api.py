@@ -118,7 +118,9 @@ class Model:
       self._session, None, feeds, values, len(feeds), fetches, results,
       len(fetches), None, 0, None, status,
     )  # fmt: skip
-    code, message = c.TF_GetCode(status), c.TF_Message(status).decode()
+    code = c.TF_GetCode(status)
+    # It may hold what was sent.
+    message = c.TF_Message(status).decode(errors='backslashreplace')
     c.TF_DeleteStatus(status)
     for value in map(pointer, values):
       self._delete(value)
