@@ -12,7 +12,7 @@ from tests.export import served
 
 # Besides what works on strings or bytes.
 _ON_HOSTS = {
-  'BatchDatasetV2', 'ConcatenateDataset', 'DatasetToSingleElement',
+  'LowerBound', 'BatchDatasetV2', 'ConcatenateDataset', 'DatasetToSingleElement',
   'IgnoreErrorsDataset', 'ParallelMapDatasetV2', 'RangeDataset',
   'TensorDataset', 'AsString', 'DecodeJpeg', 'DecodePng', 'DecodeRaw',
   'EncodePng', 'ExtractJpegShape', 'MergeV2Checkpoints', 'ParseExampleV2',
@@ -24,7 +24,8 @@ _HOST_TYPES = {tf.string.as_datatype_enum, tf.uint8.as_datatype_enum}
 
 
 def _types(attribute) -> list[int]:
-  return list(attribute.list.type) or [attribute.type]
+  """None, if it has the value that the op says."""
+  return [x for x in (*attribute.list.type, attribute.type) if x]
 
 
 def _has_kernel(node: node_def_pb2.NodeDef, devices: set[str]) -> bool:

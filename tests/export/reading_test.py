@@ -122,7 +122,7 @@ class ReadingTest(absltest.TestCase):
       with self.subTest(name):
         found = self.read(tf.constant([file]))
         np.testing.assert_allclose(
-          found[0], odd_pictures.by_pillow(photo), rtol=0, atol=2.01 / 255
+          found[0], odd_pictures.by_pillow(file), rtol=0, atol=2.01 / 255
         )
     for name, file in refused.items():
       with self.subTest(name):

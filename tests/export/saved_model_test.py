@@ -18,8 +18,8 @@ from vim_tf.config import ConfigError
 class _Sum(signatures.SignatureModule):
   """Adds a weight."""
 
-  def __init__(self, amount: float = 1.0):
-    super().__init__('sum')
+  def __init__(self, amount: float = 1.0, settings=settings_lib.DEFAULTS):
+    super().__init__('sum', settings)
     self.parts.amount = tf.Variable(amount)
     self.parts.unused = tf.Variable(tf.zeros([1000]))
     for name in ('serving_default', 'again'):
@@ -182,7 +182,8 @@ class SavedModelTest(tf.test.TestCase):
 
   def test_limits_are_in_the_metadata(self):
     settings = settings_lib.Settings(max_batch_size=12)
-    graph = saved_model.read_graph(_write(_export(), self.base, settings))
+    export = saved_model.Export(_Sum(settings=settings))
+    graph = saved_model.read_graph(_write(export, self.base, settings))
     shape = graph.signature_def['again'].inputs['x'].tensor_shape
     self.assertEqual(shape.dim[0].name, '1 to 12')
     loaded = tf.saved_model.load(str(self.base / '1'))
