@@ -117,7 +117,7 @@ class TableTest(tf.test.TestCase):
     self.assertEqual(
       v4,
       f'| vit_vqgan_ss_on_8 | v4 | yes | 8 | 3.00 | {sent:.1f} | '
-      f'{16e3 / 275:.1f} | {1e3 / 1228:.1f} |',
+      f'{16e3 / 275:.1f} | {1e3 / 1200:.1f} |',
     )
     self.assertIn('| v5e | not compiled | 8 | 3.00 |', v5e)
     (unknown,) = table.markdown({'vit_vqgan_ss_on_8': {'chips': {}}}).split(
