@@ -11,8 +11,7 @@ class Chip:
     memory: Bytes of its memory (HBM).
     flops: bfloat16 FLOPs a second, at most.
     memory_rate: Bytes a second between it and its memory.
-    link_rate: Bytes a second over its links to other chips, both ways, all
-      links together.
+    link_rate: Bytes a second that it sends to other chips, over all links.
     topologies: By number of chips the name of a slice, as libtpu knows it.
     options: What else libtpu wants to know of it.
   """
@@ -25,14 +24,14 @@ class Chip:
   options: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-# cloud.google.com/tpu/docs: the pages of v4, v5e and v5p. Sizes of memory are
-# the makers' too, in units of 2^30 bytes, as the compiler takes them.
+# cloud.google.com/tpu/docs: the pages of v4, v5e and v5p. The links of v4 are
+# six of 50 GB/s (Jouppi et al., 2023, arXiv:2304.01433).
 CHIPS = {
   'v4': Chip(
     memory=32 * 2**30,
     flops=275e12,
-    memory_rate=1228e9,
-    link_rate=2400e9 / 8,
+    memory_rate=1200e9,
+    link_rate=6 * 50e9,
     topologies={1: '2x2x1', 8: '2x2x2', 128: '4x4x8'},
     # Both cores of a chip as one device, which TPUStrategy has, too.
     options={'chip_config_name': 'megacore'},

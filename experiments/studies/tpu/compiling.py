@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import re
 import resource
 import signal
 import sys
@@ -81,10 +80,10 @@ def _compile(computation, topology, options, replicas, text) -> dict:
 def _figures(compiled, text) -> dict:
   memory = compiled.get_compiled_memory_stats()
   costs = compiled.cost_analysis()
-  (module,) = compiled.hlo_modules()
-  lines = module.to_string()
   if text:
-    pathlib.Path(text).write_bytes(gzip.compress(lines.encode(), 1))
+    (module,) = compiled.hlo_modules()
+    lines = module.to_string().encode()
+    pathlib.Path(text).write_bytes(gzip.compress(lines, 1))
   return {
     'argument_bytes': memory.argument_size_in_bytes,
     'output_bytes': memory.output_size_in_bytes,
@@ -93,8 +92,6 @@ def _figures(compiled, text) -> dict:
     'code_bytes': memory.generated_code_size_in_bytes,
     'flops': costs['flops'],
     'accessed_bytes': costs['bytes accessed'],
-    # The types of all that is summed over replicas.
-    'summed': re.findall(r' = (.*?) all-reduce(?:-start)?\(', lines),
   }
 
 

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import hashlib
 import itertools
+import math
 import mmap
 import os
 import pathlib
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.xla.service import hlo_pb2
 
 from experiments.studies.tpu.programs import Program
 from vim_tf import presets
@@ -37,13 +39,29 @@ def write(program: Program, path: str | os.PathLike) -> dict:
       constants are masks.
 
   Returns:
-    'hlo', a hash of the program, and its 'hlo_bytes'.
+    'hlo', a hash of the program, its 'hlo_bytes', and the 'summed_bytes' of all
+    tensors that it sums over replicas.
   """
   with no_weights(), among(program.replicas):
     function = _function(program)
     found = lower(function.run, function.specs)
   pathlib.Path(path).write_bytes(gzip.compress(found, 1))
-  return {'hlo': hashlib.sha256(found).hexdigest(), 'hlo_bytes': len(found)}
+  return {
+    'hlo': hashlib.sha256(found).hexdigest(),
+    'hlo_bytes': len(found),
+    'summed_bytes': summed_bytes(found),
+  }
+
+
+def summed_bytes(program: bytes) -> int:
+  """Bytes of all that a program sums over replicas, which is all float32."""
+  module = hlo_pb2.HloModuleProto.FromString(program)
+  return sum(
+    tf.float32.size * math.prod(instruction.shape.dimensions)
+    for computation in module.computations
+    for instruction in computation.instructions
+    if instruction.opcode == 'all-reduce'
+  )
 
 
 def _function(program: Program) -> replica_functions.ReplicaFunction:

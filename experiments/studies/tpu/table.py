@@ -1,14 +1,11 @@
 """What the compiler said, as a table and in words."""
 
 from collections.abc import Mapping
-import math
-import re
 
 from experiments.studies.tpu.chips import CHIPS
 from experiments.studies.tpu.programs import PROGRAMS
 
 _GB = 1e9
-_BYTES = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2}
 _ALONE = (
   'program',
   'chip',
@@ -43,13 +40,15 @@ def markdown(records: Mapping[str, Mapping]) -> str:
   alone, together = [], []
   for name, record in records.items():
     several = PROGRAMS[name].replicas > 1
-    rows, row = (together, _together) if several else (alone, _alone)
-    known = record['chips']
-    rows += [row(name, chip, record) for chip in CHIPS if chip in known]
+    rows, headings = (together, _TOGETHER) if several else (alone, _ALONE)
+    if several and 'summed_bytes' in record:
+      rows += [_together(name, chip, record) for chip in CHIPS]
+      continue
+    known = [] if several else [c for c in CHIPS if c in record['chips']]
+    rows += [_alone(name, chip, record) for chip in known]
     rest = ', '.join(chip for chip in CHIPS if chip not in known)
     if rest:
-      width = len(_TOGETHER if several else _ALONE)
-      rows.append((name, rest, 'not compiled', *[''] * (width - 3)))
+      rows.append((name, rest, 'not compiled', *[''] * (len(headings) - 3)))
   return f'{_lines(_ALONE, alone)}\n\n{_lines(_TOGETHER, together)}\n'
 
 
@@ -76,14 +75,6 @@ def used_bytes(found: Mapping) -> int:
   )
 
 
-def type_bytes(text: str) -> int:
-  """Bytes of a type of XLA's, such as '(f32[8,4]{1,0:T(8,128)}, bf16[])'."""
-  return sum(
-    _BYTES[dtype] * math.prod(map(int, filter(None, sizes.split(','))))
-    for dtype, sizes in re.findall(r'(\w+)\[([\d,]*)\]', text)
-  )
-
-
 def _alone(name, chip, record) -> tuple:
   batch, found = PROGRAMS[name].batch, record['chips'][chip]
   size = f'{record["hlo_bytes"] / 1e6:.1f}'
@@ -107,23 +98,24 @@ def _alone(name, chip, record) -> tuple:
 
 
 def _together(name, chip, record) -> tuple:
-  replicas, found = PROGRAMS[name].replicas, record['chips'][chip]
-  if not found['fits']:
-    return (name, chip, _complaint(found), replicas, *[''] * 4)
-  summed = sum(map(type_bytes, found['summed']))
+  replicas, kind = PROGRAMS[name].replicas, CHIPS[chip]
   # As in a ring: each chip sends every part but its own, twice.
-  sent = 2 * (replicas - 1) / replicas * summed
-  kind = CHIPS[chip]
-  return (
-    name,
-    chip,
-    'yes',
-    replicas,
-    f'{summed / _GB:.2f}',
-    f'{1e3 * sent / kind.link_rate:.1f}',
-    f'{1e3 * found["flops"] / kind.flops:.1f}',
-    f'{1e3 * found["accessed_bytes"] / kind.memory_rate:.1f}',
+  sent = 2 * (replicas - 1) / replicas * record['summed_bytes']
+  links = f'{record["summed_bytes"] / _GB:.2f}', _ms(sent, kind.link_rate)
+  found = record['chips'].get(chip)
+  if found is None:
+    return (name, chip, 'not compiled', replicas, *links, '', '')
+  if not found['fits']:
+    return (name, chip, _complaint(found), replicas, *links, '', '')
+  times = (
+    _ms(found['flops'], kind.flops),
+    _ms(found['accessed_bytes'], kind.memory_rate),
   )
+  return (name, chip, 'yes', replicas, *links, *times)
+
+
+def _ms(amount: float, rate: float) -> str:
+  return f'{1e3 * amount / rate:.1f}'
 
 
 def _complaint(found: Mapping) -> str:
