@@ -110,6 +110,18 @@ class NoTpuTest(parameterized.TestCase):
     with self.assertRaisesRegex(ConfigError, 'knows no TPU.*tpu.lock'):
       strategy.make('tpu')
 
+  def test_its_float32_products_would_be_float32(self):
+    """Without it their factors are rounded to bfloat16 there."""
+    switch = tf.config.experimental.enable_tensor_float_32_execution
+    switch(True)
+    self.addCleanup(switch, True)
+    with self.assertRaises(ConfigError):
+      strategy.make('tpu')
+    product = tf.function(lambda a, b: tf.matmul(a, b), jit_compile=True)
+    matrix = tf.TensorSpec([2, 2])
+    program = product.experimental_get_compiler_ir(matrix, matrix)(stage='hlo')
+    self.assertIn('operand_precision={highest,highest}', program)
+
   @parameterized.parameters(
     (
       tf.errors.NotFoundError(None, None, "device '/device:TPU_SYSTEM:0'\nat"),
