@@ -91,7 +91,7 @@ def _parts(
     config = replace(presets.stage1('tiny'), {**common, **_STAGE1})
     config = replace(config, {'run.num_steps': steps})
     train_tokenizer.train(config, first, strategy)
-    return _told(first, 'psnr')
+    return _told(first, 'mean_psnr')
 
   def stage2():
     changes = {'tokenizer': str(first), 'model.num_classes': '10'}
