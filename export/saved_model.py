@@ -208,22 +208,6 @@ def model_config(bases: dict[str, os.PathLike]) -> str:
   return text_format.MessageToString(config)
 
 
-def read_model_config(text: str) -> dict[str, str]:
-  """The folders of the models of a `--model_config_file`, by name.
-
-  Raises:
-    ValueError: If it is no such file.
-  """
-  config = model_server_config_pb2.ModelServerConfig()
-  try:
-    text_format.Parse(text, config)
-  except text_format.ParseError as error:
-    raise ValueError(str(error)) from error
-  return {
-    model.name: model.base_path for model in config.model_config_list.config
-  }
-
-
 def _copy(folder: pathlib.Path, final: str):
   """Copies a version to where folders cannot be renamed at once.
 

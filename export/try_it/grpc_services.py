@@ -1,6 +1,5 @@
 """TF Serving's gRPC services over loaded models."""
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
   classification_pb2,
@@ -24,22 +23,23 @@ def predict(models: servables.Models, request, seconds=None):
   """PredictRequest to PredictResponse."""
   servable = models.find(request)
   name = servables.signature_of(request)
-  outputs = servable.predict(
-    name, request.inputs, request.output_filter, seconds
-  )
+  wanted = request.output_filter
   response = predict_pb2.PredictResponse()
   _fill_spec(response, servable, name)
-  for key, value in outputs.items():
-    _fill_tensor(response.outputs[key], value)
+  found = servable.predict(name, request.inputs, wanted, seconds)
+  for key, value in found.items():
+    proto = response.outputs[key]
+    proto.dtype = tf.as_dtype(value.dtype).as_datatype_enum
+    proto.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    getattr(proto, _FIELDS[value.dtype.name]).extend(value.ravel().tolist())
   return response
 
 
 def classify(models: servables.Models, request, seconds=None):
   """ClassificationRequest to ClassificationResponse."""
   servable = models.find(request)
-  found = servable.classify(
-    servables.signature_of(request), request.input, seconds
-  )
+  name = servables.signature_of(request)
+  found = servable.classify(name, request.input, seconds)
   response = classification_pb2.ClassificationResponse()
   _fill_spec(response, servable, request.model_spec.signature_name)
   for labels, scores in zip(found['classes'], found['scores']):
@@ -49,9 +49,8 @@ def classify(models: servables.Models, request, seconds=None):
   return response
 
 
-def metadata(models: servables.Models, request, seconds=None):
+def metadata(models: servables.Models, request, _=None):
   """GetModelMetadataRequest to GetModelMetadataResponse: the signatures."""
-  del seconds
   if set(request.metadata_field) != {METADATA}:
     raise servables.invalid(f'metadata_field must be {METADATA!r}.')
   servable = models.find(request)
@@ -64,9 +63,8 @@ def metadata(models: servables.Models, request, seconds=None):
   return response
 
 
-def status(models: servables.Models, request, seconds=None):
+def status(models: servables.Models, request, _=None):
   """GetModelStatusRequest to GetModelStatusResponse; labels are not heeded."""
-  del seconds
   if not request.HasField('model_spec'):
     raise servables.invalid('Missing ModelSpec')
   spec = request.model_spec
@@ -122,9 +120,3 @@ def _fill_spec(response, servable: servables.Servable, signature: str):
   response.model_spec.name = servable.name
   response.model_spec.version.value = servable.version
   response.model_spec.signature_name = signature
-
-
-def _fill_tensor(proto, value: np.ndarray):
-  proto.dtype = tf.as_dtype(value.dtype).as_datatype_enum
-  proto.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
-  getattr(proto, _FIELDS[value.dtype.name]).extend(value.ravel().tolist())

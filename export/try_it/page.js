@@ -1,15 +1,14 @@
 'use strict';
 const $ = (id) => document.getElementById(id);
 const TOGETHER = 4;  // Images of a request: cancelling loses no more.
-const MOST = {seed: 2 ** 32 - 64, count: 64, top_k: 2 ** 31 - 1};
 const FIELDS = {
   class: {text: 'Class', value: 0},
   guidance: {text: 'Guidance', value: 1, least: 0},
   temperature: {text: 'Temperature', value: 1, least: 0},
-  top_k: {text: 'Top k (0: all)', value: 0, least: 0, whole: true},
+  top_k: {text: 'Top k (0: all)', value: 0, least: 0, most: 1e9, whole: true},
   top_p: {text: 'Top p', value: 1, above: 0, most: 1},
-  seed: {text: 'Seed', value: 0, least: 0, whole: true},
-  count: {text: 'Images', value: 6, least: 1, whole: true},
+  seed: {text: 'Seed', value: 0, least: 0, most: 2 ** 32 - 64, whole: true},
+  count: {text: 'Images', value: 6, least: 1, most: 64, whole: true},
   rows: {text: 'Rows of codes kept', least: 0, whole: true},
 };
 let served = {};
@@ -17,7 +16,7 @@ let image_bytes = null;  // Of the image that was taken.
 
 // What a field's text should be instead, or ''.
 function problem({name, value}) {
-  const {least, above, whole, most = MOST[name]} = FIELDS[name];
+  const {least, above, most, whole} = FIELDS[name];
   const number = Number(value);
   if (!value.trim() || !Number.isFinite(number)) return 'Write a number.';
   if (whole && !Number.isInteger(number)) return 'Write a whole number.';
@@ -28,16 +27,17 @@ function problem({name, value}) {
 
 function addField(form, prefix, name) {
   const id = prefix + name;
-  const {text, whole} = FIELDS[name];
   const kind = {class: 'select', rows: 'input type="range"'}[name] ??
-      `input autocomplete="off" inputmode="${whole ? 'numeric' : 'decimal'}"`;
+      'input autocomplete="off" inputmode="decimal"';
   form.querySelector('.fields').insertAdjacentHTML('beforeend', `
-    <label><span>${text}</span>
+    <label><span>${FIELDS[name].text}</span>
       <${kind} id="${id}" name="${name}" aria-describedby="${id}_wrong">
       ${name === 'class' ? '</select>' : ''}
       <span id="${id}_wrong" class="wrong"></span></label>`);
-  const names = [...served.sampler.class_names, 'no class'];
-  if (name === 'class') $(id).append(...names.map((x, i) => new Option(x, i)));
+  if (name === 'class') {
+    const names = [...served.sampler.class_names, 'no class'];
+    $(id).append(...names.map((x, i) => new Option(x, i)));
+  }
   if (name === 'rows') {
     $(id).max = served.sampler.config.vim.config.model.grid_size;
     FIELDS.rows.value = Math.floor($(id).max / 2);
@@ -66,8 +66,8 @@ function read(form) {
       inputs(form).map((x) => [x.name, Number(x.value)]));
 }
 
-const instance = (values, seed) => ({
-  class_ids: values.class, seeds: seed, temperature: values.temperature,
+const instance = (values, seeds = values.seed) => ({
+  class_ids: values.class, seeds, temperature: values.temperature,
   top_k: values.top_k, top_p: values.top_p, guidance_scale: values.guidance,
 });
 
@@ -91,11 +91,10 @@ function follow() {
   if (found.has('seed')) draw();
 }
 
-async function predict(part, signature, instances, signal) {
-  const response = await fetch(`/v1/models/${served[part].name}:predict`, {
-    method: 'POST', signal,
-    body: JSON.stringify({signature_name: signature, instances}),
-  });
+async function predict(part, signature_name, instances, signal) {
+  const body = JSON.stringify({signature_name, instances});
+  const response = await fetch(`/v1/models/${served[part].name}:predict`,
+                               {method: 'POST', body, signal});
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error.replace(/^example 0: /, ''));
   return answer.predictions;
@@ -109,26 +108,19 @@ async function run(form, work) {
   const [cancel, elapsed, error] = ['.cancel', '.elapsed', '.error'].map(
       (x) => form.querySelector(x));
   let done = '';
-  const tell = (text) => {
-    const seconds = ((performance.now() - begun) / 1e3).toFixed(1);
-    elapsed.textContent = `${text}${done}, ${seconds} s`;
-  };
+  const told = (text) =>
+      `${text}${done}, ${((performance.now() - begun) / 1e3).toFixed(1)} s`;
+  const timer = setInterval(() => elapsed.textContent = told('Working'), 100);
   error.textContent = '';
   cancel.hidden = false;
   cancel.onclick = () => mine.abort();
-  const timer = setInterval(tell, 100, 'Working');
-  let end = () => tell('Done');
-  try {
-    await work(mine.signal, (text) => { done = text; });
-  } catch (problem) {
-    end = () => {
-      elapsed.textContent = mine.signal.aborted ? 'Cancelled' : '';
-      if (!mine.signal.aborted) error.textContent = problem.message;
-    };
-  }
+  const [end, wrong] = await work(mine.signal, (text) => { done = text; }).then(
+      () => [told('Done'), ''],
+      ({message}) => mine.signal.aborted ? ['Cancelled', ''] : ['', message]);
   clearInterval(timer);
   if (form.given_up !== mine) return;
-  end();
+  elapsed.textContent = end;
+  error.textContent = wrong;
   cancel.hidden = true;
 }
 
@@ -177,7 +169,7 @@ function draw() {
   });
 }
 
-// Shows a part of the image; it stays until there is another.
+// Shows a part of the image until there is another.
 function place(name, url) {
   const shown = figure(url, name);
   shown.id = name;
@@ -190,19 +182,17 @@ function take(chosen) {
     for (const id of ['parts', 'classes']) $(id).replaceChildren();
     image_bytes = null;
     try {
-      const url = await new Promise((resolve, reject) => {
-        const reader = new FileReader();
-        reader.onload = () => resolve(reader.result);
-        reader.onerror = () => reject(new Error('it cannot be read'));
-        reader.readAsDataURL(chosen);
-      });
-      const bytes = {b64: url.split(',')[1] ?? ''};
+      const reader = new FileReader();
+      reader.readAsDataURL(chosen);
+      await new Promise((resolve) => { reader.onloadend = resolve; });
+      if (!reader.result) throw new Error('it cannot be read');
+      const bytes = {b64: reader.result.split(',')[1] ?? ''};
       const ask = async (part, signature) => served[part] &&
           (await predict(part, signature, [{image_bytes: bytes}], signal))[0];
       const [rebuilt, found] = await Promise.all([
         ask('tokenizer', 'reconstruct'), ask('probe', 'serving_default')]);
       image_bytes = bytes;
-      place('original', url);
+      place('original', reader.result);
       if (rebuilt) place('reconstruction', png(rebuilt));
       if (found) showClasses(found);
       await complete(signal);
@@ -216,8 +206,7 @@ async function complete(signal) {
   const values = served.sampler && read($('completing'));
   if (!image_bytes || !values) return;
   history.replaceState(null, '', address());
-  const one = {image_bytes, kept_rows: values.rows,
-               ...instance(values, values.seed)};
+  const one = {image_bytes, kept_rows: values.rows, ...instance(values)};
   const [found] = await predict('sampler', 'complete', [one], signal);
   place('completion', png(found));
 }
@@ -228,27 +217,19 @@ function showClasses(found) {
     const meter = document.createElement('meter');
     meter.value = found.top_scores[i];
     meter.setAttribute('aria-label', name);
-    for (const part of [name, meter, `${(100 * meter.value).toFixed(1)} %`]) {
-      row.insertCell().append(part);
-    }
+    const share = `${(100 * meter.value).toFixed(1)} %`;
+    [name, meter, share].forEach((x) => row.insertCell().append(x));
     return row;
   }));
 }
 
 async function start() {
-  try {
-    served = await (await fetch('/page.json')).json();
-  } catch (error) {
-    $('served').textContent = `The server does not answer: ${error.message}`;
-    return;
-  }
+  served = await (await fetch('/page.json')).json();
   const names = Object.values(served).map((x) => `${x.name} ${x.version}`);
-  $('served').textContent = names.length ?
-      `Serving ${names.join(', ')}.` : 'No model is available yet.';
+  $('served').textContent = `Serving ${names.join(', ') || 'no model yet'}.`;
   $('sampling').hidden = $('completion_title').hidden = !served.sampler;
   $('image').hidden = !names.length;
   if (served.sampler) {
-    MOST.class = served.sampler.class_names.length;
     for (const name in FIELDS) {
       if (name !== 'rows') addField($('settings'), '', name);
       if (name !== 'count') addField($('completing'), 'complete_', name);
@@ -259,15 +240,13 @@ async function start() {
   document.body.dataset.ready = 'yes';
 }
 
-addEventListener('submit', (event) => {
-  event.preventDefault();
-  if (event.target === $('settings')) draw();
-});
-$('completing').addEventListener('change', () => {
+addEventListener('submit', (event) => event.preventDefault());
+$('settings').addEventListener('submit', draw);
+$('completing').onchange = () => {
   if (read($('completing')) && image_bytes) run($('completing'), complete);
-});
-$('file').addEventListener('change', () => take($('file').files[0]));
-$('large').addEventListener('click', () => $('large').close());
+};
+$('file').onchange = () => take($('file').files[0]);
+$('large').onclick = () => $('large').close();
 addEventListener('paste', (event) => take(event.clipboardData?.files[0]));
 for (const kind of ['dragover', 'dragleave', 'drop']) {
   addEventListener(kind, (event) => {
@@ -276,4 +255,6 @@ for (const kind of ['dragover', 'dragleave', 'drop']) {
     if (kind === 'drop') take(event.dataTransfer.files[0]);
   });
 }
-start();
+start().catch((error) => {
+  $('served').textContent = `The server does not answer: ${error.message}`;
+});

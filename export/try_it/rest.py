@@ -6,7 +6,6 @@ import importlib.resources
 import json
 import re
 import urllib.parse
-import zlib
 
 from absl import logging
 from aiohttp import web
@@ -61,13 +60,7 @@ _ROLES = {'tokenizer': 'reconstruct', 'sampler': 'complete',
 
 
 class Handler:
-  """Answers the REST API and the page; slow clients hold no thread.
-
-  Args:
-    models: What is served.
-    pool: Where requests run.
-    seconds: How long a request may run.
-  """
+  """Answers REST and the page; requests run in `pool`, `seconds` at most."""
 
   def __init__(
     self, models: servables.Models, pool: futures.Executor, seconds: float
@@ -78,9 +71,7 @@ class Handler:
     """What serves it, within an event loop."""
     app = web.Application(client_max_size=_LARGEST_BODY)
     app.router.add_route('*', '/{path:.*}', self.answer)
-    return web.AppRunner(
-      app, access_log=None, keepalive_timeout=_PATIENCE, auto_decompress=False
-    )
+    return web.AppRunner(app, access_log=None, keepalive_timeout=_PATIENCE)
 
   async def answer(self, request: web.Request) -> web.Response:
     """The answer to any request."""
@@ -107,12 +98,9 @@ class Handler:
       return _json({'error': 'The body did not come in time.'}, 408)
     except (web.RequestPayloadError, ConnectionError) as error:
       return _json({'error': f'The body cannot be read: {error}'}, 400)
+    loop, work = asyncio.get_running_loop(), (request.method, path, body)
     try:
-      if 'gzip' in request.headers.get('Content-Encoding', ''):
-        body = _unzip(body)
-      return await asyncio.get_running_loop().run_in_executor(
-        self._pool, self._serve, request.method, path, body
-      )
+      return await loop.run_in_executor(self._pool, self._serve, *work)
     except servables.Refused as error:
       return _json({'error': str(error)}, _STATUSES.get(error.code.name, 500))
     except Exception as error:  # One request must not end the server.
@@ -157,17 +145,6 @@ class Handler:
     inputs = rest_json.parse_predict(body, definition)
     outputs = servable.predict(name, inputs, seconds=self._seconds)
     return rest_json.predict_result(outputs, 'instances' in body)
-
-
-def _unzip(body: bytes) -> bytes:
-  try:
-    unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    found = unzip.decompress(body, _LARGEST_BODY)
-    if unzip.eof:
-      return found
-  except zlib.error:
-    pass
-  raise servables.invalid(f'The body is not gzip of {_LARGEST_BODY} bytes.')
 
 
 def _page_facts(models: servables.Models) -> dict:

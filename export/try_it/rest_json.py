@@ -2,7 +2,7 @@
 
 The rules are those of its `util/json_tensor.cc`: bytes are `{"b64": "..."}`,
 and outputs whose names end in `_bytes` come back so; a request is either a list
-of `instances` or the columns of `inputs`.
+of `instances` or the columns of `inputs`. What does not fit is `Refused`.
 """
 
 import base64
@@ -12,14 +12,13 @@ import re
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import classification_pb2
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 
 from export.try_it.servables import invalid
 
 _DEEPEST = 254  # Dimensions that a tensor may have.
 
-# What a number may be written as, by the kind of the type; exactly these: a
-# bool is no int here.
+# What a number may be, by the kind of the type; a bool is no int here.
 _WRITTEN = {'f': {int, float}, 'i': {int}, 'u': {int}, 'b': {bool}}
 
 
@@ -41,11 +40,7 @@ def parse(body: bytes) -> dict:
 def parse_predict(
   body: dict, definition: meta_graph_pb2.SignatureDef
 ) -> dict[str, np.ndarray]:
-  """The inputs of a predict request by name, for a signature.
-
-  Raises:
-    Refused: If it is neither rows nor columns, or a value does not fit.
-  """
+  """The inputs of a signature by name, from the rows or columns of a body."""
   if ('instances' in body) == ('inputs' in body):
     raise invalid("Expecting one of 'inputs' or 'instances' keys.")
   names = sorted(definition.inputs)
@@ -58,12 +53,9 @@ def parse_predict(
   missing = ', '.join(name for name in names if name not in columns)
   if missing:
     raise invalid(f'Missing named inputs: {missing}.')
-  return {  # What else is in columns is not looked at.
-    name: _array(
-      name, columns[name], tf.as_dtype(definition.inputs[name].dtype)
-    )
-    for name in names
-  }
+  # What else is in columns is not looked at.
+  dtypes = {name: tf.as_dtype(definition.inputs[name].dtype) for name in names}
+  return {name: _array(name, columns[name], dtypes[name]) for name in names}
 
 
 def predict_result(outputs: dict[str, np.ndarray], rows: bool) -> dict:
@@ -77,14 +69,8 @@ def predict_result(outputs: dict[str, np.ndarray], rows: bool) -> dict:
   return {'predictions': alone}
 
 
-def parse_examples(
-  body: dict, request: classification_pb2.ClassificationRequest
-):
-  """Fills a request's signature and examples.
-
-  Raises:
-    Refused: If the body has no examples, or a feature is not one.
-  """
+def parse_examples(body: dict, request: ClassificationRequest):
+  """Fills a request's signature and examples from a body."""
   request.model_spec.signature_name = body.get('signature_name', '')
   rows = body.get('examples')
   if not isinstance(rows, list) or not rows:

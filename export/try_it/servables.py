@@ -17,21 +17,16 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import (
-  get_model_status_pb2,
-  input_pb2,
-  prediction_log_pb2,
-)
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
+from tensorflow_serving.apis.input_pb2 import Input
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
 from export import saved_model, signatures
 
 Code = grpc.StatusCode
 State = get_model_status_pb2.ModelVersionStatus.State
 
-SESSION = tf.compat.v1.ConfigProto()
-"""How sessions run; read when a version is loaded."""
-
+SESSION = tf.compat.v1.ConfigProto()  # Read when a version is loaded.
 _LARGEST_TENSOR = 2**27  # Numbers; the real server takes all memory there is.
 
 
@@ -49,12 +44,7 @@ def invalid(message: str) -> Refused:
 
 
 class Servable:
-  """One loaded version of a model.
-
-  Args:
-    name: The model's name.
-    folder: The version's folder, named by its number.
-  """
+  """One loaded version of a model, in a folder that is named by its number."""
 
   def __init__(self, name: str, folder: pathlib.Path):
     self.name, self.folder, self.version = name, folder, int(folder.name)
@@ -95,7 +85,13 @@ class Servable:
         refused by the graph, or if the time is over.
     """
     definition = self.definition(signature)
-    feeds = _feeds(signature, definition, inputs)
+    if set(inputs) != set(definition.inputs):
+      text = f'{_names(definition.inputs)}, but given were {_names(inputs)}'
+      raise invalid(f'Signature {signature!r} takes {text}.')
+    feeds = {
+      info.name: _array(f'Input {key!r} of {signature!r}', inputs[key], info)
+      for key, info in definition.inputs.items()
+    }
     wanted = list(outputs) or list(definition.outputs)
     if len({*wanted} & {*definition.outputs}) < len(wanted):
       text = f'{_names(definition.outputs)}, not {", ".join(wanted)}'
@@ -111,13 +107,9 @@ class Servable:
       raise Refused(code, _reason(error)) from error
 
   def classify(
-    self, signature: str, request: input_pb2.Input, seconds: float | None = None
+    self, signature: str, request: Input, seconds: float | None = None
   ) -> dict[str, np.ndarray]:
-    """'classes' and 'scores' of examples, both `[examples, classes]`.
-
-    Raises:
-      Refused: If the signature does not classify, or as `predict`.
-    """
+    """'classes' and 'scores' of examples, `[examples, classes]`, or refuses."""
     definition = self.definition(signature, Code.INVALID_ARGUMENT)
     taken, given = set(definition.inputs), set(definition.outputs)
     if taken != {'inputs'} or given != {'classes', 'scores'}:
@@ -130,9 +122,8 @@ class Servable:
     rows = [context + x.SerializeToString() for x in part.examples]
     if not rows:
       raise invalid('Input is empty.')
-    return self.predict(
-      signature, {'inputs': np.array(rows, object)}, seconds=seconds
-    )
+    inputs = {'inputs': np.array(rows, object)}
+    return self.predict(signature, inputs, seconds=seconds)
 
   def warm_up(self) -> int:
     """Replays the version's own requests; returns how many there were."""
@@ -172,10 +163,7 @@ class Model:
   """
 
   def __init__(
-    self,
-    config: model_server_config_pb2.ModelConfig,
-    retries: int = 5,
-    retry_seconds: float = 60.0,
+    self, config: ModelConfig, retries: int = 5, retry_seconds: float = 60.0
   ):
     self.name, self.labels = config.name, dict(config.version_labels)
     self._base = pathlib.Path(config.base_path)
@@ -211,24 +199,20 @@ class Model:
           self._put(number, Version(State.END))
 
   def _wanted(self, found: list[int]) -> list[int]:
-    policy = self._policy
-    if policy.HasField('specific'):
-      return sorted({*found} & {*policy.specific.versions})
-    if policy.HasField('all'):
+    if self._policy.HasField('specific'):
+      return sorted({*found} & {*self._policy.specific.versions})
+    if self._policy.HasField('all'):
       return found
-    return found[-(policy.latest.num_versions or 1) :]
+    return found[-(self._policy.latest.num_versions or 1) :]
 
   def _load(self, number: int, tries: int) -> Version:
     try:
       servable = Servable(self.name, self._base / str(number))
       count = servable.warm_up()
     except Exception as error:  # A damaged version must not end the server.
-      of = self._retries + 1
-      logging.error(
-        '%s %d, try %d of %d: %s', self.name, number, tries, of, error
-      )
+      logging.error('%s %d, try %d: %s', self.name, number, tries, error)
       again = time.monotonic() + self._retry_seconds
-      state = State.LOADING if tries < of else State.END
+      state = State.LOADING if tries <= self._retries else State.END
       return Version(state, _reason(error), tries, again)
     logging.info('Serving %s %d, warmed by %d.', self.name, number, count)
     return Version(State.AVAILABLE, servable=servable)
@@ -240,9 +224,7 @@ class Model:
 class Models:
   """All models of a server, each as `Model` takes it."""
 
-  def __init__(
-    self, configs: Iterable[model_server_config_pb2.ModelConfig], **retrying
-  ):
+  def __init__(self, configs: Iterable[ModelConfig], **retrying):
     self.by_name = {x.name: Model(x, **retrying) for x in configs}
 
   def find(self, request) -> Servable:
@@ -258,8 +240,7 @@ class Models:
         raise invalid(f'Unrecognized servable version label: {spec}')
     servable = model and model.get(version)
     if not servable:
-      which = 'no version' if version is None else f'no version {version}'
-      text = f'{which} of {spec.name}; served are {_names(self.by_name)}.'
+      text = f'{spec.name} {version or ""}; served are {_names(self.by_name)}.'
       raise Refused(Code.NOT_FOUND, f'Servable not found for request: {text}')
     return servable
 
@@ -275,33 +256,22 @@ def signature_of(request) -> str:
   return request.model_spec.signature_name or signatures.SERVE
 
 
-def _feeds(signature, definition, inputs) -> dict[str, np.ndarray]:
-  if set(inputs) != set(definition.inputs):
-    text = f'{_names(definition.inputs)}, but given were {_names(inputs)}'
-    raise invalid(f'Signature {signature!r} takes {text}.')
-  feeds = {}
-  for key, value in inputs.items():
-    info = definition.inputs[key]
-    what = f'Input {key!r} of signature {signature!r}'
-    if isinstance(value, tensor_pb2.TensorProto):
-      value = _array(what, value, info.dtype)
-    shape = tf.TensorShape(info.tensor_shape)
-    if not shape.is_compatible_with(value.shape):
-      text = f'{list(value.shape)}, but must have {shape.as_list()}'
-      raise invalid(f'{what} has the shape {text}, where None is the batch.')
-    feeds[info.name] = value
-  return feeds
-
-
-def _array(what: str, proto: tensor_pb2.TensorProto, dtype: int) -> np.ndarray:
+def _array(what: str, value, info: meta_graph_pb2.TensorInfo) -> np.ndarray:
   """A tensor as TensorFlow itself reads it: values may be left out."""
-  sizes = [dim.size for dim in proto.tensor_shape.dim]
-  if np.prod(sizes, dtype=float) > _LARGEST_TENSOR:
-    raise invalid(f'{what} is too large: {sizes}.')
-  try:
-    return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
-  except tf.errors.OpError as error:
-    raise invalid(f'{what}: {_reason(error)}') from error
+  if isinstance(value, tensor_pb2.TensorProto):
+    sizes = [dim.size for dim in value.tensor_shape.dim]
+    if np.prod(sizes, dtype=float) > _LARGEST_TENSOR:
+      raise invalid(f'{what} is too large: {sizes}.')
+    try:
+      text = value.SerializeToString()
+      value = tf.io.parse_tensor(text, info.dtype).numpy()
+    except tf.errors.OpError as error:
+      raise invalid(f'{what}: {_reason(error)}') from error
+  shape = tf.TensorShape(info.tensor_shape)
+  if not shape.is_compatible_with(value.shape):
+    text = f'{list(value.shape)}, but must have {shape.as_list()}'
+    raise invalid(f'{what} has the shape {text}, where None is the batch.')
+  return value
 
 
 def _names(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ the real server, and for what this one leaves out.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent import futures
 import contextlib
 import logging
@@ -72,17 +72,12 @@ class ServerError(UserError):
 
 
 async def serve(
-  models: 'servables.Models',
-  port: int,
-  rest_port: int,
-  ready: Callable[[int, int], None],
-  poll_seconds: float = 1.0,
-  rest_seconds: float = 30.0,
+  models, port, rest_port, ready, poll_seconds=1.0, rest_seconds=30.0
 ):
   """Loads models and answers for them on 127.0.0.1, until it is cancelled.
 
   Args:
-    models: What is served.
+    models: What is served, as `servables.Models`.
     port: Port of gRPC; 0: any free one.
     rest_port: The same of REST and of the page.
     ready: Is called with both ports when there are answers.
@@ -93,13 +88,9 @@ async def serve(
     ServerError: If a port is taken.
   """
   pool = futures.ThreadPoolExecutor(THREADS)
-  server = grpc.server(
-    pool,
-    options=[
-      ('grpc.max_receive_message_length', -1),  # As the real server has it.
-      ('grpc.so_reuseport', 0),  # A port that is taken is an error.
-    ],
-  )
+  # Messages as the real server takes them; a port that is taken is an error.
+  options = {'grpc.max_receive_message_length': -1, 'grpc.so_reuseport': 0}
+  server = grpc.server(pool, options=list(options.items()))
   predict_grpc.add_PredictionServiceServicer_to_server(
     grpc_services.PredictionService(models), server
   )
@@ -132,10 +123,9 @@ def main():
   """Serves until it is interrupted."""
   logging.getLogger('tensorflow').setLevel('ERROR')  # What it restores.
   logging.getLogger('aiohttp').setLevel('CRITICAL')  # Clients that go away.
+  found = find_models(MODELS.value, CONFIG.value)
   models = servables.Models(
-    find_models(MODELS.value, CONFIG.value),
-    retries=RETRIES.value,
-    retry_seconds=RETRY_MICROS.value / 1e6,
+    found, retries=RETRIES.value, retry_seconds=RETRY_MICROS.value / 1e6
   )
 
   def tell(port, rest_port):

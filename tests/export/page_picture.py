@@ -35,23 +35,19 @@ def main(_):
   with tempfile.TemporaryDirectory() as profile:
     page = chromium.Page(URL.value, pathlib.Path(profile))
     page.wait_for("document.body && document.body.dataset.ready === 'yes'")
-    for name, value in (
-      ('class', CLASS.value),
-      ('seed', SEED.value),
-      ('count', COUNT.value),
-      ('guidance', GUIDANCE.value),
-    ):
-      page.run(f"document.getElementById('{name}').value = '{value}'")
-    page.run("document.getElementById('draw').click()")
+    page.run(
+      f"location.hash = 'class={CLASS.value}&seed={SEED.value}&"
+      f'count={COUNT.value}&guidance={GUIDANCE.value}&'
+      f"complete_class={CLASS.value}&complete_guidance={GUIDANCE.value}'"
+    )
     page.wait_for(
       f"document.querySelectorAll('#samples img').length === {COUNT.value}"
     )
     page.drop(content, 'image/png')
     page.wait_for("""
-      document.querySelectorAll('#parts img').length ===
-          document.querySelectorAll('#parts figure').length &&
-      (!served.probe || document.querySelector('#classes tr')) &&
-      [...document.images].every((x) => x.complete)
+      document.querySelector('#completing .elapsed').textContent
+          .startsWith('Done') &&
+      [...document.querySelectorAll('figure img')].every((x) => x.complete)
     """)
     pathlib.Path(OUT.value).write_bytes(page.screenshot())
     page.close()

@@ -5,8 +5,10 @@ import os
 import pathlib
 from unittest import mock
 
+from google.protobuf import text_format
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 from export import saved_model, signatures
 from export import settings as settings_lib
@@ -146,9 +148,7 @@ class SavedModelTest(tf.test.TestCase):
     found = loaded.signatures['again'](x=tf.constant([3.0]))
     self.assertAllClose(found['sum'], [5.0])
     with tf.io.gfile.GFile(f'{base}/{saved_model.MODEL_CONFIG}') as file:
-      self.assertEqual(
-        saved_model.read_model_config(file.read()), {'sum': base}
-      )
+      self.assertEqual(file.read(), saved_model.model_config({'sum': base}))
     with self.assertRaisesRegex(saved_model.ExportError, 'none://base'):
       saved_model.write(_export(), 'none://base')
 
@@ -195,11 +195,12 @@ class SavedModelTest(tf.test.TestCase):
     self.assertIn('max_batch_size { value: 12 }', text)
     monitoring = (self.base / saved_model.MONITORING_CONFIG).read_text()
     self.assertIn(saved_model.METRICS_PATH, monitoring)
+    config = text_format.Parse(
+      (self.base / saved_model.MODEL_CONFIG).read_text(),
+      model_server_config_pb2.ModelServerConfig(),
+    ).model_config_list.config
     self.assertEqual(
-      saved_model.read_model_config(
-        (self.base / saved_model.MODEL_CONFIG).read_text()
-      ),
-      {'other': str(self.base)},
+      [(x.name, x.base_path) for x in config], [('other', str(self.base))]
     )
 
 

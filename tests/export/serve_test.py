@@ -3,7 +3,6 @@
 import asyncio
 from concurrent import futures
 import contextlib
-import gzip
 import http.client
 import json
 import logging
@@ -18,6 +17,7 @@ import time
 import types
 from unittest import mock
 import urllib.request
+import zlib
 
 from absl.testing import absltest
 from google.protobuf import text_format
@@ -29,7 +29,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from export import saved_model, tokenizer, warmup
-from export.try_it import rest, servables, serve
+from export.try_it import servables, serve
 from tests.export import calls, chromium, protocol, served, tiny
 from vim_tf.jobs import restore
 
@@ -265,11 +265,12 @@ class ServeTest(protocol.ProtocolTests):
       with self.subTest(more[:40]):
         self.assertIn(wanted, self._raw(head + more).split())
     self.assertIn(b'400', self._raw(b'GET /' + b'x' * 9000 + b' HTTP/1.1\r\n'))
-    with mock.patch.object(rest, '_LARGEST_BODY', 1000):
-      squeezed = gzip.compress(b'{"a": "' + b'x' * 2000 + b'"}')
-      gzipped = {'Content-Encoding': 'gzip'}
-      path = '/v1/models/probe:predict'
-      self.assertEqual(self.rest('POST', path, squeezed, **gzipped)[0], 400)
+    # 300 MB of zeros.
+    zip_bomb = zlib.compressobj(wbits=31)
+    data = b''.join(zip_bomb.compress(bytes(10**7)) for _ in range(30))
+    data += zip_bomb.flush()
+    path, gzipped = '/v1/models/probe:predict', {'Content-Encoding': 'gzip'}
+    self.assertEqual(self.rest('POST', path, data, **gzipped)[0], 413)
 
   def test_fuzz(self):
     """Of what is changed at random, nothing is more than refused."""
