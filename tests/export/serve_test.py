@@ -123,7 +123,7 @@ class ServeTest(protocol.ProtocolTests):
     for inputs, text in (
       (
         {**good, 'seeds': np.float32([1, 2])},
-        "Input 'seeds' of signature 'serving_default': Type mismatch between "
+        "Input 'seeds' of 'serving_default': Type mismatch between "
         r'parsed tensor \(float\) and dtype \(int64',
       ),
       ({**good, 'top_k': np.int64([1, 2])}, "'top_k'.*: Type mismatch"),
@@ -512,6 +512,7 @@ class VersionsTest(absltest.TestCase):
     super().setUp()
     self.base = pathlib.Path(self.create_tempdir()) / 'tokenizer'
     shutil.copytree(ServeTest.bases['tokenizer'], self.base)
+    (self.base / '1' / saved_model.WARMUP_FILE).unlink()  # It takes time.
 
   def _wait(self, condition):
     end = time.monotonic() + _DEADLINE
