@@ -100,7 +100,7 @@ class BitsTest(tf.test.TestCase, parameterized.TestCase):
     sizes = [
       math.prod(int(n) for n in dims.split(',') if n) for dims in constants
     ]
-    self.assertEqual(max(sizes), 500)
+    self.assertLessEqual(max(sizes), 500)
 
   def test_scalar_draws(self):
     self.assertEqual(randomness.uniform(_seeds(1, 2), (), 0).shape, [2])
