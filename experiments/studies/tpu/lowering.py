@@ -143,6 +143,8 @@ def _promise(next_creator, **kwargs):
     value = tf.convert_to_tensor(value, dtype)
     shape, dtype = value.shape, value.dtype
   shape, dtype = tf.TensorShape(shape).as_list(), tf.as_dtype(dtype)
+  if dtype in (tf.bfloat16, tf.bool):  # DLPack does not know NumPy's: LPIPS.
+    return next_creator(**kwargs)
   count = int(np.prod(shape, dtype=np.int64))
   pages = mmap.mmap(
     -1,

@@ -60,6 +60,12 @@ class LoweringTest(tf.test.TestCase):
     ]
     self.assertCountEqual(shapes, [[1, 2**18], [2**18, 2**18], [2**18]])
 
+  def test_variables_of_any_type(self):
+    for dtype in (tf.float32, tf.bfloat16, tf.int64, tf.bool):
+      with lowering.no_weights():
+        variable = tf.Variable(tf.zeros([2, 3], dtype))
+      self.assertEqual((variable.dtype, variable.shape), (dtype, [2, 3]))
+
   def test_replicas_sum_what_they_sum(self):
     def step(x):
       context = tf.distribute.get_replica_context()
