@@ -316,6 +316,11 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
       ('probe', [probed, '--block=9'], 'block 9'),
       ('probe', [probed, f'--vim={other}'], 'probes another VIM'),
       ('sampler', ['--workdir=runs/vim', '--max_side=0'], 'max_side is 0'),
+      (
+        'sampler',
+        [f'--workdir={self.runs["sampler"]}', '--window=99'],
+        'window 99',
+      ),
     ):
       base = self.root / 'refused'
       status, error = served.run(name, f'--base={base}', *flags)
