@@ -59,8 +59,8 @@ def checked(
       empty or too large, the inputs' batches differ, or a number is out of
       range.
   """
-  # The optimiser believes placeholders, and drops what can only be true by
-  # their shapes; of this op's output it knows none.
+  # An optimiser may believe placeholders, and fold what follows from their
+  # shapes; of this op's output it knows none.
   inputs = {
     name: tf.raw_ops.PlaceholderWithDefault(input=x, shape=None)
     for name, x in inputs.items()

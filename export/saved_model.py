@@ -41,6 +41,7 @@ BATCHING_CONFIG = 'batching.config'
 MONITORING_CONFIG = 'monitoring.config'
 METRICS_PATH = '/monitoring/prometheus/metrics'
 
+_XLA_OPS = {'XlaOptimizationBarrier'}  # Servers with XLA have them.
 _PYTHON_OPS = ('PyFunc', 'PyFuncStateless')
 
 
@@ -190,7 +191,9 @@ def foreign_ops(folder: str | os.PathLike) -> set[str]:
   # This module is made when TensorFlow is built: it knows no op that a library
   # has brought since.
   return {
-    op for op in ops if not hasattr(tf.raw_ops, op) or op.endswith(_PYTHON_OPS)
+    op
+    for op in ops - _XLA_OPS
+    if not hasattr(tf.raw_ops, op) or op.endswith(_PYTHON_OPS)
   }
 
 

@@ -12,7 +12,8 @@ from tests.export import served
 
 # Besides what works on strings or bytes.
 _ON_HOSTS = {
-  'LowerBound', 'BatchDatasetV2', 'ConcatenateDataset', 'DatasetToSingleElement',
+  'LowerBound',
+  'BatchDatasetV2', 'ConcatenateDataset', 'DatasetToSingleElement',
   'IgnoreErrorsDataset', 'ParallelMapDatasetV2', 'RangeDataset',
   'TensorDataset', 'AsString', 'DecodeJpeg', 'DecodePng', 'DecodeRaw',
   'EncodePng', 'ExtractJpegShape', 'MergeV2Checkpoints', 'ParseExampleV2',
