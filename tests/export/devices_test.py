@@ -10,9 +10,9 @@ from tensorflow.python.framework import kernels
 from export import saved_model
 from tests.export import served
 
-# Besides what works on strings or bytes.
+# Besides what works on strings or bytes; `Tile` is that of seeds (uint32).
 _ON_HOSTS = {
-  'LowerBound',
+  'LowerBound', 'Tile',
   'BatchDatasetV2', 'ConcatenateDataset', 'DatasetToSingleElement',
   'IgnoreErrorsDataset', 'ParallelMapDatasetV2', 'RangeDataset',
   'TensorDataset', 'AsString', 'DecodeJpeg', 'DecodePng', 'DecodeRaw',
