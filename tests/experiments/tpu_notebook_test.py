@@ -10,7 +10,7 @@ import PIL.Image
 
 from tests import programs
 
-_SHORT = ['--steps=2', '--batch_size=4', '--eval_examples=4', '--decay_end=2']
+_SHORT = ['--steps=2', '--batch_size=4', '--eval_examples=4']
 
 
 class NotebookTest(absltest.TestCase):
