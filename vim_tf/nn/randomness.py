@@ -70,11 +70,8 @@ def bits(seeds: tf.Tensor, shape: tuple[int, ...], stream) -> tf.Tensor:
   # first: a table of all positions would be a constant of the size of an
   # activation, which TensorFlow computes beforehand and puts into the program,
   # once for every layer.
-  # One row makes no such table, and an exported sampler must do without what
-  # keeps XLA from it: servers do not know that operation.
-  places = fusion.places if rows > 1 else tf.range
-  row = _times(tf.cast(places(rows) * columns, tf.uint32), _GOLDEN)
-  column = _times(tf.cast(places(columns), tf.uint32), _GOLDEN)
+  row = _times(tf.cast(fusion.places(rows) * columns, tf.uint32), _GOLDEN)
+  column = _times(tf.cast(fusion.places(columns), tf.uint32), _GOLDEN)
   x = (first + row[:, None]) + column  # [batch, rows, columns]
   x = _times(_xor_shift(x, 16), 0x85EBCA6B)
   x = tf.bitwise.bitwise_xor(x, second)
