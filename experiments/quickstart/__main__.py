@@ -49,7 +49,7 @@ BUDGET = flags.DEFINE_enum(
   'budget',
   'short',
   list(budgets.BUDGETS),
-  'short: 15 to 20 minutes on two cores; long: 90 on one of them; '
+  'short: about a quarter of an hour on two cores; long: about an hour; '
   'tiny: a trial.',
 )
 WORKDIR = flags.DEFINE_string(
