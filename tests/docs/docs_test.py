@@ -168,7 +168,7 @@ class ReadmeTest(absltest.TestCase):
     workdir = re.search(r"vim_tf\.load\('(.*?)'\)", code)[1]
     tiny_runs.make_vim(root / workdir, root / 'images', root / 'tokenizer')
     names = {}
-    exec(code.replace('Flags', tiny_runs.CLASSES[0]), names)
+    exec(code.replace('country-flag', tiny_runs.CLASSES[0]), names)
     size = tiny_runs.SIZE
     self.assertEqual(tuple(names['images'].shape), (8, size, size, 3))
     self.assertEqual(tuple(names['codes'].shape)[0], 8)
