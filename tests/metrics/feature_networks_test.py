@@ -64,7 +64,7 @@ class FeatureNetworksTest(tf.test.TestCase):
     self.assertEqual(network.name, 'efficientnet_lite2')
     self.assertNotEqual(network.source, feature_networks.load().source)
     features, logits = network(_images(batch=1))
-    self.assertEqual(logits.shape, [1, efficientnet_lite.NUM_CLASSES])
+    self.assertEqual(logits.shape, (1, efficientnet_lite.NUM_CLASSES))
     others, _ = feature_networks.load()(_images(batch=1))
     self.assertNotAllClose(features, others)
 
