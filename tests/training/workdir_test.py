@@ -92,7 +92,7 @@ class WorkdirTest(absltest.TestCase):
     schedule = (*schedule, 'decay_start', 'decay_end', 'accumulate')
     run = ('num_steps', 'recompute', 'steps_per_loop', 'eval_examples')
     run = (*run, 'log_every', 'eval_every', 'picture_every')
-    run = (*run, 'checkpoint_every', 'keep_checkpoints')
+    run = (*run, 'checkpoint_every', 'checkpoint_minutes', 'keep_checkpoints')
     both = {'data.data_dir', *(f'run.{name}' for name in run)}
     both |= {f'optimizer.{name}' for name in schedule}
     theirs = {f'discriminator_optimizer.{name}' for name in schedule}
