@@ -34,22 +34,30 @@ _TOGETHER = (
 def markdown(records: Mapping[str, Mapping]) -> str:
   """Two tables: what one chip takes, and what several send each other.
 
+  Below them, what is not compiled for any chip.
+
   Args:
     records: By name of the program, as `Records.get` returns them.
   """
-  alone, together = [], []
+  alone, together, waiting = [], [], []
   for name, record in records.items():
-    several = PROGRAMS[name].replicas > 1
-    rows, headings = (together, _TOGETHER) if several else (alone, _ALONE)
-    if several and 'summed_bytes' in record:
-      rows += [_together(name, chip, record) for chip in CHIPS]
+    if PROGRAMS[name].replicas > 1:
+      if 'summed_bytes' in record:
+        together += [_together(name, chip, record) for chip in CHIPS]
+      else:
+        waiting.append(name)
       continue
-    known = [] if several else [c for c in CHIPS if c in record['chips']]
-    rows += [_alone(name, chip, record) for chip in known]
+    known = [chip for chip in CHIPS if chip in record['chips']]
+    alone += [_alone(name, chip, record) for chip in known]
     rest = ', '.join(chip for chip in CHIPS if chip not in known)
-    if rest:
-      rows.append((name, rest, 'not compiled', *[''] * (len(headings) - 3)))
-  return f'{_lines(_ALONE, alone)}\n\n{_lines(_TOGETHER, together)}\n'
+    if not known:
+      waiting.append(name)
+    elif rest:
+      alone.append((name, rest, 'not compiled', *[''] * (len(_ALONE) - 3)))
+  tables = f'{_lines(_ALONE, alone)}\n\n{_lines(_TOGETHER, together)}\n'
+  if waiting:
+    tables += f'\nNot compiled yet: {", ".join(waiting)}.\n'
+  return tables
 
 
 def in_words(found: Mapping) -> str:
