@@ -34,7 +34,7 @@ _TOGETHER = (
 def markdown(records: Mapping[str, Mapping]) -> str:
   """Two tables: what one chip takes, and what several send each other.
 
-  Below them, what is not compiled for any chip.
+  Below them, what is not compiled yet, for some chips or for all.
 
   Args:
     records: By name of the program, as `Records.get` returns them.
@@ -50,10 +50,8 @@ def markdown(records: Mapping[str, Mapping]) -> str:
     known = [chip for chip in CHIPS if chip in record['chips']]
     alone += [_alone(name, chip, record) for chip in known]
     rest = ', '.join(chip for chip in CHIPS if chip not in known)
-    if not known:
-      waiting.append(name)
-    elif rest:
-      alone.append((name, rest, 'not compiled', *[''] * (len(_ALONE) - 3)))
+    if rest:
+      waiting.append(f'{name} ({rest})' if known else name)
   tables = f'{_lines(_ALONE, alone)}\n\n{_lines(_TOGETHER, together)}\n'
   if waiting:
     tables += f'\nNot compiled yet: {", ".join(waiting)}.\n'

@@ -104,7 +104,7 @@ class TableTest(tf.test.TestCase):
   def _rows(self, name, **chips) -> list[str]:
     record = {'chips': chips, 'hlo_bytes': 2_500_000, 'summed_bytes': 3e9}
     text = table.markdown({name: record})
-    return [line for line in text.splitlines() if line.startswith(f'| {name} ')]
+    return [line for line in text.splitlines() if name in line]
 
   def test_one_chip(self):
     v4, v5e, rest = self._rows('vim_base', v4=_FOUND, v5e=_FULL)
@@ -114,7 +114,7 @@ class TableTest(tf.test.TestCase):
       '| vim_base | v4 | yes | 8 | 3.22 | 4.29 | 25% | 2.00 | 2.5 | 0 | 1.5 |',
     )
     self.assertIn('| v5e | no: used 36.52G of 15.75G hbm | 8 |', v5e)
-    self.assertIn('| v5p | not compiled |', rest)
+    self.assertEqual(rest, 'Not compiled yet: vim_base (v5p).')
 
   def test_several_chips(self):
     v4, v5e, _ = self._rows('vit_vqgan_ss_on_8', v4=_FOUND)
