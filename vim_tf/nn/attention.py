@@ -1,4 +1,4 @@
-"""Multi-head self-attention: whole sequences, or one position with a cache."""
+"""Multi-head self-attention: whole sequences, or a window with a cache."""
 
 from typing import NamedTuple
 
