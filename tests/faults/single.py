@@ -17,7 +17,7 @@ from tests.faults import forks, toy_codes, toys
 from vim_tf import presets
 from vim_tf.config import Faults, replace
 from vim_tf.data import errors, pipeline, sources
-from vim_tf.training import checkpoints, loop
+from vim_tf.training import batches, checkpoints, loop
 from vim_tf.training import workdir as workdir_lib
 
 _MEGABYTE = 2**20
@@ -139,7 +139,7 @@ def non_finite(root: pathlib.Path, rng: random.Random) -> str:
     return 'the last good checkpoint is not there'
   faults = Faults(on_non_finite='restore')
   toys.train(root / 'restores', frozenset([bad]), faults)
-  left_out = loop.Skips(root / 'restores')
+  left_out = batches.Skips(root / 'restores')
   if left_out.batch_of(toys.STEPS) != toys.STEPS + bad - saved + 1:
     return 'other data were left out'
   rows = workdir_lib.read_metrics(root / 'restores')

@@ -14,7 +14,9 @@ import tensorflow as tf
 
 from vim_tf.config import OptimizerConfig, RunConfig, UserError
 from vim_tf.training import (
+  batches,
   checkpoints,
+  intervals,
   loop,
   optimizers,
   preemption,
@@ -300,19 +302,19 @@ class LoopTest(tf.test.TestCase):
     run = dataclasses.replace(run, log_every=100, eval_every=100)
     run = dataclasses.replace(run, checkpoint_every=100)
     bar = summaries.Bar('slow', 0, 1000, kind=lambda step: '')
-    self.assertEqual(loop._steps_within(bar, run), 10)
+    self.assertEqual(intervals.steps_within(bar, run), 10)
     bar.timed(0, 1, 500.0)  # It was compiled.
-    self.assertEqual(loop._steps_within(bar, run), 10)
+    self.assertEqual(intervals.steps_within(bar, run), 10)
     for seconds, steps in ((4.0, 2), (30.0, 1)):
       bar.timed(1, 1, seconds)
-      self.assertEqual(loop._steps_within(bar, run), steps)
+      self.assertEqual(intervals.steps_within(bar, run), steps)
     fast = summaries.Bar('fast', 0, 1000, kind=lambda step: '')
     for _ in range(2):
       fast.timed(0, 10, 1.0)
-    self.assertEqual(loop._steps_within(fast, run), 100)
-    self.assertEqual(loop._chunk_end(0, run, 100), 10)
-    self.assertEqual(loop._chunk_end(10, run, 2), 12)
-    self.assertEqual(loop._chunk_end(12, run, 100), 100)
+    self.assertEqual(intervals.steps_within(fast, run), 100)
+    self.assertEqual(intervals.chunk_end(0, run, 100), 10)
+    self.assertEqual(intervals.chunk_end(10, run, 2), 12)
+    self.assertEqual(intervals.chunk_end(12, run, 100), 100)
 
   def test_more_steps_and_other_intervals_go_on_as_if_always_so(self):
     """A finished run, and one whose intervals change in the middle."""
@@ -391,12 +393,12 @@ class LoopTest(tf.test.TestCase):
 
   def test_one_cpu_has_an_iterator_of_its_own_thread(self):
     # One that fetches to a device has a thread, whose end a run waits for.
-    left_out = loop.Skips(pathlib.Path(self._path()), writes=False)
+    left_out = batches.Skips(pathlib.Path(self._path()), writes=False)
     for strategy, own in (
       (tf.distribute.OneDeviceStrategy('/cpu:0'), True),
       (tf.distribute.MirroredStrategy(['cpu:0', 'cpu:1']), False),
     ):
-      iterator = loop._iterator(
+      iterator = batches.iterator(
         strategy, lambda first, _: _batches(first), left_out, 0
       )
       self.assertEqual(isinstance(iterator, tf.data.Iterator), own)

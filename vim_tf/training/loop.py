@@ -9,7 +9,6 @@ import collections
 from collections.abc import Callable
 import dataclasses
 import functools
-import pathlib
 import time
 from typing import Protocol
 
@@ -18,8 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import STOP, Faults, RunConfig, UserError
+from vim_tf.training import batches as batches_lib
 from vim_tf.training import (
   checkpoints,
+  intervals,
   preamble,
   preemption,
   summaries,
@@ -28,9 +29,6 @@ from vim_tf.training import (
 from vim_tf.training import workdir as workdir_lib
 
 _MOST_TIMES = 3  # That a run goes back to one checkpoint.
-_FIRST_STEPS = 10  # After which there is something to read.
-_CHUNK_SECONDS = 10.0
-"""Longest chunk: a preemption notice of 30 seconds is to hold a save, too."""
 _STOPPED = (
   ': training stopped, and the last checkpoint is from before that. Try a '
   'lower learning rate, a longer warm-up or float32, or go on with '
@@ -115,12 +113,12 @@ def train(
   logging.info('%s: from step %d to %d.', title, step, run.num_steps)
 
   # ------------------------------------------------------------------ build
-  left_out = Skips(workdir.path, writes=chief)
-  iterator = _iterator(strategy, batches, left_out, step)
+  left_out = batches_lib.Skips(workdir.path, writes=chief)
+  iterator = batches_lib.iterator(strategy, batches, left_out, step)
   run_chunk = _Chunk(trainer, strategy)
   means = _Means(saver.notes(step))
   seconds, timed = 0.0, 0  # Since the last row, in this process.
-  most = _FIRST_STEPS  # Of the next chunk.
+  most = intervals.FIRST_STEPS  # Of the next chunk.
   estimated = False
   saved = time.monotonic()
 
@@ -135,7 +133,7 @@ def train(
       with watch.breaks():
         host.look(step)
     while step < run.num_steps:
-      end = _chunk_end(step, run, most)
+      end = intervals.chunk_end(step, run, most)
       started = time.monotonic()
       kind = trainer.step_kind(step)
       count = 1
@@ -152,7 +150,7 @@ def train(
         step = _go_back(saver, left_out, wrong)
         if chief:
           workdir.forget_after(step)
-        iterator = _iterator(strategy, batches, left_out, step)
+        iterator = batches_lib.iterator(strategy, batches, left_out, step)
         means = _Means(saver.notes(step))
         seconds, timed = 0.0, 0
         continue
@@ -168,14 +166,16 @@ def train(
           preamble.estimate(title, run.num_steps - step, run, left, strategy)
         )
 
-      if _has_row(step, run):
+      if intervals.has_row(step, run):
         row = means.take()
         row['images_per_second'] = run.batch_size * timed / seconds
         seconds, timed = 0.0, 0
         if chief:
           host.writer.scalars(step, row)
       # Whoever has to go soon does not evaluate first.
-      asked, most = team.agree(bool(watch.asked), _steps_within(bar, run))
+      asked, most = team.agree(
+        bool(watch.asked), intervals.steps_within(bar, run)
+      )
       if not asked:
         if chief:
           with watch.breaks():
@@ -186,7 +186,9 @@ def train(
         time.monotonic() - saved >= 60 * run.checkpoint_minutes
       )
       if chief and (
-        asked or late or _due(step, run.checkpoint_every, run.num_steps)
+        asked
+        or late
+        or intervals.due(step, run.checkpoint_every, run.num_steps)
       ):
         host.writer.flush()
         saver.save(step, means.notes())
@@ -224,116 +226,18 @@ class _Host:
   def look(self, step: int):
     """Evaluates and draws, if that is due at a step and was not done."""
     run = self._run
-    if _due(step, run.eval_every, run.num_steps):
+    if intervals.due(step, run.eval_every, run.num_steps):
       if not summaries.evaluated(self._workdir, step):
         self.writer.scalars(step, self._evaluate(), summaries.EVALUATED)
-    if _due(step, run.picture_every, run.num_steps):
+    if intervals.due(step, run.picture_every, run.num_steps):
       if not summaries.drawn(self._workdir, step):
         self.writer.images(step, self._draw())
 
 
-class Skips:
-  """Batches that a run leaves out because a loss was not finite on them.
-
-  Batch k of a run is a function of k; step k usually takes batch k. After the
-  run has gone back to a checkpoint, the steps from there on take later batches.
-  That is kept in `skipped.json`, so that a resumed run does the same.
-
-  Args:
-    folder: The run's working directory.
-    writes: Whether this process keeps it; others only read.
-  """
-
-  def __init__(self, folder: pathlib.Path, writes: bool = True):
-    self._file = folder / 'skipped.json'
-    self._writes = writes
-    self._skips = []
-    if self._file.exists():
-      found = workdir_lib.read_json(self._file)
-      self._skips = [(skip['step'], skip['batches']) for skip in found]
-
-  def times(self, step: int) -> int:
-    """How often the run went back to the checkpoint of a step."""
-    return sum(at == step for at, _ in self._skips)
-
-  def add(self, step: int, batches: int):
-    """Leaves out so many batches from a step on."""
-    self._skips.append((step, batches))
-    if self._writes:
-      workdir_lib.write_json(
-        self._file,
-        [{'step': at, 'batches': count} for at, count in self._skips],
-      )
-
-  def batch_of(self, step: int) -> int:
-    """The number of the batch that a step takes."""
-    return step + sum(count for at, count in self._skips if at <= step)
-
-  def batches(
-    self, step: int, make: Callable[[int], tf.data.Dataset]
-  ) -> tf.data.Dataset:
-    """The batches from a step on.
-
-    Args:
-      step: The first step.
-      make: From a batch's number to the endless batches from that one on.
-    """
-    # A run may resume before a step from which something is left out.
-    later = sorted({at for at, _ in self._skips if at > step})
-    starts = [step, *later]
-    data = None
-    for start, end in zip(starts, [*later, None]):
-      part = make(self.batch_of(start))
-      part = part if end is None else part.take(end - start)
-      data = part if data is None else data.concatenate(part)
-    return data
-
-
-@tf.autograph.experimental.do_not_convert
-def _iterator(strategy, batches, left_out: Skips, step: int):
-  """Every replica's share of the batches from a step on."""
-
-  def pipeline(context):
-    data = left_out.batches(step, lambda first: batches(first, context))
-    # Otherwise the hosts would ask one another before each step whether it has
-    # come to its end, and hand out batches of unknown size.
-    endless = tf.data.experimental.assert_cardinality(
-      tf.data.INFINITE_CARDINALITY
-    )
-    return _for_replicas(data, context).apply(endless)
-
-  if _is_cpu(strategy):
-    # An iterator that fetches to a device tunes itself in a thread, which the
-    # end of a run would wait for, up to a minute (TensorFlow 2.15).
-    return iter(pipeline(tf.distribute.InputContext()))
-  return iter(strategy.distribute_datasets_from_function(pipeline))
-
-
-def _is_cpu(strategy: tf.distribute.Strategy) -> bool:
-  """Whether all of a run is on one CPU, to which nothing has to be fetched."""
-  one = isinstance(strategy, tf.distribute.OneDeviceStrategy)
-  return one and 'CPU' in strategy.extended.worker_devices[0]
-
-
-def _for_replicas(
-  data: tf.data.Dataset, context: tf.distribute.InputContext
-) -> tf.data.Dataset:
-  """Parts each batch of a pipeline into one for each of its replicas."""
-  replicas = context.num_replicas_in_sync // context.num_input_pipelines
-  if replicas == 1:
-    return data
-
-  def part(x):
-    size = x.shape[0] // replicas
-    return tf.reshape(x, [replicas, size, *x.shape[1:]])
-
-  options = data.options()
-  data = data.map(lambda batch: tf.nest.map_structure(part, batch)).unbatch()
-  return data.prefetch(replicas).with_options(options)
-
-
 def _go_back(
-  saver: checkpoints.Checkpoints, left_out: Skips, wrong: '_NotFinite'
+  saver: checkpoints.Checkpoints,
+  left_out: batches_lib.Skips,
+  wrong: '_NotFinite',
 ) -> int:
   """Restores the last checkpoint; the data since then are left out.
 
@@ -434,46 +338,6 @@ class _Means:
     }
     self._values.clear()
     return row
-
-
-def _chunk_end(step: int, run: RunConfig, most: int) -> int:
-  """The first step after `step` at which the host has something to do.
-
-  Args:
-    step: Steps done.
-    run: Intervals.
-    most: Steps that the chunk has at most.
-  """
-  intervals = (
-    run.steps_per_loop,
-    run.log_every,
-    run.eval_every,
-    run.picture_every,
-    run.checkpoint_every,
-  )
-  ends = [(step // every + 1) * every for every in intervals if every]
-  if step < _FIRST_STEPS:
-    ends.append(_FIRST_STEPS)
-  return min(run.num_steps, step + most, *ends)
-
-
-def _steps_within(bar: summaries.Bar, run: RunConfig) -> int:
-  """Steps of the next chunk at most, for it not to last too long."""
-  rates = bar.rates()
-  if not rates:  # Nothing but compilations so far.
-    return _FIRST_STEPS
-  within = int(_CHUNK_SECONDS / max(rates.values()))
-  return min(run.steps_per_loop, max(1, within))
-
-
-def _has_row(step: int, run: RunConfig) -> bool:
-  """Whether the metrics have a row of a step: soon after the start, too."""
-  early = step == _FIRST_STEPS < run.log_every
-  return early or _due(step, run.log_every, run.num_steps)
-
-
-def _due(step: int, every: int, last: int) -> bool:
-  return step == last or bool(every and step % every == 0)
 
 
 @dataclasses.dataclass(frozen=True)
