@@ -55,8 +55,8 @@ def collect(files: list[pathlib.Path]) -> dict[str, type[unittest.TestCase]]:
   return cases
 
 
-def split_cpu(files: list[pathlib.Path]):
-  """Makes several devices of the CPU, for tests of replicas.
+def prepare_tensorflow(files: list[pathlib.Path]):
+  """Makes several devices of the CPU, for tests of replicas, and saves time.
 
   It must come before TensorFlow computes anything, which some files do when
   they are imported: so a file that needs more than two says it in a line
@@ -72,6 +72,11 @@ def split_cpu(files: list[pathlib.Path]):
       cpu,
       [tf.config.LogicalDeviceConfiguration()] * max([2, *map(int, said)]),
     )
+    # To optimise a graph takes longer than its few runs. What a server and a
+    # process of its own run, they optimise: see c_api_test and others.
+    tf.config.optimizer.set_experimental_options(
+      {'disable_meta_optimizer': True}
+    )
 
 
 def main():
@@ -86,7 +91,7 @@ def main():
     sys.exit('error: name test files or folders, such as tests/nn.')
   sys.argv[1:] = ['--', *arguments[count:]]  # absl's flags end there.
   files = files_of(arguments[:count])
-  split_cpu(files)
+  prepare_tensorflow(files)
   globals().update(collect(files))
   absltest.main()
 

@@ -35,6 +35,8 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
+    # Of the trainings others test that they can be traced.
+    cls.enter_context(testing.eagerly())
     cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'encode'
     shutil.rmtree(cls.root, ignore_errors=True)
     cls.images = cls.root / 'images'
@@ -195,15 +197,14 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_unconditional(self):
     workdir, out = self._new / 'vim', self._new / 'samples'
-    with testing.eagerly():
-      result = self._train(
-        f'--workdir={workdir}',
-        f'--codes={self.codes}',
-        '--num_classes=0',
-        '--optimizer=adafactor',
-        '--beta_1=0.8',
-        '--decay=constant',
-      )
+    result = self._train(
+      f'--workdir={workdir}',
+      f'--codes={self.codes}',
+      '--num_classes=0',
+      '--optimizer=adafactor',
+      '--beta_1=0.8',
+      '--decay=constant',
+    )
     self.assertEqual(result.status, 0, result.error)
     record = workdir_lib.read(workdir)['config']
     self.assertEqual(record['optimizer']['name'], 'adafactor')

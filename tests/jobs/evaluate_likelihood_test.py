@@ -131,6 +131,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual((protocol['vim_step'], protocol['tokenizer_step']), (9, 7))
 
     # Neither the size of a batch nor a cache of codes changes a figure.
+    self.enter_context(testing.eagerly())
     other = evaluate_likelihood.evaluate(
       tokenizer, vim, _protocol(data, batch_size=7)
     )
@@ -151,6 +152,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters((2, 0.0), (0, 0.0))
   def test_only_what_was_trained_is_measured(self, num_classes, label_drop):
+    self.enter_context(testing.eagerly())
     tokenizer, vim = _restored(num_classes, label_drop)
     protocol = _protocol(
       tokenizer.config.data, max_images=4, max_train_codes=3 * _CODES
@@ -163,6 +165,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     self.assertEqual(result['protocol']['train_draws'], 3)
 
   def test_classes_by_likelihood(self):
+    self.enter_context(testing.eagerly())
     tokenizer, vim = _restored()
     data = tokenizer.config.data
     protocol = _protocol(data, classify=True)
@@ -181,6 +184,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
       evaluate_likelihood.evaluate(tokenizer, vim, _protocol(data))
 
   def test_by_the_binary(self):
+    self.enter_context(testing.eagerly())
     images, tokenizer = _root() / 'images', _root() / 'tokenizer'
     tiny_runs.make_tokenizer(tokenizer, images)
     tiny_runs.make_vim(_root() / 'vim', images, tokenizer)

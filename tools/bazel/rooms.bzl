@@ -54,7 +54,7 @@ def program(name = None, main = "__main__.py", deps = None, **kwargs):
         **kwargs
     )
 
-def tests_of(folder, deps, only = [], apart = [], name = None, **kwargs):
+def tests_of(folder, deps, only = [], apart = [], also = [], name = None, **kwargs):
     """The test files of a folder below tests/ as one target.
 
     Args:
@@ -62,16 +62,17 @@ def tests_of(folder, deps, only = [], apart = [], name = None, **kwargs):
       deps: what the tests import.
       only: those of its test files that the target holds; all without any.
       apart: those that it does not hold, as they are targets of their own.
+      also: folders whose test files it holds as well.
       name: name of the target; without one FOLDER_test, since the folder's own
         is taken by the folder.
       **kwargs: passed on to py_test.
     """
-    files = native.glob([folder + "/*.py"])
+    files = native.glob([one + "/*.py" for one in [folder] + also])
     tests = [
         file
         for file in [folder + "/" + name + ".py" for name in only] or files
         if file.endswith("_test.py") and
-           file[len(folder) + 1:-len(".py")] not in apart
+           file.split("/")[-1][:-len(".py")] not in apart
     ]
     py_test(
         name = name or folder.replace("/", "_") + "_test",
