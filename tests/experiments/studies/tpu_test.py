@@ -77,8 +77,8 @@ class LoweringTest(tf.test.TestCase):
     spec = (tf.TensorSpec([3]),)
     with lowering.among(8):
       together = _program(step, *spec)
-      summed = lowering.summed_bytes(lowering.lower(step, spec))
-    self.assertEqual(summed, 4 * (3 + 1))
+      sizes = lowering.sizes(lowering.lower(step, spec))
+    self.assertEqual(sizes['summed_bytes'], 4 * (3 + 1))
     self.assertEqual(_opcodes(together).count('all-reduce'), 2)
     channels = {
       i.channel_id
@@ -88,6 +88,19 @@ class LoweringTest(tf.test.TestCase):
     }
     self.assertLen(channels, 2)
     self.assertNotIn('all-reduce', _opcodes(_program(step, *spec)))
+
+  def test_names_do_not_count(self):
+    def doubled(name):
+      return lowering.lower(
+        lambda x: tf.multiply(x, 2.0, name), (tf.TensorSpec([3]),)
+      )
+
+    short, long = doubled('a'), doubled('a' * 500)
+    self.assertGreater(len(long), len(short) + 400)
+    # The program has a name of its own, with a number.
+    self.assertAlmostEqual(
+      *(lowering.sizes(text)['hlo_bytes'] for text in (short, long)), delta=10
+    )
 
   def test_every_program_can_be_made(self):
     for name, program in PROGRAMS.items():
