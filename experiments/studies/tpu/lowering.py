@@ -22,8 +22,6 @@ import tensorflow as tf
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from experiments.studies.tpu.programs import Program
-from vim_tf import presets
-from vim_tf.config import replace
 from vim_tf.jobs import replica_functions
 from vim_tf.vit_vqgan import lpips
 
@@ -66,11 +64,8 @@ def sizes(program: bytes) -> dict[str, int]:
 
 
 def _function(program: Program) -> replica_functions.ReplicaFunction:
-  of = presets.stage2 if program.preset in presets.STAGE2 else presets.stage1
-  config = replace(
-    of(program.preset), {'run.precision': 'bfloat16', **program.settings}
-  )
-  return FUNCTIONS[program.function](config, program.batch, **program.options)
+  make = FUNCTIONS[program.function]
+  return make(program.config(), program.batch, **program.options)
 
 
 def _stage1(config, batch, kind):
