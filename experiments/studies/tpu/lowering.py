@@ -40,6 +40,8 @@ def write(program: Program, path: str | os.PathLike) -> dict:
     'hlo', a hash of the program, its 'hlo_bytes' without what is for people to
     read, and the 'summed_bytes' of all tensors that it sums over replicas.
   """
+  # As `--strategy=tpu`: factors of float32 products stay float32.
+  tf.config.experimental.enable_tensor_float_32_execution(False)
   with no_weights(), among(program.replicas):
     function = _function(program)
     found = lower(function.run, function.specs)

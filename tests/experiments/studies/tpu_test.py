@@ -11,11 +11,12 @@ from unittest import mock
 from absl import flags
 from absl.testing import flagsaver
 import tensorflow as tf
+from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from experiments.studies.tpu import lowering, table
 from experiments.studies.tpu.chips import CHIPS
-from experiments.studies.tpu.programs import PROGRAMS
+from experiments.studies.tpu.programs import PROGRAMS, Program
 from tests import programs as programs_lib
 from vim_tf.config import UserError
 
@@ -86,6 +87,24 @@ class LoweringTest(tf.test.TestCase):
     }
     self.assertLen(channels, 2)
     self.assertNotIn('all-reduce', _opcodes(_program(step, *spec)))
+
+  def test_float32_products_are_those_of_the_strategy_for_tpus(self):
+    switch = tf.config.experimental.enable_tensor_float_32_execution
+    self.addCleanup(switch, True)
+    path = pathlib.Path(self.create_tempdir().full_path) / 'program'
+    lowering.write(Program('features', 'tiny', 2), path)
+    module = hlo_pb2.HloModuleProto.FromString(
+      gzip.decompress(path.read_bytes())
+    )
+    precisions = [
+      list(i.precision_config.operand_precision)
+      for c in module.computations
+      for i in c.instructions
+      if i.opcode == 'dot'
+    ]
+    self.assertNotEmpty(precisions)
+    highest = [xla_data_pb2.PrecisionConfig.HIGHEST] * 2
+    self.assertEqual(precisions, [highest] * len(precisions))
 
   def test_names_do_not_count(self):
     def doubled(name):
