@@ -102,9 +102,7 @@ class LoweringTest(tf.test.TestCase):
       for i in c.instructions
       if i.opcode == 'dot'
     ]
-    self.assertNotEmpty(precisions)
-    highest = [xla_data_pb2.PrecisionConfig.HIGHEST] * 2
-    self.assertEqual(precisions, [highest] * len(precisions))
+    self.assertIn([xla_data_pb2.PrecisionConfig.HIGHEST] * 2, precisions)
 
   def test_names_do_not_count(self):
     def doubled(name):
