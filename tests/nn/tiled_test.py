@@ -64,6 +64,24 @@ class TiledTest(tf.test.TestCase, parameterized.TestCase):
       error = tf.norm(tf.cast(one, tf.float32) - other) / tf.norm(other)
       self.assertLess(float(error), 0.02)
 
+  @parameterized.parameters((tf.float32, True), (tf.bfloat16, False))
+  def test_precision_where_float32_products_are_of_float32(self, dtype, high):
+    """That of bfloat16 is the least, or libtpu compiles no attention."""
+    switch = tf.config.experimental.enable_tensor_float_32_execution
+    self.addCleanup(switch, True)
+    switch(False)
+    run = tf.function(
+      lambda *x: _both(lambda *x: tiled.attend(*x, True, 5), *x),
+      jit_compile=True,
+      autograph=False,
+    )
+    specs = [tf.TensorSpec(_SHAPE, dtype)] * 4
+    program = run.experimental_get_compiler_ir(*specs)(stage='hlo')
+    products = [line for line in program.splitlines() if ' dot(' in line]
+    self.assertNotEmpty(products)
+    for line in products:
+      self.assertEqual('precision={highest,highest}' in line, high, line)
+
 
 if __name__ == '__main__':
   tf.test.main()

@@ -2,7 +2,8 @@
 
 Both stages are trained, measured and drawn from in tiny, with what is most
 likely to fail on a new device: R1's double gradient, StyleGAN2, LPIPS,
-bfloat16, parts of a batch, recomputation, averages, resuming, guidance.
+bfloat16, parts of a batch, recomputation, the optimizer's 8-bit moments,
+averages, resuming, guidance.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,6 +56,10 @@ _STAGE1 = {
 }
 _STAGE2 = {
   'run.recompute': 'true',
+  # Wide enough for factors and codes of 8 bits.
+  'optimizer.name': 'adafactor',
+  'model.transformer.width': '128',
+  'model.transformer.mlp_width': '128',
   'model.transformer.dropout': '0.1',
   'label_drop': '0.1',
 }

@@ -41,6 +41,14 @@ _TINY_STAGE1 = {
   'losses.perceptual': '0.1',
   'optimizer.ema_decay': '0.9',
 }
+_IN_PARTS = {
+  'run.recompute': 'true',
+  'optimizer.accumulate': '2',
+  # Wide enough for factors and codes of 8 bits.
+  'optimizer.name': 'adafactor',
+  'model.transformer.width': '128',
+  'model.transformer.mlp_width': '128',
+}
 _KINDS = (
   'center+unquantized',
   'initialize',
@@ -176,8 +184,7 @@ def tiny(batch: int = 4) -> dict[str, Callable[[], ReplicaFunction]]:
     return stage1_steps(first, batch, (kind,), perceptual or None)[kind]
 
   def in_parts():
-    changes = {'run.recompute': 'true', 'optimizer.accumulate': '2'}
-    return stage2_step(replace(second, changes), batch)
+    return stage2_step(replace(second, _IN_PARTS), batch)
 
   def measured():
     run = evaluate_reconstructions.measure_function(

@@ -8,6 +8,7 @@ tile sees are left out of its products.
 """
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 from vim_tf.nn import fusion
 
@@ -47,7 +48,7 @@ def attend(
 
   def scores(queries, keys, place):
     first, end, seen = place
-    found = tf.matmul(
+    found = _product(
       queries[:, :, first:end], keys[:, :, :seen], transpose_b=True
     )
     found = tf.cast(found, tf.float32)
@@ -62,7 +63,7 @@ def attend(
     table = tf.exp(table - largest)
     total = tf.reduce_sum(table, axis=-1, keepdims=True)
     weights = tf.cast(table / total, values.dtype)
-    out = tf.matmul(weights, values[:, :, : place[2]])
+    out = _product(weights, values[:, :, : place[2]])
     return out, largest + tf.math.log(total)
 
   def backward(queries, keys, values, place, out, norm, dy):
@@ -70,17 +71,17 @@ def attend(
     first, end, seen = place
     out, norm, dy = (x[:, :, first:end] for x in (out, norm, dy))
     weights = tf.exp(scores(queries, keys, place) - norm)
-    by_values = tf.matmul(tf.cast(weights, dy.dtype), dy, transpose_a=True)
-    by_weights = tf.matmul(dy, values[:, :, :seen], transpose_b=True)
+    by_values = _product(tf.cast(weights, dy.dtype), dy, transpose_a=True)
+    by_weights = _product(dy, values[:, :, :seen], transpose_b=True)
     # The mean of `by_weights` under the weights.
     mean = tf.reduce_sum(
       tf.cast(dy, tf.float32) * tf.cast(out, tf.float32), -1, keepdims=True
     )
     by_scores = weights * (tf.cast(by_weights, tf.float32) - mean)
     by_scores = tf.cast(by_scores, queries.dtype)
-    by_keys = tf.matmul(by_scores, queries[:, :, first:end], transpose_a=True)
+    by_keys = _product(by_scores, queries[:, :, first:end], transpose_a=True)
     room = [[0, 0], [0, 0], [0, length - seen], [0, 0]]
-    return tf.matmul(by_scores, keys[:, :, :seen]), *(
+    return _product(by_scores, keys[:, :, :seen]), *(
       tf.pad(tf.cast(x, tf.float32), room) for x in (by_keys, by_values)
     )
 
@@ -106,6 +107,24 @@ def attend(
     return out, gradient
 
   return call(queries, keys, values)
+
+
+def _product(a, b, transpose_a=False, transpose_b=False) -> tf.Tensor:
+  """`tf.matmul`, in XLA's default precision if it is of bfloat16.
+
+  Where float32 products are of float32 on a TPU, TensorFlow asks for the
+  highest precision of all of them. That says nothing of bfloat16, but of the
+  kernel that libtpu makes of attention it is refused.
+  """
+  if a.dtype != tf.bfloat16 or not fusion.inside_xla():
+    return tf.matmul(a, b, transpose_a, transpose_b)
+  sums = xla.DotDimensionNumbers(
+    lhs_batch_dimensions=[0, 1],
+    rhs_batch_dimensions=[0, 1],
+    lhs_contracting_dimensions=[2 if transpose_a else 3],
+    rhs_contracting_dimensions=[3 if transpose_b else 2],
+  )
+  return xla.dot_general(a, b, sums)
 
 
 def _causal(first: int, end: int, seen: int) -> tf.Tensor:

@@ -10,7 +10,6 @@ class Chip:
   Attributes:
     memory: Bytes of its memory (HBM).
     flops: bfloat16 FLOPs a second, at most.
-    memory_rate: Bytes a second between it and its memory.
     link_rate: Bytes a second that it sends to other chips, over all links.
     topologies: By number of chips the name of a slice, as libtpu knows it.
     options: What else libtpu wants to know of it.
@@ -18,7 +17,6 @@ class Chip:
 
   memory: float
   flops: float
-  memory_rate: float
   link_rate: float
   topologies: dict[int, str]
   options: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -30,7 +28,6 @@ CHIPS = {
   'v4': Chip(
     memory=32 * 2**30,
     flops=275e12,
-    memory_rate=1200e9,
     link_rate=6 * 50e9,
     topologies={1: '2x2x1', 8: '2x2x2', 128: '4x4x8'},
     # Both cores of a chip as one device, which TPUStrategy has, too.
@@ -39,14 +36,12 @@ CHIPS = {
   'v5e': Chip(
     memory=16 * 2**30,
     flops=197e12,
-    memory_rate=819e9,
     link_rate=1600e9 / 8,
     topologies={1: '2x2', 8: '2x4', 128: '8x16'},
   ),
   'v5p': Chip(
     memory=95 * 2**30,
     flops=459e12,
-    memory_rate=2765e9,
     link_rate=4800e9 / 8,
     topologies={1: '2x2x1', 8: '2x2x2', 128: '4x4x8'},
   ),

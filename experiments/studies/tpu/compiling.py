@@ -91,7 +91,6 @@ def _figures(compiled, text) -> dict:
     'temporary_bytes': memory.temp_size_in_bytes,
     'code_bytes': memory.generated_code_size_in_bytes,
     'flops': costs['flops'],
-    'accessed_bytes': costs['bytes accessed'],
   }
 
 

@@ -22,8 +22,6 @@ import tensorflow as tf
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from experiments.studies.tpu.programs import Program
-from vim_tf import presets
-from vim_tf.config import replace
 from vim_tf.jobs import replica_functions
 from vim_tf.vit_vqgan import lpips
 
@@ -39,37 +37,37 @@ def write(program: Program, path: str | os.PathLike) -> dict:
       constants are masks.
 
   Returns:
-    'hlo', a hash of the program, its 'hlo_bytes', and the 'summed_bytes' of all
-    tensors that it sums over replicas.
+    'hlo', a hash of the program, its 'hlo_bytes' without what is for people to
+    read, and the 'summed_bytes' of all tensors that it sums over replicas.
   """
+  # As `--strategy=tpu`: factors of float32 products stay float32.
+  tf.config.experimental.enable_tensor_float_32_execution(False)
   with no_weights(), among(program.replicas):
     function = _function(program)
     found = lower(function.run, function.specs)
   pathlib.Path(path).write_bytes(gzip.compress(found, 1))
   return {
     'hlo': hashlib.sha256(found).hexdigest(),
-    'hlo_bytes': len(found),
-    'summed_bytes': summed_bytes(found),
+    **sizes(found),
   }
 
 
-def summed_bytes(program: bytes) -> int:
-  """Bytes of all that a program sums over replicas, which is all float32."""
+def sizes(program: bytes) -> dict[str, int]:
+  """A program's 'hlo_bytes' and 'summed_bytes', as `write` returns them."""
   module = hlo_pb2.HloModuleProto.FromString(program)
-  return sum(
-    tf.float32.size * math.prod(instruction.shape.dimensions)
-    for computation in module.computations
-    for instruction in computation.instructions
-    if instruction.opcode == 'all-reduce'
-  )
+  summed = 0
+  for computation in module.computations:
+    for instruction in computation.instructions:
+      # Names and source lines of TensorFlow's operations: the larger half.
+      instruction.ClearField('metadata')
+      if instruction.opcode == 'all-reduce':  # Which is all float32.
+        summed += tf.float32.size * math.prod(instruction.shape.dimensions)
+  return {'hlo_bytes': module.ByteSize(), 'summed_bytes': summed}
 
 
 def _function(program: Program) -> replica_functions.ReplicaFunction:
-  of = presets.stage2 if program.preset in presets.STAGE2 else presets.stage1
-  config = replace(
-    of(program.preset), {'run.precision': 'bfloat16', **program.settings}
-  )
-  return FUNCTIONS[program.function](config, program.batch, **program.options)
+  make = FUNCTIONS[program.function]
+  return make(program.config(), program.batch, **program.options)
 
 
 def _stage1(config, batch, kind):

@@ -9,10 +9,26 @@ import pathlib
 
 from etils import epy
 
+from experiments.studies.speed import counts
+from vim_tf import presets
+from vim_tf.config import Stage1Config, Stage2Config, replace
+
 with epy.lazy_imports():  # In the process that lowers alone.
   from experiments.studies.tpu import lowering
 
 _STAGE1_BATCH, _STAGE2_BATCH = 2, 8
+_FLOPS = {
+  'encode': lambda config, **_: counts.encode(config.model),
+  'decode': lambda config, **_: counts.decode(config.model),
+  'stage1': lambda config, kind: counts.stage1_step(
+    config, perceptual=True, adversarial=True, r1='r1' in kind
+  ),
+  'stage2': lambda config, **_: counts.stage2_step(config.model),
+  'sample': lambda config, guided: (1 + guided) * counts.vim(config.model),
+  'features': lambda config, **_: counts.blocks(
+    config.model.transformer, config.model.num_codes, causal=True
+  ),
+}
 _KINDS = {'': 'perceptual+adversarial', '_r1': 'perceptual+adversarial+r1'}
 _SAVINGS = {
   '_recompute': {'run.recompute': 'true'},
@@ -41,6 +57,17 @@ class Program:
   options: dict = dataclasses.field(default_factory=dict)
   settings: dict[str, str] = dataclasses.field(default_factory=dict)
   replicas: int = 1
+
+  def config(self) -> Stage1Config | Stage2Config:
+    """The preset with its changes, in bfloat16."""
+    of = presets.stage2 if self.preset in presets.STAGE2 else presets.stage1
+    return replace(
+      of(self.preset), {'run.precision': 'bfloat16', **self.settings}
+    )
+
+  def flops(self) -> int:
+    """The least that an image takes, by formula; see `counts`."""
+    return _FLOPS[self.function](self.config(), **self.options)
 
 
 def _stage1(size: str) -> dict[str, Program]:

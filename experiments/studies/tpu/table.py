@@ -15,6 +15,7 @@ _ALONE = (
   'temporaries, GB',
   'share of the memory',
   'TFLOPs an image',
+  'at least',
   'program, MB',
   'code, MB',
   'compiled in, minutes of a core',
@@ -27,7 +28,6 @@ _TOGETHER = (
   'summed, GB',
   'over the links, ms',
   'matrix units, ms',
-  'memory, ms',
 )
 
 
@@ -83,11 +83,13 @@ def used_bytes(found: Mapping) -> int:
 
 def _alone(name, chip, record) -> tuple:
   batch, found = PROGRAMS[name].batch, record['chips'][chip]
+  least = f'{PROGRAMS[name].flops() / 1e12:.2f}'
   size = f'{record["hlo_bytes"] / 1e6:.1f}'
   minutes = f'{found["cpu_seconds"] / 60:.1f}'
   if not found['fits']:
     empty = [''] * 4
-    return (name, chip, _complaint(found), batch, *empty, size, '', minutes)
+    start = (name, chip, _complaint(found), batch, *empty)
+    return (*start, least, size, '', minutes)
   return (
     name,
     chip,
@@ -97,6 +99,7 @@ def _alone(name, chip, record) -> tuple:
     f'{found["temporary_bytes"] / _GB:.2f}',
     f'{used_bytes(found) / CHIPS[chip].memory:.0%}',
     f'{found["flops"] / 1e12 / batch:.2f}',
+    least,
     size,
     f'{found["code_bytes"] / 1e6:.0f}',
     minutes,
@@ -104,20 +107,23 @@ def _alone(name, chip, record) -> tuple:
 
 
 def _together(name, chip, record) -> tuple:
-  replicas, kind = PROGRAMS[name].replicas, CHIPS[chip]
+  program, kind = PROGRAMS[name], CHIPS[chip]
   # As in a ring: each chip sends every part but its own, twice.
-  sent = 2 * (replicas - 1) / replicas * record['summed_bytes']
-  links = f'{record["summed_bytes"] / _GB:.2f}', _ms(sent, kind.link_rate)
+  sent = 2 * (program.replicas - 1) / program.replicas * record['summed_bytes']
   found = record['chips'].get(chip)
   if found is None:
-    return (name, chip, 'not compiled', replicas, *links, '', '')
-  if not found['fits']:
-    return (name, chip, _complaint(found), replicas, *links, '', '')
-  times = (
-    _ms(found['flops'], kind.flops),
-    _ms(found['accessed_bytes'], kind.memory_rate),
+    told = 'not compiled'
+  else:
+    told = 'yes' if found['fits'] else _complaint(found)
+  return (
+    name,
+    chip,
+    told,
+    program.replicas,
+    f'{record["summed_bytes"] / _GB:.2f}',
+    _ms(sent, kind.link_rate),
+    _ms(program.flops() * program.batch, kind.flops),
   )
-  return (name, chip, 'yes', replicas, *links, *times)
 
 
 def _ms(amount: float, rate: float) -> str:

@@ -11,14 +11,14 @@ from unittest import mock
 from absl import flags
 from absl.testing import flagsaver
 import tensorflow as tf
+from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from experiments.studies.tpu import lowering, table
 from experiments.studies.tpu.chips import CHIPS
-from experiments.studies.tpu.programs import PROGRAMS
+from experiments.studies.tpu.programs import PROGRAMS, Program
 from tests import programs as programs_lib
-from vim_tf import presets
-from vim_tf.config import UserError, replace
+from vim_tf.config import UserError
 
 _FOUND = {
   'fits': True,
@@ -28,7 +28,6 @@ _FOUND = {
   'temporary_bytes': 4 * 2**30,
   'code_bytes': 0,
   'flops': 16e12,
-  'accessed_bytes': 1e9,
   'cpu_seconds': 90.0,
 }
 _FULL = {
@@ -77,8 +76,8 @@ class LoweringTest(tf.test.TestCase):
     spec = (tf.TensorSpec([3]),)
     with lowering.among(8):
       together = _program(step, *spec)
-      summed = lowering.summed_bytes(lowering.lower(step, spec))
-    self.assertEqual(summed, 4 * (3 + 1))
+      sizes = lowering.sizes(lowering.lower(step, spec))
+    self.assertEqual(sizes['summed_bytes'], 4 * (3 + 1))
     self.assertEqual(_opcodes(together).count('all-reduce'), 2)
     channels = {
       i.channel_id
@@ -89,13 +88,40 @@ class LoweringTest(tf.test.TestCase):
     self.assertLen(channels, 2)
     self.assertNotIn('all-reduce', _opcodes(_program(step, *spec)))
 
+  def test_float32_products_are_those_of_the_strategy_for_tpus(self):
+    switch = tf.config.experimental.enable_tensor_float_32_execution
+    self.addCleanup(switch, True)
+    path = pathlib.Path(self.create_tempdir().full_path) / 'program'
+    lowering.write(Program('features', 'tiny', 2), path)
+    module = hlo_pb2.HloModuleProto.FromString(
+      gzip.decompress(path.read_bytes())
+    )
+    precisions = [
+      list(i.precision_config.operand_precision)
+      for c in module.computations
+      for i in c.instructions
+      if i.opcode == 'dot'
+    ]
+    self.assertIn([xla_data_pb2.PrecisionConfig.HIGHEST] * 2, precisions)
+
+  def test_names_do_not_count(self):
+    def doubled(name):
+      return lowering.lower(
+        lambda x: tf.multiply(x, 2.0, name), (tf.TensorSpec([3]),)
+      )
+
+    short, long = doubled('a'), doubled('a' * 500)
+    self.assertGreater(len(long), len(short) + 400)
+    # The program has a name of its own, with a number.
+    self.assertAlmostEqual(
+      *(lowering.sizes(text)['hlo_bytes'] for text in (short, long)), delta=10
+    )
+
   def test_every_program_can_be_made(self):
     for name, program in PROGRAMS.items():
       with self.subTest(name):
         self.assertIn(program.function, lowering.FUNCTIONS)
-        stage2 = program.preset in presets.STAGE2
-        preset = presets.stage2 if stage2 else presets.stage1
-        replace(preset(program.preset), program.settings)
+        self.assertEqual(program.config().run.precision, 'bfloat16')
         for chip in CHIPS.values():
           self.assertIn(program.replicas, chip.topologies)
 
@@ -111,7 +137,8 @@ class TableTest(tf.test.TestCase):
     # What is updated is in memory once: 3 + 3 - 2 + 4 of 32.
     self.assertEqual(
       v4,
-      '| vim_base | v4 | yes | 8 | 3.22 | 4.29 | 25% | 2.00 | 2.5 | 0 | 1.5 |',
+      '| vim_base | v4 | yes | 8 | 3.22 | 4.29 | 25% | 2.00 | 4.48 | 2.5 | 0 | '
+      '1.5 |',
     )
     self.assertIn('| v5e | no: used 36.52G of 15.75G hbm | 8 |', v5e)
     self.assertEqual(rest, 'Not compiled yet: vim_base (v5p).')
@@ -120,10 +147,12 @@ class TableTest(tf.test.TestCase):
     v4, v5e, _ = self._rows('vit_vqgan_ss_on_8', v4=_FOUND)
     # Seven of eight parts there and seven back, at 2400 Gbps.
     sent = 2 * 3 * 7 / 8 / 0.3
+    program = PROGRAMS['vit_vqgan_ss_on_8']
+    self.assertBetween(program.flops(), 1.2e12, 1.3e12)
     self.assertEqual(
       v4,
       f'| vit_vqgan_ss_on_8 | v4 | yes | 8 | 3.00 | {sent:.1f} | '
-      f'{16e3 / 275:.1f} | {1e3 / 1200:.1f} |',
+      f'{2 * program.flops() / 275e9:.1f} |',
     )
     self.assertIn('| v5e | not compiled | 8 | 3.00 |', v5e)
     unknown = {'vit_vqgan_ss_on_8': {'chips': {}}}
