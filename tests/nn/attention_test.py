@@ -28,8 +28,8 @@ def _layer(**kwargs) -> attention.MultiHeadAttention:
 
 def _decode(layer, x, cache, positions):
   """Outputs `[batch, window, width]` of inputs of the same shape."""
-  rows = tf.reshape(x, [-1, 1, _WIDTH])
-  y, cache = layer.decode(rows, cache, attention.places(cache, positions))
+  rows = tf.reshape(x, [-1, _WIDTH])
+  y, cache = layer.decode(rows, cache, layer.places(cache, positions))
   return tf.reshape(y, tf.shape(x)), cache
 
 

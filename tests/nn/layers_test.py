@@ -73,7 +73,7 @@ def _looped(stack, frozen):
   """A function that applies the layers again and again, held or frozen."""
 
   @tf.function(
-    input_signature=[tf.TensorSpec([None, 1, _HELD_WIDTH])], autograph=False
+    input_signature=[tf.TensorSpec([None, _HELD_WIDTH])], autograph=False
   )
   def run(x):
     x = tf.cast(x, stack.compute_dtype)
@@ -87,7 +87,7 @@ def _looped(stack, frozen):
 
 def _inputs(rows=3):
   rng = np.random.default_rng(0)
-  return rng.normal(size=[rows, 1, _HELD_WIDTH]).astype(np.float32)
+  return rng.normal(size=[rows, _HELD_WIDTH]).astype(np.float32)
 
 
 class HeldWeightsTest(tf.test.TestCase, parameterized.TestCase):

@@ -95,17 +95,20 @@ class RejectionTest(parameterized.TestCase):
       )
       before = found
 
-  def test_draws_whole_batches_only(self):
-    sizes = []
+  @parameterized.parameters(
+    (3, [3, 3, 3]), (5, [4, 4]), (7, [4, 4]), (8, [8]), (100, [8])
+  )
+  def test_draws_batches_of_one_size_no_larger_than_needed(self, most, sizes):
+    found = []
 
     def draw(ids, seeds):
-      sizes.append(len(ids))
+      found.append(len(ids))
       return _draw(ids, seeds)
 
     rejection.sample(
-      draw, _score, np.array([0, 1]), seed=0, acceptance=0.3, batch_size=5
+      draw, _score, np.array([0, 1]), seed=0, acceptance=0.3, batch_size=most
     )
-    self.assertEqual(sizes, [5, 5])
+    self.assertEqual(found, sizes)
 
   def test_the_earlier_of_equals_is_kept(self):
     kept = rejection.sample(

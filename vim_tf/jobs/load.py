@@ -11,7 +11,7 @@ import tensorflow as tf
 from vim_tf import places
 from vim_tf.config import ConfigError, UserError
 from vim_tf.jobs import class_names, restore
-from vim_tf.jobs import sample as sample_job
+from vim_tf.nn import replicas
 from vim_tf.probe import features
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import decoding
@@ -306,10 +306,9 @@ def _batched(function: Callable, rows: np.ndarray, size: int) -> np.ndarray:
     raise ConfigError(f'batch_size is {size}, but must be at least 1.')
   if not len(rows):
     return np.asarray(function(rows))
-  size = min(size, len(rows))
   return np.concatenate(
     [
       np.asarray(function(rows[part]))[:own]
-      for part, own in sample_job.parts(len(rows), size)
+      for part, own in replicas.parts(len(rows), size)
     ]
   )

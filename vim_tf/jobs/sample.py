@@ -1,6 +1,6 @@
 """Draws images with both stages together: VIM draws codes, one decodes them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import os
 import pathlib
 
@@ -71,7 +71,7 @@ def sample(
       in (0, 1]; 1: no rejection (paper Table 6).
     classifier: Ranks them; see `references.load_classifier`. None:
       `references.CLASSIFIER`.
-    batch_size: Images at once.
+    batch_size: Images at once, at most.
     window: Codes of an image to guess and check at once; 0: what suits the
       batch. See `decoding.Decoder`.
     precision: 'float32', in which an image does not depend on its batch,
@@ -185,7 +185,7 @@ def sample_again(
     sampler = Sampler(first.model, second.model, samples.window)
     _draw_again(record, sampler)
     decode, images = decoder(first.model), []
-    for part, own in parts(len(samples.codes), samples.batch_size):
+    for part, own in replicas.parts(len(samples.codes), samples.batch_size):
       images.append(decode(samples.codes[part])[:own])
     images = np.concatenate(images)
     sample_folder.write(out, samples, images, first, second, str(workdir))
@@ -200,7 +200,7 @@ def _draw_again(record: sample_folder.Record, sampler: 'Sampler'):
   prefix = np.zeros(samples.codes.shape[1:], np.int32)
   prefix[:length] = samples.prefix
   different = 0
-  for part, own in parts(len(samples.ids), samples.batch_size):
+  for part, own in replicas.parts(len(samples.ids), samples.batch_size):
     codes = sampler.codes(
       samples.ids[part], samples.seeds[part], samples.config, prefix, length
     )
@@ -299,7 +299,7 @@ class Sampler:
       config: How to draw.
       acceptance: Share of the candidates that is kept.
       classifier: Ranks them.
-      batch_size: Candidates at once.
+      batch_size: Candidates at once, at most.
       **prefix: As of `__call__`.
     """
     return rejection.sample(
@@ -326,17 +326,6 @@ def reconstructor(tokenizer):
     return tf.clip_by_value(rebuilt, 0.0, 1.0)
 
   return replicas.OnReplicas(reconstruct, replicas.of(tokenizer))
-
-
-def parts(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-  """Batches of one size, so that the loop compiles once.
-
-  Yields:
-    Indices `[size]`, of which the last batch's are filled up from the first
-    ones, and how many of them are its own.
-  """
-  for start in range(0, count, size):
-    yield np.arange(start, start + size) % count, min(size, count - start)
 
 
 def read_prefix(

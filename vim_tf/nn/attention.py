@@ -43,7 +43,9 @@ class KVCache(tf.experimental.ExtensionType):
       else:
         lines = places.lines[:, None]
         old = tf.tensor_scatter_nd_update(old, lines, new)
-      return tf.ensure_shape(tf.reshape(old, places.shape), cache.shape)
+      old = tf.reshape(old, places.shape)
+      old.set_shape(cache.shape)
+      return old
 
     return KVCache(
       write(self.keys, keys), write(self.values, values), self.in_place
@@ -62,33 +64,21 @@ class Places(NamedTuple):
   """A window of positions of each sequence, and where a cache has them.
 
   Attributes:
-    positions: int32 `[batch, window]`, which may begin anywhere.
     lines: int32 `[batch * heads * window]`: which lines of the cache they are,
       if that has one line a sequence, head and position.
     hidden: float32 `[batch, 1, window, length]`, to be added to scores: 0
       where a position sees another, so low where it does not that nothing is
       left of the score.
     shape: int32 `[4]`, that of the cache.
+    parts: int32 `[5]`, that of queries, keys and values as they are projected.
+    turns: Of modern layers, cosines and sines of the rotary positions.
   """
 
-  positions: tf.Tensor
   lines: tf.Tensor
   hidden: tf.Tensor
   shape: tf.Tensor
-
-
-def places(cache: KVCache, positions: tf.Tensor) -> Places:
-  """Places for all caches of one shape; see `Places`."""
-  shape = tf.shape(cache.keys)
-  batch, heads, length, _ = tf.unstack(shape)
-  rows = tf.reshape(tf.range(batch * heads) * length, [batch, heads, 1])
-  later = tf.range(length) > positions[:, None, :, None]
-  return Places(
-    positions=positions,
-    lines=tf.reshape(rows + positions[:, None], [-1]),
-    hidden=tf.where(later, _HIDDEN, 0.0),
-    shape=shape,
-  )
+  parts: tf.Tensor
+  turns: tuple[tf.Tensor, tf.Tensor] | None
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -144,7 +134,9 @@ class MultiHeadAttention(tf.keras.layers.Layer):
   def call(self, x: tf.Tensor) -> tf.Tensor:
     """Attends within a whole sequence: `[batch, length, width]` to the same."""
     length = x.shape[1]
-    queries, keys, values = self._project(x, length)
+    queries, keys, values = self._project(
+      x, self._parts(length), self._turns(lambda angles: angles[:length])
+    )
     if fusion.inside_xla():
       y = tiled.attend(queries, keys, values, self.causal)
       return self._merge(y, length)
@@ -165,7 +157,7 @@ class MultiHeadAttention(tf.keras.layers.Layer):
       batch: Number of sequences.
       in_place: See `KVCache`; not under XLA.
     """
-    shape = [batch, self.num_heads, 0, self.head_width]
+    shape = tf.stack([batch, self.num_heads, 0, self.head_width])
     if not in_place:
       zeros = tf.zeros(shape, self.compute_dtype)
       return KVCache(keys=zeros, values=zeros)
@@ -179,55 +171,78 @@ class MultiHeadAttention(tf.keras.layers.Layer):
 
     return KVCache(empty(self.compute_dtype), empty(tf.float32), in_place=True)
 
+  def places(self, cache: KVCache, positions: tf.Tensor) -> Places:
+    """Places for this layer and all others of its sizes; see `Places`.
+
+    Args:
+      cache: Theirs, or one of the same shape.
+      positions: int32 `[batch, window]`, which may begin anywhere.
+    """
+    shape = tf.shape(cache.keys)
+    batch, heads, length, _ = tf.unstack(shape)
+    rows = tf.reshape(tf.range(batch * heads) * length, [batch, heads, 1])
+    later = tf.range(length) > positions[:, None, :, None]
+    return Places(
+      lines=tf.reshape(rows + positions[:, None], [-1]),
+      hidden=tf.where(later, _HIDDEN, 0.0),
+      shape=shape,
+      parts=tf.stack(self._parts(tf.shape(positions)[1])),
+      turns=self._turns(lambda angles: tf.gather(angles, positions)[:, None]),
+    )
+
   def decode(
     self, x: tf.Tensor, cache: KVCache, places: Places
   ) -> tuple[tf.Tensor, KVCache]:
     """Attends from a window of positions to each other and all before them.
 
     Args:
-      x: `[batch * window, 1, width]`, the inputs there.
+      x: `[batch * window, width]`, the inputs there.
       cache: Keys and values of the positions before them.
       places: Which positions.
 
     Returns:
-      The outputs `[batch * window, 1, width]`, and the cache with them.
+      The outputs `[batch * window, width]`, and the cache with them.
     """
     queries, keys, values = self._project(
-      tf.cast(x, self.compute_dtype),
-      tf.shape(places.positions)[1],
-      places.positions,
+      tf.cast(x, self.compute_dtype), places.parts, places.turns
     )
     cache = cache.written(keys, values, places)
     scores = tf.matmul(queries, cache.keys, transpose_b=True)
     weights = tf.nn.softmax(tf.cast(scores, tf.float32) + places.hidden)
     y = tf.matmul(tf.cast(weights, cache.values.dtype), cache.values)
-    return self._merge(y, 1), cache
+    return self._merge(y), cache
 
-  def _project(self, x, length, positions=None):
-    """Queries, keys, values; of the first elements if nothing else is said."""
-    qkv = tf.reshape(
-      self.qkv(x), [-1, length, 3, self.num_heads, self.head_width]
-    )
-    qkv = tf.transpose(qkv, [2, 0, 3, 1, 4])  # [3, batch, heads, length, width]
-    queries, keys, values = tf.unstack(qkv)
-    if self.modern:
-      angles = positions_lib.rotary_2d(
+  def _parts(self, length):
+    return [-1, length, 3, self.num_heads, self.head_width]
+
+  def _turns(self, choose):
+    """Cosines and sines of the rotary positions chosen; None without them."""
+    if not self.modern:
+      return None
+    angles = choose(
+      positions_lib.rotary_2d(
         self.grid_size, self.head_width, start=self.causal
       )
-      if positions is None:
-        angles = angles[:length]
-      else:
-        angles = tf.gather(angles, positions)[:, None]
-      queries = _turned(self.query_norm(queries), angles)
-      keys = _turned(self.key_norm(keys), angles)
+    )
+    return tuple(
+      tf.cast(f(angles), self.compute_dtype) for f in (tf.cos, tf.sin)
+    )
+
+  def _project(self, x, parts, turns):
+    """Queries, keys and values `[batch, heads, length, head_width]`."""
+    qkv = tf.transpose(tf.reshape(self.qkv(x), parts), [2, 0, 3, 1, 4])
+    queries, keys, values = tf.unstack(qkv)
+    if turns:
+      queries = _turned(self.query_norm(queries), *turns)
+      keys = _turned(self.key_norm(keys), *turns)
     scale = tf.constant(self.head_width**-0.5, queries.dtype)
     return queries * scale, keys, values
 
-  def _merge(self, x, length):
+  def _merge(self, x, *length):
     x = tf.cast(x, self.compute_dtype)
     x = tf.transpose(x, [0, 2, 1, 3])  # [batch, length, heads, head_width]
     return self.out(
-      tf.reshape(x, [-1, length, self.num_heads * self.head_width])
+      tf.reshape(x, [-1, *length, self.num_heads * self.head_width])
     )
 
   def get_config(self):
@@ -242,9 +257,8 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     }
 
 
-def _turned(x: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
+def _turned(x: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor) -> tf.Tensor:
   """Turns pairs of elements, one from either half: `[.., length, width]`."""
-  cos, sin = (tf.cast(f(angles), x.dtype) for f in (tf.cos, tf.sin))
   a, b = tf.split(x, 2, axis=-1)
   return tf.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
 

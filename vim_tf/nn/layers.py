@@ -101,9 +101,7 @@ class HeldDense(tf.keras.layers.Dense):
       return super().call(inputs)
     kernel, bias = map(tf.convert_to_tensor, held[self])
     # Two dimensions and a bias: what TensorFlow fuses, and then can pack once.
-    rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
-    rows = tf.nn.bias_add(tf.matmul(rows, kernel), bias)
-    return tf.reshape(rows, [-1, *inputs.shape[1:-1], self.units])
+    return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
 
 
 def dense(
@@ -169,8 +167,8 @@ def held_weights(
 ) -> Iterator[None]:
   """Lets dense layers compute with weights that were read and cast before.
 
-  It is for loops that are traced within it and apply them many times, to few
-  rows each. Reading the weights is most of the work then.
+  It is for loops that are traced within it and apply them many times, to a few
+  rows `[rows, width]`. Reading the weights is most of the work then.
 
   Args:
     model: What has the layers.

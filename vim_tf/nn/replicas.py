@@ -9,7 +9,7 @@ A model, network or layer must have been made under the strategy's scope.
 `of(model)` is the strategy that a model was made under.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import math
 
 import numpy as np
@@ -41,6 +41,22 @@ def is_one(strategy: tf.distribute.Strategy) -> bool:
 def batch_size(strategy: tf.distribute.Strategy) -> int:
   """Examples to evaluate at once: 64 on one device, 8 a replica of many."""
   return max(_AT_ONCE, _AT_ONCE_EACH * _count(strategy))
+
+
+def parts(count: int, most: int) -> Iterator[tuple[np.ndarray, int]]:
+  """Batches of one size, as few as can be, so that one graph serves all.
+
+  Args:
+    count: Examples.
+    most: Examples of a batch, at most.
+
+  Yields:
+    Indices of a batch, of which the last one's are filled up from the first
+    ones, and how many of them are its own.
+  """
+  size = math.ceil(count / math.ceil(count / most)) if count else 1
+  for start in range(0, count, size):
+    yield np.arange(start, start + size) % count, min(size, count - start)
 
 
 class OnReplicas:

@@ -199,9 +199,11 @@ class Block(tf.keras.layers.Layer):
 
   def decode(self, x, cache: attention.KVCache, places: attention.Places):
     """A window of positions; see `MultiHeadAttention.decode`."""
-    y, cache = self.attention.decode(self.attention_norm(x), cache, places)
+    y = _of_rows(self.attention_norm, x)
+    y, cache = self.attention.decode(y, cache, places)
     x = x + tf.cast(y, x.dtype)
-    return x + tf.cast(self.mlp(self.mlp_norm(x)), x.dtype), cache
+    y = self.mlp(_of_rows(self.mlp_norm, x))
+    return x + tf.cast(y, x.dtype), cache
 
   def _drop(self, x, seeds, stream):
     if seeds is None:
@@ -228,6 +230,13 @@ def _norm(modern, dtype, name):
   if modern:
     return layers.RMSNorm(dtype=dtype, name=name)
   return layers.layer_norm(dtype, name)
+
+
+def _of_rows(norm, x):
+  """A norm of `[rows, width]`; Keras's takes what it was built for."""
+  if isinstance(norm, layers.RMSNorm):
+    return norm(x)
+  return tf.squeeze(norm(tf.expand_dims(x, 1)), 1)
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -346,13 +355,14 @@ class Transformer(tf.keras.layers.Layer):
       The outputs `[batch, window, width]`, and the caches with `positions`
       filled.
     """
-    window, places = tf.shape(x), attention.places(caches[0], positions)
-    x = tf.reshape(self._stream(x), [-1, 1, x.shape[-1]])
+    window, width = tf.shape(x), x.shape[-1]
+    places = self.blocks[0].attention.places(caches[0], positions)
+    x = tf.reshape(self._stream(x), [-1, width])
     new_caches = []
     for block, cache in zip(self.blocks, caches, strict=True):
       x, cache = block.decode(x, cache, places)
       new_caches.append(cache)
-    return tf.reshape(self.norm(x), window), new_caches
+    return tf.reshape(_of_rows(self.norm, x), window), new_caches
 
   def _stream(self, x):
     return tf.cast(x, tf.float32) if self.float32_stream else x

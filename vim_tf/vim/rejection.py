@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from vim_tf.config import ConfigError
+from vim_tf.nn import replicas
 
 Draw = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From class ids and seeds `[batch]` to codes and images of them."""
@@ -107,12 +108,12 @@ def sample(
   kept. No more than the best so far and one batch are held in memory.
 
   Args:
-    draw: Draws a batch; gets whole batches of one size.
+    draw: Draws a batch; gets batches of one size, see `replicas.parts`.
     score: Classifies a batch; unused, and may be None, at acceptance 1.
     class_ids: Class of each wanted image, `[count]`.
     seed: Seed of the first candidate.
     acceptance: Share of the candidates that is kept, in (0, 1].
-    batch_size: Candidates drawn at once.
+    batch_size: Candidates drawn at once, at most.
 
   Returns:
     The kept ones: at the places of a class its best, the best first; at
@@ -127,14 +128,12 @@ def sample(
   ranked = acceptance < 1
   wanted = collections.Counter(class_ids.tolist())
   best = collections.defaultdict(list)
-  for start in range(0, len(ids), batch_size):
-    # The last batch is filled up from the first, and cut off again.
-    part = np.arange(start, start + batch_size) % len(ids)
+  for part, own in replicas.parts(len(ids), batch_size):
     codes, images = draw(ids[part], seeds[part])
-    part = part[: len(ids) - start]
-    probabilities = np.full([len(part)], np.nan, np.float32)
+    part = part[:own]
+    probabilities = np.full([own], np.nan, np.float32)
     if ranked:
-      probabilities = _of_class(score(images)[: len(part)], ids[part])
+      probabilities = _of_class(score(images)[:own], ids[part])
     for row in zip(part, probabilities, codes, images):
       best[int(ids[row[0]])].append(row)
     if ranked:
