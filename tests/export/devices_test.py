@@ -1,6 +1,7 @@
 """Which devices have kernels for what is exported: a GPU server's, XLA's."""
 
 from collections.abc import Iterable
+import functools
 
 from absl.testing import absltest
 import tensorflow as tf
@@ -29,6 +30,11 @@ def _types(attribute) -> list[int]:
   return [x for x in (*attribute.list.type, attribute.type) if x]
 
 
+@functools.cache  # A text is parsed for it.
+def _kernels(op: str) -> list:
+  return list(kernels.get_registered_kernels_for_op(op).kernel)
+
+
 def _has_kernel(node: node_def_pb2.NodeDef, devices: set[str]) -> bool:
   return any(
     kernel.device_type in devices
@@ -37,7 +43,7 @@ def _has_kernel(node: node_def_pb2.NodeDef, devices: set[str]) -> bool:
       for constraint in kernel.constraint
       for kind in _types(node.attr[constraint.name])
     )
-    for kernel in kernels.get_registered_kernels_for_op(node.op).kernel
+    for kernel in _kernels(node.op)
   )
 
 

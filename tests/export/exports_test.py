@@ -1,10 +1,9 @@
-"""Tests of the three exports: loaded without the project, as servers do."""
+"""Tests of the three exports: what a C++ session answers, as servers do."""
 
 import contextlib
 import io
 import json
 import pathlib
-import pickle
 import re
 import shutil
 import subprocess
@@ -18,15 +17,14 @@ import tensorflow as tf
 from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export import probe, sampler, saved_model, tokenizer
-from tests.export import calls, served, tiny
+from export import probe, sampler, saved_model, signatures, tokenizer
+from tests.export import asked, c_api, calls, served, tiny
 from vim_tf.jobs import restore
 from vim_tf.probe import features
 from vim_tf.vim import decoding
 from vim_tf.vim import model as vim_model
 
 _DOCS = pathlib.Path(__file__).parents[2] / 'docs'
-_BATCHES = (1, 5)
 _BFLOAT16 = restore.policy('bfloat16')
 _HALF = saved_model.Settings(precision='bfloat16')
 
@@ -52,44 +50,23 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     cls.runs = {name: cls.root / 'runs' / name for name in cls.bases}
     cls.tokenizer, cls.vim = restore.both(cls.runs['sampler'])
     cls.decoder = decoding.Decoder(cls.vim.model)
-    cls.files = tiny.files(max(_BATCHES))
+    cls.files = tiny.files(max(asked.BATCHES))
     cls.images = tiny.pipeline_images(cls.files, cls.root / 'images', 16)
     cls.codes = cls.tokenizer.model.encode(cls.images).numpy()
-    cls.results = cls._call_in_fresh_process()
-    cls.loaded = {}  # Those in bfloat16.
-
-  @classmethod
-  def _call_in_fresh_process(cls):
-    rows = [row for n in _BATCHES for row in calls.every_signature(n)]
-    todo, done = cls.root / 'calls', cls.root / 'results'
-    with open(todo, 'wb') as file:
-      pickle.dump(
-        [(str(cls.bases[m] / '1'), name, x) for m, name, x in rows], file
-      )
-    program = pathlib.Path(__file__).with_name('fresh_process.py')
-    ended = subprocess.run(
-      [sys.executable, '-I', str(program), str(todo), str(done)],
-      cwd=cls.root,
-      capture_output=True,
-      text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    with open(done, 'rb') as file:
-      results = pickle.load(file)
-    found = {}
-    for (model, name, inputs), outputs in zip(rows, results):
-      found[model, name, len(next(iter(inputs.values())))] = inputs, outputs
-    return found
+    cls.results = {}
+    for (model, name, inputs), _, answer in asked.answers()[0]['right']:
+      code, text, outputs = answer
+      assert code == c_api.OK, text
+      batch = len(next(iter(inputs.values())))
+      cls.results[model, name, batch] = inputs, outputs
 
   def _outputs(self, model, signature):
-    """Yields batch size, inputs and outputs, loaded in both ways."""
-    for n in _BATCHES:
-      inputs, outputs = self.results[model, signature, n]
-      self.assertLen(outputs, 2)
-      for found in outputs:
-        for value in found.values():
-          self.assertLen(value, n)
-        yield n, inputs, found
+    """Yields batch size, inputs and outputs."""
+    for n in asked.BATCHES:
+      inputs, found = self.results[model, signature, n]
+      for value in found.values():
+        self.assertLen(value, n)
+      yield n, inputs, found
 
   @parameterized.parameters('serving_default', 'reconstruct')
   def test_codes_are_those_of_the_training_pipeline(self, signature):
@@ -140,8 +117,8 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
         self._assert_shown(found['png_bytes'], images)
 
   def test_samples_do_not_depend_on_the_batch(self):
-    one = self.results['sampler', 'serving_default', 1][1][0]
-    five = self.results['sampler', 'serving_default', 5][1][0]
+    one = self.results['sampler', 'serving_default', 1][1]
+    five = self.results['sampler', 'serving_default', 5][1]
     self.assertAllEqual(one['codes'][0], five['codes'][0])
     self.assertEqual(one['png_bytes'][0], five['png_bytes'][0])
 
@@ -204,11 +181,10 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
         )
 
   def test_classify_gives_the_likeliest_classes(self):
-    for n in _BATCHES:
-      expected = self.results['probe', 'serving_default', n][1][0]
-      for found in self.results['probe', 'classify', n][1]:
-        self.assertAllEqual(found['classes'], expected['top_classes'])
-        self.assertAllClose(found['scores'], expected['top_scores'])
+    for n, _, found in self._outputs('probe', 'classify'):
+      expected = self.results['probe', 'serving_default', n][1]
+      self.assertAllEqual(found['classes'], expected['top_classes'])
+      self.assertAllClose(found['scores'], expected['top_scores'])
 
   def test_saved_model_cli_shows_what_the_docs_show(self):
     trim = re.search(r'sed -n "(.*)"', (_DOCS / 'serving.md').read_text())[1]
@@ -335,20 +311,42 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     )
     self.assertAllEqual(found['codes'], self._draw(inputs))
 
-  def test_bfloat16_tokenizer(self):
-    loaded = self._in_bfloat16('tokenizer', tokenizer)
-    codes = loaded.signatures['encode_images'](images=self.images)['codes']
-    half = restore.tokenizer(self.runs['tokenizer'], _BFLOAT16).model
-    # Rounding differs between graphs, and may move a code that is near a tie.
-    same = codes.numpy() == half.encode(self.images).numpy()
-    self.assertGreater(np.mean(same), 0.9)
-    images = loaded.signatures['decode'](codes=codes)['images']
-    self.assertAllClose(images, half.decode(codes), atol=0.1)
+  def _written(self, exporter, **kwargs):
+    """The parts of an export that is neither traced nor written."""
+    name = exporter.__name__.rpartition('.')[2]
+    with (
+      mock.patch.object(saved_model, 'write') as write,
+      mock.patch.object(signatures.SignatureModule, 'add'),
+    ):
+      exporter.export(self.runs[name], self.root / 'none', **kwargs)
+    return write.call_args.args[0].module.parts
+
+  def test_every_export_can_be_in_bfloat16(self):
+    for exporter in (tokenizer, sampler, probe):
+      parts = self._written(exporter, settings=_HALF)
+      self.assertEqual(parts.tokenizer.compute_dtype, 'bfloat16')
+      if exporter is not tokenizer:
+        self.assertEqual(parts.vim.compute_dtype, 'bfloat16')
+
+  def test_constants_only_where_they_are_asked_for(self):
+    for frozen in (True, False):
+      parts = self._written(sampler, frozen=frozen, settings=_HALF)
+      with mock.patch.object(decoding, 'decode') as decode:
+        parts.plain_loop.python_function(guided=False)
+      self.assertEqual(decode.call_args.kwargs['frozen'], frozen)
 
   def test_bfloat16_sampler(self):
-    loaded = self._in_bfloat16('sampler', sampler)
+    version = sampler.export(
+      self.runs['sampler'], self.root / 'bfloat16', settings=_HALF
+    )
+    reader = tf.train.load_checkpoint(f'{version}/variables/variables')
+    types = reader.get_variable_to_dtype_map()
+    weights = {x for key, x in types.items() if key.startswith('weights')}
+    self.assertEqual(weights, {tf.float32})
+    self.assertLen(_functions_with_weights(pathlib.Path(version)), 1)
+    loaded = tf.saved_model.load(version).signatures
     classes = tf.constant([0, 3, 9])
-    found = loaded.signatures['negative_log_likelihood'](
+    found = loaded['negative_log_likelihood'](
       image_bytes=tf.constant(self.files[:3]), class_ids=classes
     )
     first, second = restore.both(self.runs['sampler'], dtype=_BFLOAT16)
@@ -358,54 +356,11 @@ class ExportsTest(parameterized.TestCase, tf.test.TestCase):
     ).numpy()
     self.assertAllClose(found['nats'], nats.sum(axis=1), rtol=0.05)
     inputs = calls.sampling_inputs(3)
-    drawn = loaded.signatures['sample_images'](
+    drawn = loaded['sample_images'](
       **{name: tf.constant(x) for name, x in inputs.items()}
     )
     images = first.model.decode(drawn['codes'])
     self.assertAllClose(drawn['images'], images, atol=0.1)
-
-  def test_constants_of_a_bfloat16_sampler(self):
-    frozen = self._in_bfloat16('sampler', sampler)
-    version = sampler.export(
-      self.runs['sampler'],
-      self.root / 'not_frozen',
-      frozen=False,
-      settings=_HALF,
-    )
-    inputs = {k: tf.constant(x) for k, x in calls.sampling_inputs(3).items()}
-    drawn = []
-    for loaded, folder, holders in (
-      (frozen, self.root / 'bfloat16' / 'sampler' / '1', 1),
-      (tf.saved_model.load(version), pathlib.Path(version), 0),
-    ):
-      self.assertLen(_functions_with_weights(folder), holders)
-      drawn.append(loaded.signatures['serving_default'](**inputs)['codes'])
-    self.assertAllEqual(*drawn)
-
-  def test_bfloat16_probe(self):
-    loaded = self._in_bfloat16('probe', probe)
-    found = loaded.signatures['features'](image_bytes=tf.constant(self.files))
-    # A code that is near a tie may move, and all of its image's features.
-    half = restore.tokenizer(self.runs['tokenizer'], _BFLOAT16).model
-    errors = [
-      np.abs(found['features'] - self._features_of(codes)).max(axis=1)
-      for codes in (self.codes, half.encode(self.images))
-    ]
-    self.assertGreater(np.max(errors[0]), 1e-4)  # It is not float32.
-    self.assertGreaterEqual(
-      np.sum(np.minimum(*errors) < 0.1), len(self.files) - 1
-    )
-
-  def _in_bfloat16(self, name, exporter):
-    if name not in self.loaded:
-      base = self.root / 'bfloat16' / name
-      version = exporter.export(self.runs[name], base, settings=_HALF)
-      reader = tf.train.load_checkpoint(f'{version}/variables/variables')
-      types = reader.get_variable_to_dtype_map()
-      weights = {x for key, x in types.items() if key.startswith('weights')}
-      self.assertEqual(weights, {tf.float32})
-      self.loaded[name] = tf.saved_model.load(str(version))
-    return self.loaded[name]
 
 
 if __name__ == '__main__':

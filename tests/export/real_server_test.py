@@ -1,4 +1,4 @@
-"""The protocol's tests against TensorFlow's own server, where it is installed.
+"""The server's tests against TensorFlow's own server, where it is installed.
 
 Tagged `manual`: `./bazelw test //tests:real_server_test`, with
 `tensorflow_model_server` on the PATH.
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import saved_model
-from tests.export import protocol, served
+from tests.export import answered, clients, refused, served
 
 _SERVER = 'tensorflow_model_server'
 _DEADLINE = 300.0  # Seconds until all models must be loaded and warm.
@@ -29,7 +29,7 @@ def _free_port() -> int:
     return one.getsockname()[1]
 
 
-class RealServerTest(protocol.ProtocolTests):
+class RealServerTest(answered.Tests, refused.Tests):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -39,7 +39,7 @@ class RealServerTest(protocol.ProtocolTests):
       )
     root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'real_server'
     shutil.rmtree(root, ignore_errors=True)
-    cls.bases = served.export_all(root)
+    cls.load(served.export_all(root))
     config = root / 'models.config'
     config.write_text(saved_model.model_config(cls.bases))
     cls.port, cls.rest_port = _free_port(), _free_port()
@@ -53,10 +53,6 @@ class RealServerTest(protocol.ProtocolTests):
     )
     cls.addClassCleanup(cls.process.wait)
     cls.addClassCleanup(cls.process.terminate)
-    cls.loaded = {
-      name: tf.saved_model.load(str(base / '1'))
-      for name, base in cls.bases.items()
-    }
     cls._wait()
 
   @classmethod
@@ -64,24 +60,18 @@ class RealServerTest(protocol.ProtocolTests):
     end = time.monotonic() + _DEADLINE
     channel = grpc.insecure_channel(f'127.0.0.1:{cls.port}')
     with channel:
-      stub = protocol.connect(channel)
+      stub = clients.connect(channel)
       while True:
         try:
           codes = np.zeros([1, 16], np.int32)
-          protocol.predict(stub, 'tokenizer', 'decode', {'codes': codes})
+          clients.predict(stub, 'tokenizer', 'decode', {'codes': codes})
           for name in ('sampler', 'probe'):
-            protocol.metadata(stub, name)
+            clients.metadata(stub, name)
           return
         except grpc.RpcError:
           if time.monotonic() > end or cls.process.poll() is not None:
             raise
           time.sleep(0.5)
-
-  def direct(self, model, signature, inputs):
-    outputs = self.loaded[model].signatures[signature](
-      **{name: tf.constant(x) for name, x in inputs.items()}
-    )
-    return {name: x.numpy() for name, x in outputs.items()}
 
 
 if __name__ == '__main__':

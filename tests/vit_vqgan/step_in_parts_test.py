@@ -7,6 +7,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from tests.vit_vqgan import tiny_step
 from vim_tf.config import OptimizerConfig, replace
 
@@ -38,7 +39,7 @@ class AccumulationTest(parameterized.TestCase, tf.test.TestCase):
     before = tiny_step.values(variables)
     metrics = parts.run(batch, kind=kind)
     moved = zip(before, tiny_step.values(variables), strict=True)
-    return metrics, [(old - new) / tiny_step.RATE for old, new in moved]
+    return metrics, [(old - new) / testing.Descent.RATE for old, new in moved]
 
   def test_accumulation_of_4_equals_one_batch(self):
     """With every term, but for a discriminator that compares images."""

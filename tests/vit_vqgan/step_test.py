@@ -167,7 +167,11 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
     moved = zip(before, model.trainable_variables, expected, strict=True)
     for old, variable, gradient in moved:
       self.assertAllClose(
-        (old - variable) / tiny_step.RATE, gradient, 1e-3, 1e-3, variable.name
+        (old - variable) / testing.Descent.RATE,
+        gradient,
+        1e-3,
+        1e-3,
+        variable.name,
       )
     if kind == 'plain':
       self.assertAllEqual(judge_before[0], judged[0])
@@ -178,7 +182,11 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
     moved = zip(judge_before, judged, judge_expected, strict=True)
     for old, variable, gradient in moved:
       self.assertAllClose(
-        (old - variable) / tiny_step.RATE, gradient, 1e-3, 2e-3, variable.name
+        (old - variable) / testing.Descent.RATE,
+        gradient,
+        1e-3,
+        2e-3,
+        variable.name,
       )
       if 'kernel' in variable.name:
         self.assertNotAllEqual(old, variable)
@@ -301,7 +309,6 @@ class TokenizerStepTest(parameterized.TestCase, tf.test.TestCase):
       **{
         'adversarial.loss': 'hinge',
         'adversarial.adaptive_weight': 'true',
-        'adversarial.augment': 'true',
         'optimizer.accumulate': '2' if kind == 'revive' else '1',
       }
     )

@@ -3,25 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from vim_tf import presets
 from vim_tf.config import Stage1Config, replace
 from vim_tf.training import optimizers
 from vim_tf.vit_vqgan import model as model_lib
 from vim_tf.vit_vqgan import step as step_lib
-
-RATE = 0.01
-
-
-class Descent:
-  """Plain gradient descent: what it changes shows the gradient itself."""
-
-  def __init__(self, variables):
-    self._variables = list(variables)
-
-  def apply(self, gradients):
-    for variable, gradient in zip(self._variables, gradients, strict=True):
-      variable.assign_sub(RATE * gradient)
-    return {'gradient_norm': tf.linalg.global_norm(gradients)}
 
 
 def config(**changes) -> Stage1Config:
@@ -70,7 +57,7 @@ class Parts:
 
     def optimizer(settings, variables, averages=None):
       if descent:
-        return Descent(variables)
+        return testing.Descent(variables)
       return optimizers.Optimizer(settings, variables, averages)
 
     self.discriminator = judge = None
