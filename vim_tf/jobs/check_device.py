@@ -3,7 +3,7 @@
 Both stages are trained, measured and drawn from in tiny, with what is most
 likely to fail on a new device: R1's double gradient, StyleGAN2, LPIPS,
 bfloat16, parts of a batch, recomputation, the optimizer's 8-bit moments,
-averages, resuming, guidance.
+averages, resuming, guidance. A tokenizer of the paper's size sees one image.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,9 @@ from vim_tf.jobs import (
   train_vim,
 )
 from vim_tf.jobs import sample as sample_job
+from vim_tf.nn import replicas
 from vim_tf.training import workdir as workdir_lib
+from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _EACH = 4  # Images of a replica.
 _FAR = 0.02
@@ -144,10 +146,32 @@ def _parts(
       ),
     )
 
+  def full_size():
+    # Tiny attention is compiled as it stands, that of the paper's sizes to a
+    # kernel of the compiler's own.
+    with strategy.scope():
+      model = vit_vqgan_model.ViTVQGAN(
+        presets.stage1('vit_vqgan_ss').model, dtype=restore.policy('bfloat16')
+      )
+      model.build()
+
+    def both_ways(images):
+      with tf.GradientTape() as tape:
+        found = model(images)
+        loss = tf.reduce_sum(found['reconstruction'])
+      gradients = tape.gradient(loss, model.encoder.trainable_variables)
+      return model.encode(images), tf.linalg.global_norm(gradients)[tf.newaxis]
+
+    images = np.full([strategy.num_replicas_in_sync, 256, 256, 3], 0.5)
+    _, norms = replicas.OnReplicas(both_ways, strategy)(np.float32(images))
+    if not np.all(np.isfinite(norms) & (norms > 0)):
+      raise UserError(f'The norms of its gradients are {norms}.')
+
   yield 'all operations have a kernel for TPUs', _kernels
   yield 'stage 1, with LPIPS, StyleGAN2 and R1', lambda: stage1('4')
   yield 'stage 1 goes on from its checkpoint', lambda: stage1('6')
   yield 'stage 2, on codes made online', stage2
+  yield 'a tokenizer of the paper, one image, both ways', full_size
   yield 'the likelihood is that of the host:', same_as_host
   yield 'samples, with guidance', samples
   yield 'reconstructions and samples are measured', figures
