@@ -5,6 +5,8 @@ hold several of them. Arguments behind the files are unittest's, such as
 `-k draw` for the tests whose names hold that word.
 """
 
+import atexit
+import gc
 import importlib
 import pathlib
 import re
@@ -64,8 +66,12 @@ def prepare_tensorflow(files: list[pathlib.Path]):
   """
   texts = [file.read_text() for file in files]
   if any('tensorflow' in text for text in texts):
+    gc.disable()  # What TensorFlow makes is no garbage, nor to be looked at.
     import tensorflow as tf  # Takes seconds, which other tests can spare.
 
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.freeze)
     said = re.findall(r'(?m)^CPU_DEVICES = (\d+)$', '\n'.join(texts))
     cpu = tf.config.list_physical_devices('CPU')[0]
     tf.config.set_logical_device_configuration(

@@ -281,6 +281,30 @@ class DecoderTest(tf.test.TestCase, parameterized.TestCase):
     with mock.patch.object(layers, 'dense_bytes', return_value=2**28 + 1):
       self.assertFalse(decoding.can_freeze(_model(dtype='mixed_bfloat16')))
 
+  def test_same_codes_from_the_loop_that_tensorflow_optimises(self):
+    """As that of a larger model is; and it is asked not to for small ones."""
+
+    def optimised(decoder):
+      found = []
+      loop = decoder._loop
+
+      def call(**examples):
+        found.append(tf.config.optimizer.get_experimental_options())
+        return loop(**examples)
+
+      with mock.patch.object(decoder, '_loop', call):
+        codes = decoder(self.class_ids, _SEEDS, _MIXED)
+      self.assertAllEqual(codes, self.mixed)
+      return not found[0]['disable_meta_optimizer']
+
+    before = tf.config.optimizer.get_experimental_options()
+    self.assertFalse(optimised(self.decoder))
+    with mock.patch.object(decoding, '_MOST_AS_TRACED', 0):
+      self.assertTrue(optimised(decoding.Decoder(self.model)))
+    after = tf.config.optimizer.get_experimental_options()
+    self.assertEqual({**after, **before}, after)
+    self.assertFalse(after['disable_meta_optimizer'])
+
   @parameterized.parameters(False, True)
   def test_20_calls_trace_once(self, jit_compile):
     model = _model()

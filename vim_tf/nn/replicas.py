@@ -10,6 +10,7 @@ A model, network or layer must have been made under the strategy's scope.
 """
 
 from collections.abc import Callable, Iterator
+import contextlib
 import math
 
 import numpy as np
@@ -41,6 +42,22 @@ def is_one(strategy: tf.distribute.Strategy) -> bool:
 def batch_size(strategy: tf.distribute.Strategy) -> int:
   """Examples to evaluate at once: 64 on one device, 8 a replica of many."""
   return max(_AT_ONCE, _AT_ONCE_EACH * _count(strategy))
+
+
+@contextlib.contextmanager
+def as_traced(wanted: bool = True) -> Iterator[None]:
+  """Functions called within it run as they were traced, not optimised, if so.
+
+  It holds for the whole process; a function that is called with it and without
+  is prepared for both.
+  """
+  key = 'disable_meta_optimizer'
+  before = tf.config.optimizer.get_experimental_options().get(key, False)
+  tf.config.optimizer.set_experimental_options({key: before or wanted})
+  try:
+    yield
+  finally:
+    tf.config.optimizer.set_experimental_options({key: before})
 
 
 def parts(count: int, most: int) -> Iterator[tuple[np.ndarray, int]]:

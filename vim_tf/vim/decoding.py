@@ -25,6 +25,9 @@ _MOST_FROZEN = 2**28
 TensorFlow takes some 20 times as much memory while it makes such a graph.
 """
 
+_MOST_AS_TRACED = 2**24
+"""Bytes of weights, if they are not frozen, up to which TensorFlow does not
+optimise the loop: it takes longer than to draw an image, and gains nothing."""
 
 _ROWS_OF_A_PASS = 16
 _MOST_WINDOW = 16
@@ -58,6 +61,8 @@ class Decoder:
     self._xla = jit_compile or replicas.is_xla(strategy)
     self._static = self._xla or not one
     self._frozen = frozen and not self._static and can_freeze(model)
+    small = layers.dense_bytes(model) <= _MOST_AS_TRACED
+    self._as_traced = small and not self._static and not self._frozen
     if one:
       self._loop = tf.function(
         self._decode,
@@ -134,18 +139,19 @@ class Decoder:
     if not self._static:  # Tensors do not trace the loop again.
       window = window or best_window(batch * (1 + guided), sizes.num_codes)
       guided, window = tf.constant(guided), tf.constant(window)
-    codes = self._loop(
-      class_ids=tf.constant(class_ids, tf.int32),
-      seeds=tf.constant(seeds.astype(np.uint32)),
-      temperature=tf.constant([c.temperature for c in config], tf.float32),
-      top_k=tf.constant([c.top_k for c in config], tf.int32),
-      top_p=tf.constant([c.top_p for c in config], tf.float32),
-      guidance_scale=tf.constant(scales),
-      prefix=tf.constant(prefix, tf.int32),
-      prefix_length=tf.constant(lengths, tf.int32),
-      guided=guided,
-      window=window,
-    )
+    with replicas.as_traced(self._as_traced):
+      codes = self._loop(
+        class_ids=tf.constant(class_ids, tf.int32),
+        seeds=tf.constant(seeds.astype(np.uint32)),
+        temperature=tf.constant([c.temperature for c in config], tf.float32),
+        top_k=tf.constant([c.top_k for c in config], tf.int32),
+        top_p=tf.constant([c.top_p for c in config], tf.float32),
+        guidance_scale=tf.constant(scales),
+        prefix=tf.constant(prefix, tf.int32),
+        prefix_length=tf.constant(lengths, tf.int32),
+        guided=guided,
+        window=window,
+      )
     return np.asarray(codes)
 
   def _signature(self) -> list[tf.TensorSpec]:
