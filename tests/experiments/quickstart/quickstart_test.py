@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import types
 from unittest import mock
 
 from absl.testing import absltest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from tests import testing
 from tests.experiments import running
+from vim_tf import machine
 from vim_tf.training import workdir as workdir_lib
 
 _FOLDER = 'runs/quickstart-tiny'
@@ -25,9 +27,8 @@ class QuickstartTest(absltest.TestCase):
   def test_twice(self):
     quickstart = running.Binary('quickstart')
     root = self.create_tempdir().full_path
-    # As on macOS.
-    self.enter_context(mock.patch.object(os, 'sched_getaffinity'))
-    del os.sched_getaffinity
+    macos = types.SimpleNamespace(cpu_count=os.cpu_count)
+    self.enter_context(mock.patch.object(machine, 'os', macos))
     # Of its trainings others test that they can be traced.
     self.enter_context(testing.eagerly())
     folder = pathlib.Path(root) / _FOLDER
