@@ -12,7 +12,7 @@ from experiments.studies.ablations import budgets, page
 from experiments.studies.ablations import record as record_lib
 from experiments.studies.ablations import rows as rows_lib
 from tests import testing
-from tests.experiments import running
+from tests.experiments import lighter, running
 from vim_tf.training import workdir as workdir_lib
 
 # The tokenizer and the VIM that others stand upon are not among them.
@@ -29,6 +29,7 @@ class AblationsTest(tf.test.TestCase):
     cls.binary = running.Binary('studies.ablations')
     # Of the runs themselves others test that they can be traced.
     cls.enter_context(testing.eagerly())
+    cls.enter_context(lighter.drawings())
 
   def _run(self, *arguments):
     return self.binary.run(
@@ -109,7 +110,7 @@ class AblationsTest(tf.test.TestCase):
     self.assertEqual(config['optimizer']['name'], 'muon')
     self.assertEqual(config['model']['transformer']['block'], 'modern')
     self.assertEqual(config['data']['train_split'], 'train[:90%]')
-    self.assertEqual(record['data_images'], {'train': 1544, 'held_out': 171})
+    self.assertEqual(record['data_images'], {'train': 296, 'held_out': 33})
     text = (out / page.PAGE).read_text()
     self.assertIn('`new` | {"optimizer.name": "muon"', text)
     self.assertNotIn('## Claims', text)

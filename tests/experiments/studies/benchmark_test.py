@@ -1,17 +1,20 @@
 """The benchmark by running it, at tiny sizes: its records, what it refuses."""
 
+from collections.abc import Sequence
 import contextlib
+import dataclasses
 import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
+from unittest import mock
 
 from absl.testing import absltest
 import numpy as np
+import tensorflow as tf
 
-from experiments.studies.speed import counts, rows, sizes
+from experiments.studies.speed import counts, limits, rows, sizes
+from tests import testing
 from tests.experiments import running
 
 _TINY = ('--sizes=tiny', '--seconds=0')
@@ -21,12 +24,11 @@ _ROWS = (
   'stage1_step_16px_r1',
   'stage2_step_float32',
   'sampling_2_bfloat16_guided',
-  'export_tokenizer_load',
-  'export_sampler_request',
   'input_jpeg',
   'input_memory',
   'input_codes',
 )
+_EXPORTS = ('export_tokenizer_load', 'export_sampler_request')
 
 
 class BenchmarkTest(absltest.TestCase):
@@ -51,25 +53,29 @@ class BenchmarkTest(absltest.TestCase):
     return list(map(json.loads, lines)), out.splitlines()
 
   def test_records(self):
-    pattern = f'--rows=^({"|".join(_ROWS)})$'
-    records, lines = self._records(pattern, '--calls=2')
+    with testing.eagerly():
+      self._check_rows(_ROWS, calls=2)
+
+  def test_exports(self):
+    self._check_rows(_EXPORTS, calls=1)
+
+  def test_a_row_that_starts_a_process(self):
+    self._check_rows(['first_sample'], calls=1)
+
+  def _check_rows(self, names: Sequence[str], calls: int):
+    pattern = f'--rows=^({"|".join(names)})$'
+    records, lines = self._records(pattern, f'--calls={calls}')
     self.assertEqual(
       [record['kind'] for record in records],
-      ['machine', *['row'] * len(_ROWS), 'ceilings'],
+      ['machine', *['row'] * len(names), 'ceilings'],
     )
     machine, *found, ceilings = records
     self.assertEqual(machine['cores'], len(os.sched_getaffinity(0)))
-    self.assertEqual(tuple(record['row'] for record in found), _ROWS)
+    self.assertEqual([record['row'] for record in found], list(names))
     self.assertLen(lines, len(records) + 1)  # And the header.
     for record, line in zip(found, lines[2:]):
       with self.subTest(record['row']):
-        self._check_row(record, line, ceilings, calls=2)
-
-  def test_a_row_that_starts_a_process(self):
-    records, lines = self._records('--rows=^first_sample$', '--calls=1')
-    _, record, ceilings = records
-    self.assertEqual(record['row'], 'first_sample')
-    self._check_row(record, lines[2], ceilings, calls=1)
+        self._check_row(record, line, ceilings, calls)
 
   def _check_row(self, record: dict, line: str, ceilings: dict, calls: int):
     seconds = record['all_seconds']
@@ -95,11 +101,6 @@ class BenchmarkTest(absltest.TestCase):
         record['per_second'], 4 * settings['batch'] / record['seconds']
       )
 
-  def test_counts_of_a_row(self):
-    records, _ = self._records('--rows=^encode_float32$', '--calls=1')
-    config = sizes.SIZES['tiny']().stage1.model
-    self.assertEqual(records[1]['flops'], 2 * counts.encode(config))
-
   def test_sizes_and_settings(self):
     records, _ = self._records(
       '--rows=lookup|decode',
@@ -111,7 +112,11 @@ class BenchmarkTest(absltest.TestCase):
     for record in records[1:-1]:
       self.assertEqual(record['settings']['batch'], 3)
       self.assertTrue(record['settings']['xla'])
-    *_, lookup, _ = records
+    decode, *_, lookup, _ = records[1:]
+    config = sizes.SIZES['tiny']().stage1.model
+    config = dataclasses.replace(config, codebook_size=48)
+    self.assertEqual(decode['row'], 'decode_float32')
+    self.assertEqual(decode['flops'], 3 * counts.decode(config))
     self.assertEqual(lookup['row'], 'lookup')
     self.assertEqual(lookup['flops'], 2 * (3 * 16) * 48 * 8)
 
@@ -196,18 +201,23 @@ class BenchmarkTest(absltest.TestCase):
     self.assertEqual(pathlib.Path(file).read_text(), 'a file')
 
   def test_threads(self):
-    result = subprocess.run(
-      [
-        *(sys.executable, '-m', 'experiments.studies.speed', *_TINY),
-        *('--rows=lookup', '--calls=1', '--threads=3'),
-      ],
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-    self.assertEqual(result.returncode, 0, result.stderr)
-    self.assertIn(' 3 threads', result.stdout.splitlines()[0])
+    """They are set before anything is computed."""
+    order, ceilings = [], limits.Ceilings
+
+    def measured(*arguments):
+      order.append('computes')
+      return ceilings(*arguments)
+
+    with (
+      mock.patch.object(limits, 'Ceilings', measured),
+      mock.patch.object(tf.config, 'threading') as threading,
+    ):
+      threading.set_intra_op_parallelism_threads = order.append
+      threading.set_inter_op_parallelism_threads = order.append
+      threading.get_intra_op_parallelism_threads.return_value = 3
+      _, lines = self._records('--rows=lookup', '--calls=1', '--threads=3')
+    self.assertEqual(order, [3, 3, 'computes'])
+    self.assertIn(' 3 threads', lines[0])
 
 
 if __name__ == '__main__':
