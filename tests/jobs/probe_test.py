@@ -213,6 +213,7 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
       self._sweep(dataclasses.replace(self.config, block='best'), self.path)
 
   def test_best_block_alone_is_measured(self):
+    self.enter_context(testing.eagerly())
     config = dataclasses.replace(
       self.config, block='best', num_seeds=1, passes=0, labels_per_class=9
     )
@@ -226,6 +227,7 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     self.assertIsNone(probe_figures.summarize([outcome])['top1_standard_error'])
 
   def test_augmented_views_count_each(self):
+    self.enter_context(testing.eagerly())
     config = dataclasses.replace(
       self.config, num_seeds=1, passes=3, views='augmented'
     )

@@ -246,8 +246,8 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
     ('eager', True, 2),
     ('function', False, 1),
     ('function', True, 2),
-    ('xla', False, 3),
-    ('xla', True, 3),
+    ('xla', False, 2),
+    ('xla', True, 2),
   )
   def test_changes_no_output_and_no_gradient(
     self, mode, with_seeds, num_blocks
@@ -326,7 +326,7 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
     found = []
     for recompute in (False, True):
       layer = transformer.Transformer(
-        testing.transformer_config(num_blocks=3),
+        testing.transformer_config(num_blocks=2),
         recompute=recompute,
         float32_stream=float32_stream,
         dtype='mixed_bfloat16',

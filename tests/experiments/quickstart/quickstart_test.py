@@ -1,5 +1,6 @@
 """Test of the quickstart: from nothing to a report, and on from there."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,13 +10,14 @@ from unittest import mock
 from absl.testing import absltest
 from PIL import Image
 
+from experiments.quickstart import budgets
 from tests import testing
-from tests.experiments import running
+from tests.experiments import lighter, running
 from vim_tf import machine
 from vim_tf.training import workdir as workdir_lib
 
 _FOLDER = 'runs/quickstart-tiny'
-_STEPS = 20
+_STEPS = 8
 
 
 class QuickstartTest(absltest.TestCase):
@@ -31,6 +33,14 @@ class QuickstartTest(absltest.TestCase):
     self.enter_context(mock.patch.object(machine, 'os', macos))
     # Of its trainings others test that they can be traced.
     self.enter_context(testing.eagerly())
+    self.enter_context(lighter.drawings())
+    tiny = dataclasses.replace(
+      budgets.BUDGETS['tiny'],
+      tokenizer_steps=_STEPS,
+      full_loss_steps=2,
+      vim_steps=_STEPS,
+    )
+    self.enter_context(mock.patch.dict(budgets.BUDGETS, {'tiny': tiny}))
     folder = pathlib.Path(root) / _FOLDER
 
     result, _ = self._run(quickstart, folder=root)
