@@ -9,7 +9,7 @@ from unittest import mock
 from absl.testing import absltest
 import PIL.Image
 
-from tests import programs
+from tests import programs, testing
 from tests.experiments import running, tiny_runs
 
 _BOTH = ('--preset=tiny', '--steps=1', '--batch_size=4', '--eval_examples=4')
@@ -49,6 +49,7 @@ class NotebookTest(absltest.TestCase):
     ipython = {'IPython': types.SimpleNamespace(display=display)}
     names = {}
     with (
+      testing.eagerly(),
       programs.inside(root),
       mock.patch.dict(sys.modules, ipython),
       mock.patch.object(subprocess, 'run', self._call),
