@@ -72,8 +72,7 @@ CALLS = flags.DEFINE_integer(
 THREADS = flags.DEFINE_integer(
   'threads',
   0,
-  '[how] Threads of TensorFlow; 0: as many as cores that it may use. A row '
-  'that starts a process leaves that one to its default.',
+  '[how] Threads of TensorFlow; 0: as many as cores that it may use.',
   lower_bound=0,
 )
 PROFILE = flags.DEFINE_integer(

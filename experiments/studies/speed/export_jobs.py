@@ -1,4 +1,4 @@
-"""Jobs of what is served: loading a version, and a request to a warm one."""
+"""Jobs of what is served: a request to a warm export."""
 
 import dataclasses
 import pathlib
@@ -51,20 +51,6 @@ class ExportedSampler(Exported):
   window: int = 1
 
 
-def load_tokenizer(
-  sizes: Sizes, settings: Exported, folder: pathlib.Path
-) -> Job:
-  """Loads a version of a tokenizer."""
-  return _load(_write_tokenizer(sizes, settings, folder))
-
-
-def load_sampler(
-  sizes: Sizes, settings: ExportedSampler, folder: pathlib.Path
-) -> Job:
-  """Loads a version of a sampler."""
-  return _load(_write_sampler(sizes, settings, folder))
-
-
 def request_codes(
   sizes: Sizes, settings: Exported, folder: pathlib.Path
 ) -> Job:
@@ -101,13 +87,6 @@ def request_images(
     'code',
     settings.batch * config.num_codes,
   )
-
-
-def _load(version: pathlib.Path) -> Job:
-  def call():
-    servables.Servable('model', version)
-
-  return Job(call, warm_up=False)
 
 
 def _request(servable: servables.Servable, signature: str, inputs: dict):

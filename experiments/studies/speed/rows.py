@@ -8,7 +8,6 @@ import re
 from experiments.studies.speed import (
   export_jobs,
   input_jobs,
-  process_jobs,
   tokenizer_jobs,
   vim_jobs,
 )
@@ -45,9 +44,7 @@ def rows(sizes: Sizes) -> list[Row]:
     *_tokenizer(sizes),
     *_stage1_steps(sizes),
     *_vim(sizes),
-    *_exports(sizes),
-    *_inputs(sizes),
-    *_processes(),
+    *_with_files(sizes),
   ]
 
 
@@ -137,76 +134,27 @@ def _vim(sizes: Sizes) -> list[Row]:
   return found
 
 
-def _exports(sizes: Sizes) -> list[Row]:
-  tokenizer = export_jobs.Exported(sizes.few)
-  sampler = export_jobs.ExportedSampler(sizes.few)
+def _with_files(sizes: Sizes) -> list[Row]:
   return [
     Row(name, what, prepare, settings, needs_folder=True)
     for name, what, prepare, settings in (
       (
-        'export_tokenizer_load',
-        'loads an exported tokenizer',
-        export_jobs.load_tokenizer,
-        tokenizer,
-      ),
-      (
         'export_tokenizer_request',
         'images to codes by a warm export',
         export_jobs.request_codes,
-        tokenizer,
-      ),
-      (
-        'export_sampler_load',
-        'loads an exported sampler',
-        export_jobs.load_sampler,
-        sampler,
+        export_jobs.Exported(sizes.few),
       ),
       (
         'export_sampler_request',
         'images of a class by a warm export',
         export_jobs.request_images,
-        sampler,
+        export_jobs.ExportedSampler(sizes.few),
       ),
-    )
-  ]
-
-
-def _inputs(sizes: Sizes) -> list[Row]:
-  settings = input_jobs.Input(sizes.input_batch)
-  return [
-    Row(name, what, prepare, settings, needs_folder=True)
-    for name, what, prepare in (
-      ('input_jpeg', 'batches from JPEG files', input_jobs.from_jpeg),
       (
-        'input_memory',
-        'batches from images decoded before',
-        input_jobs.from_memory,
+        'input_jpeg',
+        'batches from JPEG files',
+        input_jobs.from_jpeg,
+        input_jobs.Input(sizes.input_batch),
       ),
-      ('input_codes', 'batches from cached codes', input_jobs.from_codes),
     )
-  ]
-
-
-def _processes() -> list[Row]:
-  settings = process_jobs.Process()
-  return [
-    Row(
-      'start_tensorflow',
-      'a process that imports TensorFlow',
-      process_jobs.start_tensorflow,
-      settings,
-    ),
-    Row(
-      'start_sample',
-      'a process that imports all of `sample`',
-      process_jobs.start_sample,
-      settings,
-    ),
-    Row(
-      'first_sample',
-      '`sample` from its start to one image',
-      process_jobs.first_sample,
-      settings,
-      needs_folder=True,
-    ),
   ]

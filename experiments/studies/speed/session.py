@@ -100,7 +100,7 @@ class Session:
     return records
 
   def _profile(self, job: Job) -> list[dict]:
-    if not self.operations or job.own_process:
+    if not self.operations:
       return []
     return profiling.operations(job)[: self.operations]
 
@@ -147,7 +147,7 @@ def record(
     'per_second': job.units / times.median,
     'peak_bytes': times.peak_bytes,
   }
-  if times.peak_bytes is not None and not job.own_process:
+  if times.peak_bytes is not None:
     result['peak_above_start_bytes'] = times.peak_bytes - before
   if job.work:
     name, least = job.work.limit(rates)

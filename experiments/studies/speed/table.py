@@ -27,8 +27,7 @@ def _row(record: dict) -> str:
   share = '-'
   if 'share' in record:
     share = f'{record["share"]:.1%} {record["limit"]}'
-  # Of this process what the row added, of a process of its own everything.
-  memory = record.get('peak_above_start_bytes', record['peak_bytes'])
+  memory = record.get('peak_above_start_bytes')
   memory = '-' if memory is None else f'{memory / 1e6:.0f} MB'
   rate = f'{record["per_second"]:.3g} {record["unit"]}s/s'
   return (

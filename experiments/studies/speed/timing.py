@@ -21,21 +21,18 @@ class Job:
   """Something to be timed, ready to run.
 
   Attributes:
-    call: Does the work once, to its end. If a process of its own did it, this
-      returns the most memory that it had, in bytes.
+    call: Does the work once, to its end.
     work: The least that one call has to do; None: there is no formula.
     unit: What a call makes: 'image', 'code', ...
     units: How many of them.
     warm_up: Whether the first call also compiles, so that it counts apart.
-    own_process: Whether a process of its own does the work.
   """
 
-  call: Callable[[], int | None]
+  call: Callable[[], None]
   work: counts.Work | None = None
   unit: str = 'call'
   units: int = 1
   warm_up: bool = True
-  own_process: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,19 +109,12 @@ def resident_bytes() -> int | None:
   return _status('VmRSS')
 
 
-def peak_bytes(process: int) -> int | None:
-  """The most memory that a process has had so far; None once it has ended."""
-  return _status('VmHWM', process)
-
-
 def _timed(job: Job) -> tuple[float, int | None]:
   """Seconds and peak memory of one call."""
   known = _reset_peak()
   start = time.perf_counter()
-  of_child = job.call()
+  job.call()
   elapsed = time.perf_counter() - start
-  if job.own_process:
-    return elapsed, of_child
   return elapsed, _status('VmHWM') if known else None
 
 
@@ -136,9 +126,9 @@ def _reset_peak() -> bool:
   return True
 
 
-def _status(name: str, process: int | str = 'self') -> int | None:
+def _status(name: str) -> int | None:
   try:
-    lines = pathlib.Path(f'/proc/{process}/status').read_text().splitlines()
+    lines = pathlib.Path('/proc/self/status').read_text().splitlines()
   except OSError:
     return None
   for line in lines:

@@ -72,12 +72,6 @@ class TimingTest(absltest.TestCase):
     self.assertGreaterEqual(large.peak_bytes - before, 0.95 * _BLOCK)
     self.assertLess(small.peak_bytes - before, 0.5 * _BLOCK)
 
-  def test_a_process_tells_of_its_own_memory(self):
-    peaks = iter([7, 30, 5, 20])
-    job = Job(lambda: next(peaks), own_process=True)
-    (times,) = timing.measure([job], seconds=0.0, min_calls=3)
-    self.assertEqual(times.peak_bytes, 30)
-
 
 class CeilingsTest(absltest.TestCase):
   def test_the_highest_is_kept(self):
