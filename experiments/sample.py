@@ -56,7 +56,7 @@ FROM_JSON = flags.DEFINE_string(
   'from_json', '', '[what] A samples.json: draw the very same images again.'
 )
 BATCH = flags.DEFINE_integer(
-  'batch_size', 32, '[run] Images drawn at once.', lower_bound=1
+  'batch_size', 32, '[run] Images drawn at once, at most.', lower_bound=1
 )
 WINDOW = flags.DEFINE_integer(
   'window',
