@@ -74,12 +74,10 @@ class Decoder:
 
       @functools.cache
       def loop(guided, window):
-        part = functools.partial(self._decode_part, guided, window)
+        part = functools.partial(self._decode, guided=guided, window=window)
         return replicas.OnReplicas(part, strategy)
 
-      self._loop = lambda guided, window, **examples: loop(guided, window)(
-        examples
-      )
+      self._loop = lambda examples, *static: loop(*static)(examples)
 
   def __call__(
     self,
@@ -139,60 +137,38 @@ class Decoder:
     if not self._static:  # Tensors do not trace the loop again.
       window = window or best_window(batch * (1 + guided), sizes.num_codes)
       guided, window = tf.constant(guided), tf.constant(window)
+    examples = {
+      'class_ids': tf.constant(class_ids, tf.int32),
+      'seeds': tf.constant(seeds.astype(np.uint32)),
+      'temperature': tf.constant([c.temperature for c in config], tf.float32),
+      'top_k': tf.constant([c.top_k for c in config], tf.int32),
+      'top_p': tf.constant([c.top_p for c in config], tf.float32),
+      'guidance_scale': tf.constant(scales),
+      'prefix': tf.constant(prefix, tf.int32),
+      'prefix_length': tf.constant(lengths, tf.int32),
+    }
     with replicas.as_traced(self._as_traced):
-      codes = self._loop(
-        class_ids=tf.constant(class_ids, tf.int32),
-        seeds=tf.constant(seeds.astype(np.uint32)),
-        temperature=tf.constant([c.temperature for c in config], tf.float32),
-        top_k=tf.constant([c.top_k for c in config], tf.int32),
-        top_p=tf.constant([c.top_p for c in config], tf.float32),
-        guidance_scale=tf.constant(scales),
-        prefix=tf.constant(prefix, tf.int32),
-        prefix_length=tf.constant(lengths, tf.int32),
-        guided=guided,
-        window=window,
-      )
-    return np.asarray(codes)
+      return np.asarray(self._loop(examples, guided, window))
 
-  def _signature(self) -> list[tf.TensorSpec]:
-    """Of a loop for any batch, in the order of the arguments."""
+  def _signature(self) -> list:
+    """Of a loop for any batch."""
     length = self._model.config.num_codes
-    return [
-      *(tf.TensorSpec([None], dtype) for dtype in (tf.int32, tf.uint32)),
-      *(tf.TensorSpec([None], d) for d in (tf.float32, tf.int32, tf.float32)),
-      tf.TensorSpec([None, length]),  # Scales of guidance.
-      tf.TensorSpec([None, length], tf.int32),
-      tf.TensorSpec([None], tf.int32),
-      tf.TensorSpec([], tf.bool),
-      tf.TensorSpec([], tf.int32),
-    ]
+    examples = {
+      'class_ids': tf.TensorSpec([None], tf.int32),
+      'seeds': tf.TensorSpec([None], tf.uint32),
+      'temperature': tf.TensorSpec([None]),
+      'top_k': tf.TensorSpec([None], tf.int32),
+      'top_p': tf.TensorSpec([None]),
+      'guidance_scale': tf.TensorSpec([None, length]),
+      'prefix': tf.TensorSpec([None, length], tf.int32),
+      'prefix_length': tf.TensorSpec([None], tf.int32),
+    }
+    return [examples, tf.TensorSpec([], tf.bool), tf.TensorSpec([], tf.int32)]
 
-  def _decode_part(self, guided, window, examples):
-    return self._decode(**examples, guided=guided, window=window)
-
-  def _decode(
-    self,
-    class_ids,
-    seeds,
-    temperature,
-    top_k,
-    top_p,
-    guidance_scale,
-    prefix,
-    prefix_length,
-    guided,
-    window,
-  ):
+  def _decode(self, examples, guided, window):
     return decode(
       self._model,
-      class_ids=class_ids,
-      seeds=seeds,
-      temperature=temperature,
-      top_k=top_k,
-      top_p=top_p,
-      guidance_scale=guidance_scale,
-      prefix=prefix,
-      prefix_length=prefix_length,
+      **examples,
       guided=guided,
       window=window,
       in_place=not self._xla,
