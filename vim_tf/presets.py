@@ -348,7 +348,7 @@ SMALL = SmallRun(
   vim_batch=16,
   vim_steps=1200,
 )
-"""Both stages in about a quarter of an hour on two cores."""
+"""Both stages in about 10 minutes on two cores."""
 
 
 # --------------------------------------------------------------- by name

@@ -49,8 +49,7 @@ BUDGET = flags.DEFINE_enum(
   'budget',
   'short',
   list(budgets.BUDGETS),
-  'short: about a quarter of an hour on two cores; long: about an hour; '
-  'tiny: a trial.',
+  'short: about 10 minutes on two cores; long: about 20; tiny: a trial.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'

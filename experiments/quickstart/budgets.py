@@ -41,13 +41,9 @@ BUDGETS = {
   'short': SMALL,
   'long': dataclasses.replace(
     SMALL,
-    width=192,
-    encoder_blocks=3,
-    tokenizer_steps=12000,
-    full_loss_steps=600,
-    vim_width=256,
-    vim_dropout=0.15,
-    vim_steps=5000,
+    tokenizer_steps=4000,
+    full_loss_steps=300,
+    vim_steps=2400,
   ),
 }
 

@@ -221,7 +221,7 @@ def _next_steps(report: Report, folder: str) -> list[dict[str, str]]:
   if report.budget != 'long':
     steps.append(
       {
-        'text': 'Train longer (about 90 minutes on two cores):',
+        'text': 'Train twice as long (about 20 minutes on two cores):',
         'command': './bazelw run //experiments:quickstart -- --budget=long',
       }
     )
