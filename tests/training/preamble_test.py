@@ -94,13 +94,13 @@ class EstimateTest(absltest.TestCase):
     one = tf.distribute.OneDeviceStrategy('/cpu:0')
     self.assertEqual(
       preamble.estimate('VIM', 90_000, run, 7200.0, one),
-      'VIM: the 90,000 steps to come are 3.2e+03 images/s and 2 hours; '
+      'VIM: the 90,000 steps to come take 2:00:00 at 3,200.0 images/s; '
       'evaluations and checkpoints come on top.',
     )
     tpu = mock.create_autospec(tf.distribute.TPUStrategy, instance=True)
     tpu.num_replicas_in_sync = 128
     self.assertIn(
-      ' and 2 hours on 128 chips, 256 chip-hours;',
+      ' images/s on 128 chips, 256.0 chip-hours;',
       preamble.estimate('VIM', 90_000, run, 7200.0, tpu),
     )
 

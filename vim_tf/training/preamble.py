@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import datetime
+import math
 import os
 
 import numpy as np
@@ -127,14 +129,15 @@ def estimate(
     seconds: Of all of them, as measured on the first ones.
     strategy: Where they run. A replica of a TPU is a chip, from v4 on.
   """
-  hours = seconds / 3600
   text = (
-    f'{title}: the {_count(steps, "step")} to come are '
-    f'{steps * run.batch_size / seconds:,.3g} images/s and {hours:,.3g} hours'
+    f'{title}: the {_count(steps, "step")} to come take '
+    f'{datetime.timedelta(seconds=math.ceil(seconds))} at '
+    f'{steps * run.batch_size / seconds:,.1f} images/s'
   )
   chips = strategy.num_replicas_in_sync
   if isinstance(strategy, tf.distribute.TPUStrategy):
-    text += f' on {_count(chips, "chip")}, {hours * chips:,.3g} chip-hours'
+    chip_hours = seconds / 3600 * chips
+    text += f' on {_count(chips, "chip")}, {chip_hours:,.1f} chip-hours'
   return f'{text}; evaluations and checkpoints come on top.'
 
 
