@@ -12,6 +12,7 @@ from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 import tensorflow as tf
+from tensorflow.python.framework import config as tf_config
 
 from tests import testing
 from tests.experiments import running
@@ -165,6 +166,7 @@ class FlagsTest(_BinaryTest):
       '--recompute=true',
       '--deterministic=true',
     )
+    self.addCleanup(tf_config.disable_op_determinism)  # Of the process.
     rows = []
     for name, more, mode in (
       ('plain', (), testing.eagerly()),

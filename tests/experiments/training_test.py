@@ -247,7 +247,8 @@ class TrainingTest(trained.TestCase):
     ):
       self.assertIn(text, result.error_lines[0])
     self.assertEqual(running.snapshot(run), before)
-    self.assertEqual(train(*flags, '--accept_new_data').status, 0)
+    accepted = train(*flags, '--accept_new_data')
+    self.assertEqual(accepted.status, 0, accepted.error)
     self.assertEqual(workdir_lib.read(run)['data_images'], now)
 
   def test_home(self):

@@ -338,6 +338,17 @@ class WorkdirTest(absltest.TestCase):
     self._rewrite(lambda record: record.update(format_version=99))
     self._assert_refused(self._read_config, 'format 99', 'up to 1')
 
+  def test_a_refused_start_is_no_longer_in_use(self):
+    """Though its error is kept with its frames, as a notebook does."""
+    self._open().close()
+    self._save(2)
+    try:
+      self._open(kind='vim')
+    except workdir_lib.WorkdirError as error:
+      kept = error
+    self._open().close()
+    self.assertIsNotNone(kept.__traceback__)
+
   def test_in_use(self):
     first = self._open()
     before = _snapshot(self._path)

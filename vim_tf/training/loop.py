@@ -7,6 +7,7 @@ The loop knows no model: a `Trainer` brings that.
 
 import collections
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import functools
 import time
@@ -75,7 +76,7 @@ def train(
   Args:
     trainer: What to train, built under `strategy`.
     run: Length of the run and intervals of everything.
-    workdir: Where everything is written.
+    workdir: Where everything is written; closed in the end.
     batches: From a step and an input pipeline to that pipeline's share of the
       endless batches from that step on; where these have 'broken', float32
       `[batch]`, its sum is logged as 'broken_examples'.
@@ -92,6 +93,23 @@ def train(
       chunk is saved.
     WorkerLost: If another worker of the run has ended.
   """
+  with contextlib.closing(workdir):  # Which an error may outlive.
+    _train(
+      trainer,
+      run,
+      workdir,
+      batches,
+      strategy,
+      evaluate,
+      draw,
+      title,
+      faults,
+    )
+
+
+def _train(
+  trainer, run, workdir, batches, strategy, evaluate, draw, title, faults
+):
   # ---------------------------------------------------------------- restore
   team = workers.Workers(strategy)
   chief = workers.is_chief(strategy)

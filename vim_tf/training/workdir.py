@@ -66,10 +66,14 @@ class Workdir:
       raise WorkdirError(
         f'Another run is using the working directory {path}.'
       ) from error
-    files.remove_unfinished(self.path)
-    self._write_record(kind, config, facts or {}, accept_new_data)
-    for part in _PARTS:
-      make_folder(self.path / part)
+    try:
+      files.remove_unfinished(self.path)
+      self._write_record(kind, config, facts or {}, accept_new_data)
+      for part in _PARTS:
+        make_folder(self.path / part)
+    except BaseException:
+      self.close()  # A notebook keeps the error, and with it this object.
+      raise
 
   def _write_record(self, kind, config, facts, accept_new_data):
     """Notes what this start is, or refuses it."""

@@ -13,10 +13,13 @@ from collections.abc import Callable
 import dataclasses
 import math
 
+from etils import epy
 import numpy as np
 
 from vim_tf.config import ConfigError
-from vim_tf.nn import replicas
+
+with epy.lazy_imports():  # Flags check the acceptance without TensorFlow.
+  from vim_tf.nn import replicas
 
 Draw = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From class ids and seeds `[batch]` to codes and images of them."""
