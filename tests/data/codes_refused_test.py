@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import pathlib
 import shutil
 
 from absl.testing import parameterized
@@ -25,16 +24,7 @@ def _stage2(**data) -> config_lib.Stage2Config:
   return dataclasses.replace(config, model=model, data=noise.data(**data))
 
 
-class RefusedTest(parameterized.TestCase, tf.test.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.cache = noise.cache()
-
-  def setUp(self):
-    super().setUp()
-    self._new = pathlib.Path(self.create_tempdir().full_path) / 'new'
-
+class RefusedTest(noise.TestCase):
   def _assert_refused(self, text):
     with self.assertRaisesRegex(errors.DataError, text) as caught:
       codes_lib.Cache(self._new).check_files()

@@ -1,7 +1,5 @@
 """Cached codes: what is given, against encoding online."""
 
-import pathlib
-
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
@@ -22,16 +20,7 @@ def _train(cache, count, batch_size=8, **settings):
   return _joined(data.take(count).as_numpy_iterator())
 
 
-class CodesTest(parameterized.TestCase, tf.test.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.cache = noise.cache()
-
-  def setUp(self):
-    super().setUp()
-    self._new = pathlib.Path(self.create_tempdir().full_path) / 'new'
-
+class CodesTest(noise.TestCase):
   @parameterized.parameters((False, 3), (True, 1))
   def test_the_codes_are_those_made_online(self, balance, epochs):
     """With the cache's seed, for as many epochs as there are crops."""

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import pathlib
 import resource
 
 from absl.testing import parameterized
@@ -15,16 +14,7 @@ from vim_tf.data import codes as codes_lib
 from vim_tf.data import codes_writer, errors
 
 
-class CodesWriterTest(parameterized.TestCase, tf.test.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.cache = noise.cache()
-
-  def setUp(self):
-    super().setUp()
-    self._new = pathlib.Path(self.create_tempdir().full_path) / 'new'
-
+class CodesWriterTest(noise.TestCase):
   def test_files_are_as_documented(self):
     folder = self.cache.path
     manifest = json.loads((folder / 'manifest.json').read_text())

@@ -6,6 +6,7 @@ import io
 import pathlib
 import shutil
 
+from absl.testing import parameterized
 import numpy as np
 import PIL.Image
 import tensorflow as tf
@@ -155,3 +156,16 @@ def cache() -> codes_lib.Cache:
   shutil.rmtree(folder, ignore_errors=True)
   write(folder)
   return codes_lib.Cache(folder)
+
+
+class TestCase(parameterized.TestCase, tf.test.TestCase):
+  """A test of caches: the cache, and a folder that is not there yet."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.cache = cache()
+
+  def setUp(self):
+    super().setUp()
+    self._new = pathlib.Path(self.create_tempdir().full_path) / 'new'

@@ -31,7 +31,9 @@ def _weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
   }
 
 
-class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
+class EncodeDatasetTest(
+  running.Refused, parameterized.TestCase, tf.test.TestCase
+):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -70,21 +72,6 @@ class EncodeDatasetTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def _train(cls, *arguments):
     return cls.binaries['train_vim'].run(*cls.vim_flags, *arguments)
-
-  def setUp(self):
-    super().setUp()
-    self._new = pathlib.Path(self.create_tempdir()) / 'new'
-
-  def _assert_refused(self, result, *texts):
-    """Exit status 1, one line that says what is wrong, nothing written."""
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    (line,) = result.error_lines
-    self.assertTrue(line.startswith('error: '), result.error)
-    for text in texts:
-      self.assertIn(text, line)
-    self.assertEmpty(list(self._new.glob('*')))
-    self.assertEmpty(list(self._new.parent.glob('*.writing-*')))
 
   # ---------------------------------------------------------------- encoding
 

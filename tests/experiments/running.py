@@ -105,3 +105,22 @@ def snapshot(folder: str | os.PathLike) -> dict[str, str]:
     for path in folder.rglob('*')
     if path.name != 'lock'
   }
+
+
+class Refused:
+  """Of a test case: whether a program refused to write to `self._new`."""
+
+  def setUp(self):
+    super().setUp()
+    self._new = pathlib.Path(self.create_tempdir()) / 'new'
+
+  def _assert_refused(self, result, *texts):
+    """Exit status 1, one line that says what is wrong, nothing written."""
+    self.assertEqual(result.status, 1, result.error)
+    self.assertLen(result.error_lines, 1, result.error)
+    (line,) = result.error_lines
+    self.assertTrue(line.startswith('error: '), result.error)
+    for text in texts:
+      self.assertIn(text, line)
+    self.assertEmpty(list(self._new.glob('*')))
+    self.assertEmpty(list(self._new.parent.glob('*.writing-*')))

@@ -87,7 +87,7 @@ class Programs:
     return self.binaries['sample'].run(*self._sample_flags, *arguments)
 
 
-class TestCase(parameterized.TestCase, tf.test.TestCase):
+class TestCase(running.Refused, parameterized.TestCase, tf.test.TestCase):
   """A test of the programs, op by op."""
 
   @classmethod
@@ -100,17 +100,3 @@ class TestCase(parameterized.TestCase, tf.test.TestCase):
     cls.binaries = cls.programs.binaries
     cls.images, cls.out = cls.root / 'images', cls.root / 'samples'
     cls.tokenizer, cls.vim = cls.root / 'tokenizer', cls.root / 'vim'
-
-  def setUp(self):
-    super().setUp()
-    self._new = pathlib.Path(self.create_tempdir()) / 'new'
-
-  def _assert_refused(self, result, *texts):
-    """Exit status 1, one line that says what is wrong, nothing written."""
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    (line,) = result.error_lines
-    self.assertTrue(line.startswith('error: '), result.error)
-    for text in texts:
-      self.assertIn(text, line)
-    self.assertEmpty(list(self._new.glob('*')))
