@@ -16,28 +16,31 @@ times pair by pair, which hold also where other work disturbs the machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
+import os
+import platform
+import statistics
 
 from absl import flags
 from etils import epy
 
 from experiments import flags as flags_lib
-from experiments.studies.speed import sizes as sizes_lib
 from vim_tf import config as config_lib
+from vim_tf import machine as machine_lib
 from vim_tf.config import ConfigError
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   import tensorflow as tf
 
-  from experiments.studies.speed import limits, rows, session, table
+  from experiments.studies.speed import counts, profiling, timing
+  from experiments.studies.speed import rows as rows_lib
 
 SIZES = flags.DEFINE_enum(
   'sizes',
   'paper',
-  list(sizes_lib.SIZES),
+  ['paper', 'tiny'],
   '[what] paper: the small-small tokenizer, a VIM of 12 blocks; tiny: in '
   'seconds.',
 )
@@ -86,18 +89,22 @@ OUT = flags.DEFINE_string(
   'out', '', '[output] File for the records, one JSON object a line.'
 )
 
+_HEADER = (
+  f'{"row":26} {"calls":>5} {"median":>9} {"min":>9} {"max":>9} '
+  f'{"rate":>18} {"share of the limit":>19} {"memory":>9}'
+)
+
 
 def main():
   """Runs the rows that the flags ask for."""
   sizes = config_lib.replace(
-    sizes_lib.SIZES[SIZES.value](), _changes('set', SET.value)
+    rows_lib.SIZES[SIZES.value](), _changes('set', SET.value)
   )
-  chosen = rows.chosen(sizes, ROWS.value)
+  chosen = rows_lib.chosen(sizes, ROWS.value)
   if LIST.value:
     for row in chosen:
-      settings = dataclasses.asdict(row.settings)
-      told = ' '.join(f'{name}={value}' for name, value in settings.items())
-      print(f'{row.name:26} {row.what}\n{"":26} {told}'.rstrip())
+      told = ' '.join(f'{name}={x}' for name, x in row.values().items())
+      print(f'{row.name:26} {row.what}\n{"":26} {told}')
     return
   planned = _planned(chosen)
   # Every row has models of its own: it would warn of so many traces.
@@ -105,32 +112,45 @@ def main():
   if THREADS.value:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
-  running = session.Session(
-    sizes,
-    limits.Ceilings(sizes.matmul, sizes.memory),
-    SECONDS.value,
-    CALLS.value,
-    PROFILE.value,
-  )
-  with contextlib.ExitStack() as stack:
-    tell = _teller(stack)
-    tell(session.machine(sizes))
-    print(table.HEADER)
-    for row, versions in planned:
-      for record in running.run(row, versions):
-        tell(record)
-    tell(running.end())
+  try:
+    file = open(OUT.value, 'x') if OUT.value else open(os.devnull, 'w')
+  except OSError as error:
+    raise ConfigError(
+      f'Cannot make --out={OUT.value}: {error.strerror}.'
+    ) from error
+  with file:
+
+    def tell(record: dict, text: str):
+      print(text, flush=True)
+      print(json.dumps(record), file=file, flush=True)
+
+    tell(*_machine(sizes))
+    print(_HEADER)
+    ceilings = timing.Ceilings(sizes.matmul, sizes.memory)
+    for versions in planned:
+      for record, text in _measured(sizes, versions, ceilings):
+        tell(record, text)
+    tell(*_highest(ceilings))
 
 
-def _planned(chosen: Sequence[rows.Row]):
-  """The rows that have the settings of the flags, with those settings."""
+def _planned(chosen: Sequence[rows_lib.Row]) -> list[list[rows_lib.Row]]:
+  """The rows that have the settings of the flags: each in one or two versions.
+
+  Raises:
+    ConfigError: If there is none, or a value does not fit.
+  """
   changes = _changes('setting', SETTING.value)
   vs = _changes('vs', VS.value)
+
+  def changed(row, values):
+    settings = config_lib.replace(row.settings, values)
+    return dataclasses.replace(row, settings=settings)
+
   planned = []
   for row in chosen:
-    versions = session.versions(row, changes, vs)
-    if versions:
-      planned.append((row, versions))
+    if {*changes, *vs} <= set(row.uses):
+      first = changed(row, changes)
+      planned.append([first, changed(first, vs)] if vs else [first])
   if not planned:
     names = ', '.join(dict.fromkeys([*changes, *vs]))
     raise ConfigError(
@@ -153,24 +173,155 @@ def _changes(flag: str, texts: Sequence[str]) -> dict[str, str]:
   return changes
 
 
-def _teller(stack: contextlib.ExitStack):
-  """A function that prints a record, and keeps it in the file."""
-  file = None
-  if OUT.value:
-    try:
-      file = stack.enter_context(open(OUT.value, 'x'))
-    except OSError as error:
-      raise ConfigError(
-        f'Cannot make --out={OUT.value}: {error.strerror}.'
-      ) from error
+def _measured(
+  sizes: rows_lib.Sizes,
+  versions: Sequence[rows_lib.Row],
+  ceilings: timing.Ceilings,
+) -> Iterator[tuple[dict, str]]:
+  """Times a row, or two versions of it in turn.
 
-  def tell(record: dict):
-    print(table.line(record), flush=True)
-    if file:
-      file.write(json.dumps(record) + '\n')
-      file.flush()
+  Yields:
+    Records, each with what is printed of it: of each version, then of the
+    operations that it spends most time in if those are wanted; of two versions
+    the ratios of their times.
+  """
+  before = timing.resident_bytes()
+  jobs = [row.prepare(sizes, row.settings) for row in versions]
+  works = [job.work for job in jobs if job.work]
+  kinds = sorted(
+    {kind for work in works for kind in (work.precision, counts.MEMORY)}
+  )
+  # On both sides, the higher one: a share is never flattered by a ceiling
+  # that something else disturbed.
+  first = {kind: ceilings.measure(kind) for kind in kinds}
+  times = timing.measure(jobs, seconds=SECONDS.value, min_calls=CALLS.value)
+  rates = {
+    kind: max(rate, ceilings.measure(kind)) for kind, rate in first.items()
+  }
+  operations = [
+    profiling.operations(job)[: PROFILE.value] if PROFILE.value else []
+    for job in jobs
+  ]
+  for row, job, found, most in zip(versions, jobs, times, operations):
+    yield _row(row, job, found, rates, before)
+    if most:
+      yield _profile(row, most)
+  if len(versions) == 2:
+    yield _pair(versions, times)
 
-  return tell
+
+def _row(
+  row: rows_lib.Row,
+  job: timing.Job,
+  times: timing.Times,
+  rates: Mapping[str, float],
+  before: int | None,
+) -> tuple[dict, str]:
+  """Of a row: seconds, rate, the ceiling it meets first and the share of it."""
+  seconds, peak = times.seconds, times.peak_bytes
+  median = statistics.median(seconds)
+  record = {
+    'kind': 'row',
+    'row': row.name,
+    'what': row.what,
+    'settings': row.values(),
+    'calls': len(seconds),
+    'seconds': median,
+    'fastest': min(seconds),
+    'slowest': max(seconds),
+    'all_seconds': list(seconds),
+    'first_seconds': times.first,
+    'unit': job.unit,
+    'per_second': job.units / median,
+    'peak_bytes': peak,
+  }
+  share, memory = '-', '-'
+  if peak is not None:
+    record['peak_above_start_bytes'] = peak - before
+    memory = f'{(peak - before) / 1e6:.0f} MB'
+  if job.work:
+    limit, least = job.work.limit(rates)
+    record.update(
+      flops=job.work.flops,
+      bytes=job.work.bytes,
+      limit=limit,
+      limit_rate=rates[limit],
+      share=least / median,
+    )
+    share = f'{least / median:.1%} {limit}'
+  rate = f'{record["per_second"]:.3g} {job.unit}s/s'
+  found = ' '.join(f'{x:7.3g} s' for x in (median, min(seconds), max(seconds)))
+  return record, (
+    f'{row.name:26} {len(seconds):5} {found} {rate:>18} {share:>19} {memory:>9}'
+  )
+
+
+def _profile(row: rows_lib.Row, operations: list[dict]) -> tuple[dict, str]:
+  record = {
+    'kind': 'profile',
+    'row': row.name,
+    'settings': row.values(),
+    'operations': operations,
+  }
+  return record, '\n'.join(
+    f'  {one["share"]:6.1%} {one["seconds"] * 1e3:9.2f} ms {one["runs"]:6} x '
+    f'{one["operation"]}'
+    for one in operations
+  )
+
+
+def _pair(versions, times) -> tuple[dict, str]:
+  one, other = (row.values() for row in versions)
+  ratios = [b / a for a, b in zip(*(found.seconds for found in times))]
+  record = {
+    'kind': 'pair',
+    'row': versions[0].name,
+    'settings': one,
+    'vs': other,
+    'ratios': ratios,
+  }
+  changes = ', '.join(
+    f'{name}={other[name]} instead of {value}'
+    for name, value in one.items()
+    if other[name] != value
+  )
+  pairs = ' '.join(f'{ratio:.3f}' for ratio in ratios)
+  return record, (
+    f'  {changes or "the same settings"} takes {statistics.median(ratios):.3f} '
+    f'of the time (median of {len(ratios)} pairs)\n  pair by pair: {pairs}'
+  )
+
+
+def _machine(sizes: rows_lib.Sizes) -> tuple[dict, str]:
+  """Where and with what a run is made."""
+  cores = machine_lib.cores()
+  threads = tf.config.threading.get_intra_op_parallelism_threads() or cores
+  load = os.getloadavg()[0]
+  record = {
+    'kind': 'machine',
+    'cpu': machine_lib.cpu(),
+    'cores': cores,
+    'threads': threads,
+    'load_average': load,
+    'python': platform.python_version(),
+    'tensorflow': tf.__version__,
+    'sizes': config_lib.to_dict(sizes),
+  }
+  return record, (
+    f'{record["cpu"]}, {cores} cores, {threads} threads, load average '
+    f'{load:.2f}; TensorFlow {tf.__version__}'
+  )
+
+
+def _highest(ceilings: timing.Ceilings) -> tuple[dict, str]:
+  """The highest ceilings that were met."""
+  found = [
+    f'{rate / 1e9:.3g} '
+    + ('GB/s read from memory' if kind == counts.MEMORY else f'GFLOP/s {kind}')
+    for kind, rate in ceilings.best.items()
+  ]
+  told = 'ceilings: ' + (', '.join(found) or 'no row has one')
+  return {'kind': 'ceilings', **ceilings.best}, told
 
 
 if __name__ == '__main__':

@@ -25,6 +25,9 @@ from vim_tf.config import (
   ViTVQGANConfig,
 )
 
+MEMORY = 'memory'
+"""The ceiling of bytes; those of FLOPs are called by the precision."""
+
 _TRAINING = 3  # Forward, and backward for weights and for inputs.
 _BYTES = {'float32': 4, 'bfloat16': 2}
 _VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -56,7 +59,7 @@ class Work:
     """
     seconds = {
       self.precision: self.flops / rates[self.precision],
-      'memory': self.bytes / rates['memory'],
+      MEMORY: self.bytes / rates[MEMORY],
     }
     name = max(seconds, key=seconds.get)
     return name, seconds[name]
@@ -143,9 +146,7 @@ def discriminator(config: AdversarialConfig, image_size: int) -> int:
   return total + 2 * size**2 * last * last + 2 * last
 
 
-def stage1_step(
-  config: Stage1Config, *, perceptual: bool, adversarial: bool, r1: bool
-) -> int:
+def stage1_step(config: Stage1Config, kind: str) -> int:
   """FLOPs of a training step of the tokenizer, for one image.
 
   The tokenizer is trained (three times its forward pass; the lookup has no
@@ -155,15 +156,19 @@ def stage1_step(
   differentiates a gradient: another forward pass, its gradient to the input,
   and twice each of them for the weights (the minibatch statistics make even the
   first layers' outputs matter): 6.
+
+  Args:
+    config: The run's settings.
+    kind: As `TokenizerStep.step_kind` gives it.
   """
-  size = config.model.image_size
+  size, terms = config.model.image_size, kind.split('+')
   total = _TRAINING * (features(config.model) + decode(config.model))
   total += encode(config.model) - features(config.model)
-  if perceptual:
+  if 'perceptual' in terms:
     total += 3 * lpips(size)
-  if adversarial:
+  if 'adversarial' in terms:
     total += 7 * discriminator(config.adversarial, size)
-  if r1:
+  if 'r1' in terms:
     total += 6 * discriminator(config.adversarial, size)
   return total
 
@@ -199,11 +204,6 @@ def sampling(config: VIMConfig, rows: int, precision: str) -> Work:
   cached = rows * seen * 2 * stack.num_blocks * inner
   elements = config.num_codes * weights + cached
   return Work(rows * vim(config), precision, elements * _BYTES[precision])
-
-
-def weight_bytes(weights: int, precision: str) -> int:
-  """Bytes of so many weights."""
-  return weights * _BYTES[precision]
 
 
 def _stack(config: ViTVQGANConfig, transformer: TransformerConfig) -> int:

@@ -1,7 +1,6 @@
 """Which operations the time of a job goes to."""
 
 from collections.abc import Iterable
-import dataclasses
 import pathlib
 import re
 import tempfile
@@ -20,20 +19,8 @@ COMPILED = '(XLA, starting of functions)'
 _PICOSECOND = 1e-12
 _SETTLE = 0.05  # Seconds.
 
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-  """One run of something on a thread.
-
-  Attributes:
-    start: When it began, in picoseconds.
-    duration: How long it took, in picoseconds.
-    name: What it was.
-  """
-
-  start: int
-  duration: int
-  name: str
+Event = tuple[int, int, str]
+"""Start and duration in picoseconds of something on a thread, and its name."""
 
 
 def operations(job: Job) -> list[dict]:
@@ -60,22 +47,23 @@ def operations(job: Job) -> list[dict]:
       # its own thread, too.
       time.sleep(_SETTLE)
       tf.profiler.experimental.stop()
-    totals = {}
+    runs = {}
     for path in pathlib.Path(folder).rglob('*.xplane.pb'):
       space = xplane_pb2.XSpace.FromString(path.read_bytes())
       for events in _threads(space):
         for name, own in own_times(events):
-          seconds, runs = totals.get(name, (0.0, 0))
-          totals[name] = seconds + own * _PICOSECOND, runs + 1
-  found = [
-    {
-      'operation': name,
-      'seconds': seconds,
-      'runs': runs,
-      'share': seconds / whole,
-    }
-    for name, (seconds, runs) in totals.items()
-  ]
+          runs.setdefault(name, []).append(own)
+  found = []
+  for name, own in runs.items():
+    seconds = sum(own) * _PICOSECOND
+    found.append(
+      {
+        'operation': name,
+        'seconds': seconds,
+        'runs': len(own),
+        'share': seconds / whole,
+      }
+    )
   return sorted(found, key=lambda one: -one['seconds'])
 
 
@@ -89,20 +77,16 @@ def own_times(events: Iterable[Event]) -> list[tuple[str, int]]:
     Name and time of each, in the order in which they began.
   """
   # Of two that begin together the longer one holds the other.
-  ordered = sorted(events, key=lambda event: (event.start, -event.duration))
-  own = [event.duration for event in ordered]
-  open_ones = []
-  for i, event in enumerate(ordered):
-    while open_ones and _end(ordered[open_ones[-1]]) <= event.start:
-      open_ones.pop()
-    if open_ones:
-      own[open_ones[-1]] -= event.duration
-    open_ones.append(i)
-  return [(event.name, left) for event, left in zip(ordered, own)]
-
-
-def _end(event: Event) -> int:
-  return event.start + event.duration
+  ordered = sorted(events, key=lambda event: (event[0], -event[1]))
+  own = [duration for _, duration, _ in ordered]
+  within = []  # Places and ends of the events that hold the next one.
+  for i, (start, duration, _) in enumerate(ordered):
+    while within and within[-1][1] <= start:
+      within.pop()
+    if within:
+      own[within[-1][0]] -= duration
+    within.append((i, start + duration))
+  return [(name, left) for (_, _, name), left in zip(ordered, own)]
 
 
 def _threads(space: xplane_pb2.XSpace) -> Iterable[list[Event]]:
@@ -113,7 +97,7 @@ def _threads(space: xplane_pb2.XSpace) -> Iterable[list[Event]]:
     names = {i: data.name for i, data in plane.event_metadata.items()}
     for line in plane.lines:
       yield [
-        Event(event.offset_ps, event.duration_ps, name)
+        (event.offset_ps, event.duration_ps, name)
         for event in line.events
         if (name := _operation(names[event.metadata_id]))
       ]

@@ -1,21 +1,136 @@
-"""The benchmark's table: what is timed, under which settings."""
+"""The rows of the benchmark: what is timed, at which sizes and settings."""
 
 from collections.abc import Callable
 import dataclasses
-import itertools
+import functools
+import pathlib
 import re
+import tempfile
 
-from experiments.studies.speed import (
-  export_jobs,
-  input_jobs,
-  tokenizer_jobs,
-  vim_jobs,
-)
-from experiments.studies.speed.sizes import Sizes
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+from experiments.studies.speed import counts
+from experiments.studies.speed.counts import Work
 from experiments.studies.speed.timing import Job
-from vim_tf.config import ConfigError
+from export import sampler, saved_model, tokenizer, warmup
+from export import settings as export_settings
+from export.try_it import servables
+from vim_tf import presets
+from vim_tf.config import (
+  PRECISIONS,
+  ConfigError,
+  DataConfig,
+  SamplingConfig,
+  Stage1Config,
+  Stage2Config,
+  TransformerConfig,
+  VIMConfig,
+  check,
+  replace,
+)
+from vim_tf.data import pipeline, sources
+from vim_tf.jobs import replica_functions, restore, train_tokenizer
+from vim_tf.settings import Config, group, setting
+from vim_tf.vim import decoding
+from vim_tf.vim import model as vim_model
+from vim_tf.vit_vqgan import model as vit_vqgan_model
+from vim_tf.vit_vqgan import quantizer
 
-_GUIDED = 2.0
+_INPUT_BATCHES = 4  # More than a pipeline keeps ready, so that it cannot rest.
+_JPEG_SIZE = 500, 375  # Width and height, in pixels.
+_KIND = 'perceptual+adversarial'
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes(Config):
+  """Sizes of all rows; the defaults are those of `--sizes=paper`."""
+
+  stage1: Stage1Config = group('stage1')
+  stage2: Stage2Config = group('stage2')
+  batch: int = setting('Images of a pass, and of a step of VIM.', 4, least=1)
+  small_image: int = setting('Pixels a side, small stage-1 step.', 64, least=1)
+  small_batch: int = setting('Images of its batch.', 8, least=1)
+  large_image: int = setting('Pixels a side, large stage-1 step.', 256, least=1)
+  few: int = setting('Images of the smallest batch of sampling.', 1, least=1)
+  some: int = setting('Images of a middle one.', 4, least=1)
+  many: int = setting('Images of the largest.', 16, least=1)
+  jpeg_files: int = setting('Files of the input pipeline.', 64, least=1)
+  jpeg_batch: int = setting('Images of its batches.', 16, least=1)
+  matmul: int = setting('Rows of the matrices of the ceiling.', 2048, least=1)
+  memory: int = setting(
+    'Bytes that are read to measure the memory; several times the cache.',
+    2**28,
+    least=4,
+  )
+
+
+def paper() -> Sizes:
+  """The tokenizer of the paper's small-small; a VIM that a CPU can train."""
+  transformer = TransformerConfig(12, 12, 768, 3072, dropout=0.1)
+  stage2 = dataclasses.replace(
+    presets.stage2('vim_base'),
+    model=VIMConfig(transformer, 16, 8192, num_classes=1000),
+  )
+  return Sizes(presets.stage1('vit_vqgan_ss'), stage2)
+
+
+def tiny() -> Sizes:
+  """Runs in seconds; for tests."""
+  losses = {'losses.perceptual': '0.1', 'losses.adversarial': '0.1'}
+  return Sizes(
+    replace(presets.stage1('tiny'), losses),
+    presets.stage2('tiny'),
+    batch=2,
+    small_image=16,
+    small_batch=2,
+    large_image=32,
+    some=2,
+    many=3,
+    jpeg_files=4,
+    jpeg_batch=2,
+    matmul=64,
+    memory=2**16,
+  )
+
+
+SIZES = {'paper': paper, 'tiny': tiny}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Config):
+  """What can be set of a row; each row has some of them."""
+
+  batch: int = setting('Images at once.', 1, least=1)
+  precision: str = setting(
+    'Numbers to compute in.', 'float32', choices=PRECISIONS
+  )
+  xla: bool = setting('Whether XLA compiles the whole.', False)
+  image_size: int = setting('Height and width of images.', 256, least=1)
+  kind: str = setting('Terms of the stage-1 loss, as of a `step_kind`.', _KIND)
+  recompute: bool = setting('Whether blocks recompute activations.', False)
+  guidance_scale: float = setting('1: none; else rows run twice.', 1.0)
+  top_k: int = setting('As of `SamplingConfig`.', 0)
+  top_p: float = setting('As of `SamplingConfig`.', 1.0)
+  frozen: bool = setting('Whether the loop holds weights as constants.', True)
+  window: int = setting(
+    'Codes guessed at once, 0: what suits the batch. More than 1 tells nothing '
+    'of a model that was not trained: nearly every guess is right.',
+    1,
+    least=0,
+  )
+
+  def check(self):
+    terms = self.kind.split('+')
+    check(
+      'r1' not in terms or 'adversarial' in terms,
+      f'kind is {self.kind}: R1 needs the adversarial term.',
+    )
+
+
+_PASS = ('batch', 'precision', 'xla')
+_DRAW = (*_PASS, 'guidance_scale', 'frozen', 'window')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,27 +140,108 @@ class Row:
   Attributes:
     name: How it is called.
     what: What one call does.
-    prepare: Makes the job from sizes and settings, and from a new folder if
-      `needs_folder`.
-    settings: A dataclass of what can be set.
-    needs_folder: Whether the job keeps files.
+    prepare: Makes the job from sizes and settings.
+    uses: Names of the settings that it has.
+    settings: Their values.
   """
 
   name: str
   what: str
-  prepare: Callable[..., Job]
-  settings: object
-  needs_folder: bool = False
+  prepare: Callable[[Sizes, Settings], Job]
+  uses: tuple[str, ...]
+  settings: Settings
+
+  def values(self) -> dict:
+    """The settings that it has."""
+    return {name: getattr(self.settings, name) for name in self.uses}
 
 
 def rows(sizes: Sizes) -> list[Row]:
   """All rows, in the order of the table."""
-  return [
-    *_tokenizer(sizes),
-    *_stage1_steps(sizes),
-    *_vim(sizes),
-    *_with_files(sizes),
-  ]
+  found = []
+
+  def add(name, what, prepare, uses, **settings):
+    found.append(Row(name, what, prepare, uses, Settings(**settings)))
+
+  for name, what in (
+    ('encode', 'images to codes'),
+    ('decode', 'codes to images'),
+  ):
+    for precision in PRECISIONS:
+      add(
+        f'{name}_{precision}',
+        what,
+        functools.partial(_pass, name=name),
+        _PASS,
+        batch=sizes.batch,
+        precision=precision,
+      )
+  add(
+    'lookup',
+    'the nearest codes of vectors',
+    _lookup,
+    ('batch', 'xla'),
+    batch=sizes.batch,
+  )
+  for size, batch in (
+    (sizes.small_image, sizes.small_batch),
+    (sizes.large_image, 1),
+  ):
+    for r1 in ('', '_r1'):
+      add(
+        f'stage1_step_{size}px{r1}',
+        'an update of tokenizer and discriminator' + ', with R1' * bool(r1),
+        _stage1_step,
+        (*_PASS, 'image_size', 'kind', 'recompute'),
+        batch=batch,
+        image_size=size,
+        kind=_KIND + r1.replace('_', '+'),
+      )
+  for precision in PRECISIONS:
+    add(
+      f'stage2_step_{precision}',
+      'an update of VIM',
+      _stage2_step,
+      (*_PASS, 'recompute'),
+      batch=sizes.batch,
+      precision=precision,
+    )
+  scales = (1.0, 2.0) if sizes.stage2.model.num_classes else (1.0,)
+  for precision in PRECISIONS:
+    for scale in scales:
+      for batch in (sizes.few, sizes.some, sizes.many):
+        guided = scale != 1.0
+        add(
+          f'sampling_{batch}_{precision}' + '_guided' * guided,
+          'all codes of images' + ', with guidance' * guided,
+          _sampling,
+          (*_DRAW, 'top_k', 'top_p'),
+          batch=batch,
+          precision=precision,
+          guidance_scale=scale,
+        )
+  add(
+    'export_tokenizer_request',
+    'images to codes by a warm export',
+    _tokenizer_request,
+    ('batch', 'precision'),
+    batch=sizes.few,
+  )
+  add(
+    'export_sampler_request',
+    'images of a class by a warm export',
+    _sampler_request,
+    _DRAW,
+    batch=sizes.few,
+  )
+  add(
+    'input_jpeg',
+    'batches from JPEG files',
+    _input_jpeg,
+    ('batch',),
+    batch=sizes.jpeg_batch,
+  )
+  return found
 
 
 def chosen(sizes: Sizes, pattern: str) -> list[Row]:
@@ -61,100 +257,220 @@ def chosen(sizes: Sizes, pattern: str) -> list[Row]:
     raise ConfigError(
       f'--rows={pattern} is not a regular expression: {error}.'
     ) from error
-  if not found:
-    names = ', '.join(row.name for row in every)
-    raise ConfigError(f'--rows={pattern} matches none of {names}.')
+  names = ', '.join(row.name for row in every)
+  check(bool(found), f'--rows={pattern} matches none of {names}.')
   return found
 
 
-def _tokenizer(sizes: Sizes) -> list[Row]:
-  found = []
-  for name, what, prepare in (
-    ('encode', 'images to codes', tokenizer_jobs.encode),
-    ('decode', 'codes to images', tokenizer_jobs.decode),
-  ):
-    for precision in ('float32', 'bfloat16'):
-      settings = tokenizer_jobs.Passing(sizes.batch, precision)
-      found.append(Row(f'{name}_{precision}', what, prepare, settings))
-  return [
-    *found,
-    Row(
-      'lookup',
-      'the nearest codes of vectors',
-      tokenizer_jobs.lookup,
-      tokenizer_jobs.Lookup(sizes.lookup_batch),
-    ),
-  ]
+# ---------------------------------------------------------------------- jobs
 
 
-def _stage1_steps(sizes: Sizes) -> list[Row]:
-  found = []
-  for size, batch in (
-    (sizes.small_image, sizes.small_batch),
-    (sizes.large_image, sizes.large_batch),
-  ):
-    for r1 in (False, True):
-      found.append(
-        Row(
-          f'stage1_step_{size}px' + '_r1' * r1,
-          'an update of tokenizer and discriminator' + ', with R1' * r1,
-          tokenizer_jobs.stage1_step,
-          tokenizer_jobs.Stage1Step(size, batch, r1),
-        )
-      )
-  return found
-
-
-def _vim(sizes: Sizes) -> list[Row]:
-  model = sizes.stage2.model
-  dropout = model.transformer.dropout
-  found = [
-    Row(
-      f'stage2_step_{precision}',
-      'an update of VIM',
-      vim_jobs.stage2_step,
-      vim_jobs.Stage2Step(sizes.stage2_batch, precision, dropout=dropout),
+def stage1_config(config: Stage1Config, settings: Settings) -> Stage1Config:
+  """A run's settings, with those of a row."""
+  terms = settings.kind.split('+')
+  for name in ('perceptual', 'adversarial'):
+    check(
+      getattr(config.losses, name) > 0 or name not in terms,
+      f'kind is {settings.kind}, but stage1.losses.{name} is 0.',
     )
-    for precision in ('float32', 'bfloat16')
-  ]
-  scales = (1.0, _GUIDED) if model.num_classes else (1.0,)
-  batches = (sizes.few, sizes.some, sizes.many)
-  for precision, scale, batch in itertools.product(
-    ('float32', 'bfloat16'), scales, batches
-  ):
-    guided = scale != 1.0
-    found.append(
-      Row(
-        f'sampling_{batch}_{precision}' + '_guided' * guided,
-        'all codes of images' + ', with guidance' * guided,
-        vim_jobs.sample,
-        vim_jobs.Sampling(batch, model.grid_size, scale, precision=precision),
-      )
-    )
-  return found
+  return replace(
+    config,
+    {
+      'model.image_size': str(settings.image_size),
+      'data.image_size': str(settings.image_size),
+      **_of_run(settings),
+    },
+  )
 
 
-def _with_files(sizes: Sizes) -> list[Row]:
-  return [
-    Row(name, what, prepare, settings, needs_folder=True)
-    for name, what, prepare, settings in (
-      (
-        'export_tokenizer_request',
-        'images to codes by a warm export',
-        export_jobs.request_codes,
-        export_jobs.Exported(sizes.few),
-      ),
-      (
-        'export_sampler_request',
-        'images of a class by a warm export',
-        export_jobs.request_images,
-        export_jobs.ExportedSampler(sizes.few),
-      ),
-      (
-        'input_jpeg',
-        'batches from JPEG files',
-        input_jobs.from_jpeg,
-        input_jobs.Input(sizes.input_batch),
-      ),
-    )
-  ]
+def _of_run(settings: Settings) -> dict[str, str]:
+  return {
+    'run.precision': settings.precision,
+    'run.recompute': str(settings.recompute).lower(),
+  }
+
+
+def _pass(sizes, settings, name: str) -> Job:
+  """'encode' or 'decode'."""
+  config = replace(sizes.stage1, _of_run(settings))
+  function = replica_functions.tokenizer(config, settings.batch)[name]
+  count = {'encode': counts.encode, 'decode': counts.decode}[name]
+  work = Work(settings.batch * count(config.model), settings.precision)
+  return _job(function, settings.xla, work, settings.batch)
+
+
+def _stage1_step(sizes, settings) -> Job:
+  """One update of the tokenizer, and of the discriminator."""
+  config, kind = stage1_config(sizes.stage1, settings), settings.kind
+  function = replica_functions.stage1_steps(
+    config, settings.batch, (kind,), train_tokenizer.load_perceptual(config)
+  )[kind]
+  flops = settings.batch * counts.stage1_step(config, kind)
+  work = Work(flops, settings.precision)
+  return _job(function, settings.xla, work, settings.batch)
+
+
+def _stage2_step(sizes, settings) -> Job:
+  """One update of VIM on codes that are there."""
+  config = replace(sizes.stage2, _of_run(settings))
+  function = replica_functions.stage2_step(config, settings.batch)
+  flops = settings.batch * counts.stage2_step(config.model)
+  work = Work(flops, settings.precision)
+  return _job(function, settings.xla, work, settings.batch)
+
+
+def _lookup(sizes, settings) -> Job:
+  """The quantizer alone, which is float32 always."""
+  config = sizes.stage1.model
+  layer = quantizer.Quantizer(
+    config.codebook_size, config.code_dim, config.l2_normalize
+  )
+  layer.build()
+  count = settings.batch * config.num_codes
+  shape = [settings.batch, config.num_codes, config.code_dim]
+  work = Work(
+    counts.lookup(count, config.codebook_size, config.code_dim),
+    bytes=4 * config.code_dim * (count + config.codebook_size),
+  )
+  function = replica_functions.ReplicaFunction(
+    layer.nearest, (tf.TensorSpec(shape),)
+  )
+  return _job(function, settings.xla, work, count, 'code')
+
+
+def _job(function, xla: bool, work: Work, units: int, unit='image') -> Job:
+  """A call of what a replica runs, to its end."""
+  run = tf.function(function.run, jit_compile=xla, autograph=False)
+  inputs = tf.nest.map_structure(example, function.specs)
+
+  def call():
+    tf.nest.map_structure(lambda x: x.numpy(), run(*inputs))
+
+  return Job(call, work, unit, units)
+
+
+def example(spec: tf.TensorSpec) -> tf.Tensor:
+  """Values of a spec: floats in [0, 1), or zeros and ones."""
+  if spec.dtype.is_floating:
+    return tf.random.stateless_uniform(spec.shape, [0, 0], dtype=spec.dtype)
+  count = tf.range(spec.shape.num_elements()) % 2
+  return tf.cast(tf.reshape(count, spec.shape), spec.dtype)
+
+
+def _sampling(sizes, settings) -> Job:
+  """All codes of a batch of images, one after the other."""
+  config = sizes.stage2.model
+  check(
+    config.num_classes > 0 or settings.guidance_scale == 1.0,
+    f'guidance_scale is {settings.guidance_scale}, but the VIM is '
+    'unconditional: give stage2.model.num_classes.',
+  )
+  parameters = SamplingConfig(
+    top_k=settings.top_k,
+    top_p=settings.top_p,
+    guidance_scale=settings.guidance_scale,
+  )
+  model = vim_model.VIM(config, dtype=restore.policy(settings.precision))
+  model.build()
+  decoder = decoding.Decoder(model, settings.xla, settings.frozen)
+  ids, seeds = [0] * settings.batch, range(settings.batch)
+  return Job(
+    lambda: decoder(ids, seeds, parameters, window=settings.window),
+    _drawing(sizes, settings),
+    'code',
+    settings.batch * config.num_codes,
+  )
+
+
+def _drawing(sizes, settings) -> Work:
+  sequences = settings.batch * (1 if settings.guidance_scale == 1.0 else 2)
+  return counts.sampling(sizes.stage2.model, sequences, settings.precision)
+
+
+def _tokenizer_request(sizes, settings) -> Job:
+  """Sends images to a warm tokenizer and gets their codes."""
+  config, batch = sizes.stage1.model, settings.batch
+  model = vit_vqgan_model.ViTVQGAN(
+    config, dtype=restore.policy(settings.precision)
+  )
+  model.build()
+  served = export_settings.Settings(max_batch_size=batch)
+  module = tokenizer.Tokenizer(model, served).module
+  shape = [batch, config.image_size, config.image_size, 3]
+  inputs = {'images': np.random.default_rng(0).random(shape, np.float32)}
+  work = Work(batch * counts.encode(config), settings.precision)
+  call = _request(module, 'encode_images', inputs)
+  return Job(call, work, 'image', batch)
+
+
+def _sampler_request(sizes, settings) -> Job:
+  """Asks a warm sampler for images."""
+  config, batch = sizes.stage2.model, settings.batch
+  dtype = restore.policy(settings.precision)
+  grid, size = config.grid_size, sizes.stage1.model.image_size
+  check(
+    size % grid == 0,
+    f'stage1.model.image_size {size} does not divide into '
+    f'stage2.model.grid_size {grid} rows of codes.',
+  )
+  joined = dataclasses.replace(
+    sizes.stage1.model,
+    patch_size=size // grid,
+    codebook_size=config.codebook_size,
+  )
+  vim = vim_model.VIM(config, dtype=dtype)
+  decoder = vit_vqgan_model.ViTVQGAN(joined, dtype=dtype)
+  for model in (vim, decoder):
+    model.build()
+  served = export_settings.Settings(max_batch_size=batch)
+  module = sampler.Sampler(
+    vim, decoder, served, settings.xla, settings.frozen, settings.window
+  ).module
+  inputs = warmup.sampling_settings(batch)
+  inputs['guidance_scale'][:] = settings.guidance_scale
+  work = _drawing(sizes, settings)
+  work = dataclasses.replace(
+    work, flops=work.flops + batch * counts.decode(joined)
+  )
+  call = _request(module, 'sample_images', inputs)
+  return Job(call, work, 'code', batch * config.num_codes)
+
+
+def _request(module, signature: str, inputs: dict) -> Callable:
+  """Exports a module and loads it; each call is a request to it."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = saved_model.write(saved_model.Export(module), folder)
+    servable = servables.Servable(module.name, pathlib.Path(path))
+  return lambda: servable.predict(signature, inputs)
+
+
+def _input_jpeg(sizes, settings) -> Job:
+  """Decodes JPEG files, crops at random, resizes and flips."""
+  rng = np.random.default_rng(0)
+  folder = tempfile.TemporaryDirectory()  # It goes with the job.
+  for split in ('train', 'validation'):
+    path = pathlib.Path(folder.name, split, 'images')
+    path.mkdir(parents=True)
+    for i in range(sizes.jpeg_files if split == 'train' else 1):
+      # Smooth colours with some noise, so that files are of a usual length.
+      coarse = Image.fromarray(rng.integers(0, 256, [8, 8, 3], np.uint8))
+      smooth = np.asarray(coarse.resize(_JPEG_SIZE, Image.BICUBIC))
+      noisy = smooth + rng.normal(0.0, 8.0, smooth.shape)
+      image = Image.fromarray(np.uint8(np.clip(noisy, 0, 255)))
+      image.save(path / f'{i:05}.jpg', quality=90)
+  config = DataConfig(
+    name=f'folder:{folder.name}',
+    image_size=sizes.stage1.model.image_size,
+    crop='random_resized',
+  )
+  source = sources.load(config, config.train_split)
+  batches = iter(
+    pipeline.training_batches(source, config, batch_size=settings.batch, seed=0)
+  )
+
+  def call(kept=folder):
+    del kept
+    for _ in range(_INPUT_BATCHES):
+      next(batches)
+
+  return Job(call, unit='image', units=_INPUT_BATCHES * settings.batch)

@@ -1,4 +1,4 @@
-"""Times jobs one after the other, and the memory that they need."""
+"""Times calls, beside what the machine can do at best and the memory."""
 
 from collections.abc import Callable, Sequence
 import contextlib
@@ -8,12 +8,13 @@ import gc
 import pathlib
 import time
 
-import numpy as np
+import tensorflow as tf
 
-from experiments.studies.speed import counts
+from experiments.studies.speed.counts import MEMORY, Work
 
 _CLEAR = pathlib.Path('/proc/self/clear_refs')
 _RESET_PEAK = '5'  # See proc(5), /proc/PID/clear_refs.
+_CALLS = 5  # Of a ceiling.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +26,12 @@ class Job:
     work: The least that one call has to do; None: there is no formula.
     unit: What a call makes: 'image', 'code', ...
     units: How many of them.
-    warm_up: Whether the first call also compiles, so that it counts apart.
   """
 
-  call: Callable[[], None]
-  work: counts.Work | None = None
+  call: Callable[[], object]
+  work: Work | None = None
   unit: str = 'call'
   units: int = 1
-  warm_up: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,31 +39,15 @@ class Times:
   """What was measured of a job.
 
   Attributes:
-    seconds: Of each call, in order, without the first one if it counts apart.
-    first: Seconds of the call that compiled; None if none did.
-    peak_bytes: The most memory that the process had in a call; None where
+    first: Seconds of the first call, which compiles.
+    seconds: Of each of the others, in order.
+    peak_bytes: The most memory that the process had in one of them; None where
       the system does not tell.
   """
 
+  first: float
   seconds: tuple[float, ...]
-  first: float | None = None
   peak_bytes: int | None = None
-
-  @property
-  def calls(self) -> int:
-    return len(self.seconds)
-
-  @property
-  def median(self) -> float:
-    return float(np.median(self.seconds))
-
-  @property
-  def fastest(self) -> float:
-    return min(self.seconds)
-
-  @property
-  def slowest(self) -> float:
-    return max(self.seconds)
 
 
 def measure(
@@ -74,39 +57,26 @@ def measure(
 
   Args:
     jobs: What to run; each as often as the others.
-    seconds: Rounds begin until so much time has passed, warm-up excluded.
+    seconds: Rounds begin until so much time has passed, first calls excluded.
     min_calls: Rounds at least.
 
   Returns:
     The times of each job.
   """
-  firsts = [_timed(job)[0] if job.warm_up else None for job in jobs]
+  firsts = [_timed(job)[0] for job in jobs]
   taken = [[] for _ in jobs]
-  peaks = [[] for _ in jobs]
   start = time.perf_counter()
   while len(taken[0]) < min_calls or time.perf_counter() - start < seconds:
-    for i, job in enumerate(jobs):
-      elapsed, peak = _timed(job)
-      taken[i].append(elapsed)
-      if peak is not None:
-        peaks[i].append(peak)
+    for job, found in zip(jobs, taken):
+      found.append(_timed(job))
   return [
-    Times(tuple(t), first, max(p, default=None))
-    for t, first, p in zip(taken, firsts, peaks)
+    Times(
+      first,
+      tuple(elapsed for elapsed, _ in found),
+      max((peak for _, peak in found if peak is not None), default=None),
+    )
+    for first, found in zip(firsts, taken)
   ]
-
-
-def ratios(one: Times, other: Times) -> list[float]:
-  """Seconds of `other` over those of `one`, pair by pair."""
-  return [b / a for a, b in zip(one.seconds, other.seconds, strict=True)]
-
-
-def resident_bytes() -> int | None:
-  """Memory that this process needs now; None where the system does not tell."""
-  gc.collect()
-  with contextlib.suppress(AttributeError):  # What is free goes back: glibc.
-    ctypes.CDLL(None).malloc_trim(0)
-  return _status('VmRSS')
 
 
 def _timed(job: Job) -> tuple[float, int | None]:
@@ -116,6 +86,68 @@ def _timed(job: Job) -> tuple[float, int | None]:
   job.call()
   elapsed = time.perf_counter() - start
   return elapsed, _status('VmHWM') if known else None
+
+
+# ------------------------------------------------------------------ ceilings
+
+
+class Ceilings:
+  """What the machine can do at best, at TensorFlow's number of threads.
+
+  A ceiling is the best of some calls: one that something else disturbed says
+  nothing about the machine. TensorFlow's own product is taken, because that is
+  what the models are made of.
+
+  Args:
+    matmul: Rows and columns of the square matrices that are multiplied.
+    memory: Bytes that are read; several times the last cache.
+
+  Attributes:
+    best: The highest rate of each kind so far, in FLOP/s or bytes/s.
+  """
+
+  def __init__(self, matmul: int, memory: int):
+    self._matmul, self._memory = matmul, memory // 4
+    self.best: dict[str, float] = {}
+    self._probes = {}
+
+  def measure(self, kind: str) -> float:
+    """One more measurement: FLOP/s of 'float32' or 'bfloat16', or bytes/s."""
+    if kind not in self._probes:
+      self._probes[kind] = self._probe(kind)
+    call, amount = self._probes[kind]
+    call()  # Traces, and touches the memory.
+    taken = []
+    for _ in range(_CALLS):
+      start = time.perf_counter()
+      call()
+      taken.append(time.perf_counter() - start)
+    rate = amount / min(taken)
+    self.best[kind] = max(rate, self.best.get(kind, 0.0))
+    return rate
+
+  def _probe(self, kind: str):
+    """A function, and the FLOPs or bytes of one call of it."""
+    if kind == MEMORY:
+      values = tf.ones([self._memory])
+      # The largest element takes fewer instructions a byte than the sum.
+      largest = tf.function(tf.reduce_max, autograph=False)
+      return lambda: largest(values).numpy(), 4 * self._memory
+    size = self._matmul
+    matrix = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), kind)
+    product = tf.function(tf.matmul, autograph=False)
+    return lambda: product(matrix, matrix).numpy(), 2 * size**3
+
+
+# -------------------------------------------------------------------- memory
+
+
+def resident_bytes() -> int | None:
+  """Memory that this process needs now; None where the system does not tell."""
+  gc.collect()
+  with contextlib.suppress(AttributeError):  # What is free goes back: glibc.
+    ctypes.CDLL(None).malloc_trim(0)
+  return _status('VmRSS')
 
 
 def _reset_peak() -> bool:

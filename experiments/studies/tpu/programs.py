@@ -20,9 +20,7 @@ _STAGE1_BATCH, _STAGE2_BATCH = 2, 8
 _FLOPS = {
   'encode': lambda config, **_: counts.encode(config.model),
   'decode': lambda config, **_: counts.decode(config.model),
-  'stage1': lambda config, kind: counts.stage1_step(
-    config, perceptual=True, adversarial=True, r1='r1' in kind
-  ),
+  'stage1': counts.stage1_step,
   'stage2': lambda config, **_: counts.stage2_step(config.model),
   'sample': lambda config, guided: (1 + guided) * counts.vim(config.model),
   'features': lambda config, **_: counts.blocks(

@@ -13,7 +13,7 @@ from absl.testing import absltest
 import numpy as np
 import tensorflow as tf
 
-from experiments.studies.speed import counts, limits, rows, sizes
+from experiments.studies.speed import counts, rows, timing
 from tests import testing
 from tests.experiments import running
 
@@ -108,7 +108,7 @@ class BenchmarkTest(absltest.TestCase):
       self.assertEqual(record['settings']['batch'], 3)
       self.assertTrue(record['settings']['xla'])
     decode, *_, lookup, _ = records[1:]
-    config = sizes.SIZES['tiny']().stage1.model
+    config = rows.tiny().stage1.model
     config = dataclasses.replace(config, codebook_size=48)
     self.assertEqual(decode['row'], 'decode_float32')
     self.assertEqual(decode['flops'], 3 * counts.decode(config))
@@ -158,7 +158,7 @@ class BenchmarkTest(absltest.TestCase):
     self.assertIn('guidance_scale=1.0', second)
 
   def test_names_are_those_of_the_issue_at_full_size(self):
-    names = [row.name for row in rows.rows(sizes.SIZES['paper']())]
+    names = [row.name for row in rows.rows(rows.paper())]
     self.assertLen(set(names), len(names))
     for name in (
       'stage1_step_64px_r1',
@@ -180,8 +180,8 @@ class BenchmarkTest(absltest.TestCase):
       (['--vs=precision=float8', '--rows=encode'], ('float8', 'bfloat16')),
       (['--vs=batch=0', '--rows=lookup'], ('batch is 0',)),
       (
-        ['--rows=stage1', '--setting=adversarial=false'],
-        ('r1 is true', 'adversarial is false'),
+        ['--rows=stage1', '--setting=kind=perceptual+r1'],
+        ('kind is perceptual+r1', 'R1 needs'),
       ),
       (['--rows=lookup', f'--out={file}'], (file, 'File exists')),
       (['stray'], ("'stray' is not a flag",)),
@@ -197,14 +197,14 @@ class BenchmarkTest(absltest.TestCase):
 
   def test_threads(self):
     """They are set before anything is computed."""
-    order, ceilings = [], limits.Ceilings
+    order, ceilings = [], timing.Ceilings
 
     def measured(*arguments):
       order.append('computes')
       return ceilings(*arguments)
 
     with (
-      mock.patch.object(limits, 'Ceilings', measured),
+      mock.patch.object(timing, 'Ceilings', measured),
       mock.patch.object(tf.config, 'threading') as threading,
     ):
       threading.set_intra_op_parallelism_threads = order.append

@@ -3,10 +3,11 @@
 from absl.testing import parameterized
 import tensorflow as tf
 
-from experiments.studies.speed import counts, sizes, tokenizer_jobs, vim_jobs
+from experiments.studies.speed import counts, rows
 from tests import testing
 from vim_tf import config as config_lib
 from vim_tf.config import AdversarialConfig, TransformerConfig
+from vim_tf.jobs import replica_functions, train_tokenizer
 from vim_tf.nn import transformer
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import lpips
@@ -14,7 +15,7 @@ from vim_tf.vit_vqgan import model as vit_vqgan_model
 from vim_tf.vit_vqgan import step as step_lib
 
 _BATCH = 2
-_TINY = sizes.SIZES['tiny']()
+_TINY = rows.tiny()
 
 
 def graph_flops(function, *inputs: tf.Tensor) -> int:
@@ -165,32 +166,32 @@ class StepTest(parameterized.TestCase, tf.test.TestCase):
   """Whole training steps hold what the formulas say, and hardly more."""
 
   @parameterized.parameters(
-    (True, False, False),
-    (False, True, False),
-    (True, True, True),
+    'perceptual', 'adversarial', 'perceptual+adversarial+r1'
   )
-  def test_stage1(self, perceptual, adversarial, r1):
-    settings = tokenizer_jobs.Stage1Step(
-      32, _BATCH, r1, perceptual=perceptual, adversarial=adversarial
-    )
-    config = tokenizer_jobs.step_config(_TINY.stage1, settings)
-    found = graph_flops(*tokenizer_jobs.updating(config, settings))
-    expected = _BATCH * counts.stage1_step(
-      config, perceptual=perceptual, adversarial=adversarial, r1=r1
-    )
+  def test_stage1(self, kind):
+    settings = rows.Settings(image_size=32, kind=kind)
+    config = rows.stage1_config(_TINY.stage1, settings)
+    function = replica_functions.stage1_steps(
+      config, _BATCH, (kind,), train_tokenizer.load_perceptual(config)
+    )[kind]
+    found = _step_flops(function)
+    expected = _BATCH * counts.stage1_step(config, kind)
     # Of pixels no gradient is needed.
     self.assertAllClose(found / expected, 1.0, atol=0.002)
 
   def test_stage2(self):
-    config = vim_jobs.step_config(
-      _TINY.stage2, vim_jobs.Stage2Step(_BATCH, dropout=0.5)
-    )
-    found = graph_flops(*vim_jobs.updating(config, _BATCH))
+    config = _TINY.stage2
+    found = _step_flops(replica_functions.stage2_step(config, _BATCH))
     stack, codes = config.model.transformer, config.model.num_codes
     unseen = counts.blocks(stack, codes, causal=False)
     unseen -= counts.blocks(stack, codes, causal=True)
     expected = counts.stage2_step(config.model) + 3 * unseen
     self.assertEqual(found, _BATCH * expected)
+
+
+def _step_flops(function: replica_functions.ReplicaFunction) -> int:
+  inputs = tf.nest.map_structure(rows.example, function.specs)
+  return graph_flops(function.run, *inputs)
 
 
 class SamplingTest(tf.test.TestCase):
@@ -201,11 +202,11 @@ class SamplingTest(tf.test.TestCase):
     )
     matrices = 4 * 12 + 4 * 4 + 4 * 8 + 8 * 4 + 4 * 11
     cached = sum(2 * 4 * (position + 1) for position in range(9))
-    for rows in (1, 6):
-      work = counts.sampling(config, rows, 'float32')
-      self.assertEqual(work.bytes, 4 * (9 * matrices + rows * cached))
-      self.assertEqual(work.flops, rows * (9 * 2 * matrices + 2 * cached))
-      half = counts.sampling(config, rows, 'bfloat16')
+    for count in (1, 6):
+      work = counts.sampling(config, count, 'float32')
+      self.assertEqual(work.bytes, 4 * (9 * matrices + count * cached))
+      self.assertEqual(work.flops, count * (9 * 2 * matrices + 2 * cached))
+      half = counts.sampling(config, count, 'bfloat16')
       self.assertEqual(half.bytes, work.bytes / 2)
 
   def test_limit(self):

@@ -4,7 +4,6 @@ from absl.testing import absltest
 import tensorflow as tf
 
 from experiments.studies.speed import profiling
-from experiments.studies.speed.profiling import Event
 from experiments.studies.speed.timing import Job
 
 _PRODUCTS = {'MatMul', '_MklMatMul'}  # As oneDNN calls it.
@@ -13,12 +12,12 @@ _PRODUCTS = {'MatMul', '_MklMatMul'}  # As oneDNN calls it.
 class OwnTimesTest(absltest.TestCase):
   def test_what_runs_within_another_counts_once(self):
     events = [
-      Event(40, 20, 'inner'),
-      Event(0, 100, 'outer'),
-      Event(45, 5, 'innermost'),
-      Event(60, 10, 'inner'),
-      Event(100, 30, 'next'),
-      Event(100, 10, 'first_within'),
+      (40, 20, 'inner'),
+      (0, 100, 'outer'),
+      (45, 5, 'innermost'),
+      (60, 10, 'inner'),
+      (100, 30, 'next'),
+      (100, 10, 'first_within'),
     ]
     self.assertEqual(
       profiling.own_times(events),
