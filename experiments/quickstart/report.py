@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.quickstart import report_tables
-from vim_tf import files
 from vim_tf.jobs import curves as curves_lib
 from vim_tf.training import workdir as workdir_lib
 
@@ -38,9 +37,8 @@ class Report:
   Attributes:
     title: The headline, such as 'vim_tf quickstart'.
     budget: Name of the budget that was run.
-    figures: Nested, by part: 'tokenizer', 'vim', 'probe', 'seconds',
-      'machine'. Goes into `report.json` as it is; parts and keys may be
-      missing, and unknown ones are shown under their names.
+    figures: By part: 'tokenizer', 'vim', 'probe', 'seconds', 'machine'. Goes
+      into `report.json` as it is.
     reconstructions: uint8 `[height, width, 3]`: rows of held-out originals,
       each above its reconstructions.
     kmeans: The same of the k-means codebook.
@@ -75,12 +73,8 @@ def write(report: Report, folder: str | os.PathLike) -> None:
   Args:
     report: What to show.
     folder: Where to; made if it is not there.
-
-  Raises:
-    ValueError: A picture is not uint8 or has another shape.
   """
   folder = pathlib.Path(folder)
-  _check(report)
   folder.mkdir(parents=True, exist_ok=True)
   stages = _panels(report)
   pictures = {
@@ -93,10 +87,9 @@ def write(report: Report, folder: str | os.PathLike) -> None:
   if report.selected:
     pictures['selected.png'] = _png(sample_sheet(report.selected))
   for name, content in pictures.items():
-    _replace(folder / name, content)
-  page = _page(report, stages, str(folder))
-  _replace(folder / 'report.html', page.encode())
-  workdir_lib.write_json(folder / 'report.json', _jsonable(report.figures))
+    (folder / name).write_bytes(content)
+  (folder / 'report.html').write_text(_page(report, stages, str(folder)))
+  workdir_lib.write_json(folder / 'report.json', report.figures)
 
 
 def sample_sheet(samples: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -140,7 +133,6 @@ def _page(
   report: Report, stages: dict[str, list[curves_lib.Panel]], folder: str
 ) -> str:
   """The HTML page; everything that goes in is escaped."""
-  parts = report_tables.complete(report.figures)
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,
@@ -148,16 +140,12 @@ def _page(
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  sampling = parts.get('vim', {}).get('sampling')
+  environment.filters['quote'] = shlex.quote
   return environment.get_template(_TEMPLATE).render(
     report=report,
     light=curves_lib.LIGHT,
     dark=curves_lib.DARK,
-    cards=report_tables.cards(parts),
-    tables=report_tables.tables(parts),
-    sampling=report_tables.sampling(sampling)
-    if isinstance(sampling, Mapping)
-    else '',
+    tables=report_tables.tables(report.figures),
     samples=_classes(report.samples),
     selected=_classes(report.selected),
     reconstructions=[
@@ -186,21 +174,21 @@ def _page(
       }
       for title, panels in stages.items()
     ],
-    next_steps=_next_steps(report, folder),
+    folder=folder,
+    vim=os.path.join(folder, 'vim'),
+    # `bazel run` starts the tools elsewhere, hence the whole path.
+    logdir=os.path.abspath(folder),
   )
 
 
 def _panels(report: Report) -> dict[str, list[curves_lib.Panel]]:
   """What to draw of each stage, with the baselines as lines."""
-  parts = report_tables.complete(report.figures)
-  vim = parts.get('vim', {})
+  vim = report.figures['vim']
   references = {
-    'eval/mean_psnr': {
-      'k-means': parts.get('tokenizer', {}).get('kmeans_psnr')
-    },
+    'eval/mean_psnr': {'k-means': report.figures['tokenizer']['kmeans_psnr']},
     'eval/bits_per_code': {
-      'order-0': vim.get('order0_bits_per_code'),
-      'order-1': vim.get('order1_bits_per_code'),
+      'order-0': vim['order0_bits_per_code'],
+      'order-1': vim['order1_bits_per_code'],
     },
   }
   stages = {
@@ -208,41 +196,6 @@ def _panels(report: Report) -> dict[str, list[curves_lib.Panel]]:
     for title, rows in report.curves.items()
   }
   return {**stages, **report.panels}
-
-
-def _next_steps(report: Report, folder: str) -> list[dict[str, str]]:
-  """Commands to copy, for a shell in the repository's root."""
-  run = shlex.quote(folder)
-  # `bazel run` starts the tools elsewhere, hence the whole path.
-  whole = run if os.path.isabs(folder) else f'"$PWD"/{run}'
-  vim = shlex.quote(os.path.join(folder, 'vim'))
-  first_class = shlex.quote(next(iter(report.samples), ''))
-  steps = []
-  if report.budget != 'long':
-    steps.append(
-      {
-        'text': 'Train twice as long (about 20 minutes on two cores):',
-        'command': './bazelw run //experiments:quickstart -- --budget=long',
-      }
-    )
-  steps += [
-    {
-      'text': 'Draw more images of a class:',
-      'command': (
-        f'./bazelw run //experiments:sample -- --workdir={vim} '
-        f'--classes={first_class} --count=16 --out=more_samples'
-      ),
-    },
-    {
-      'text': 'See every metric and picture of this run in TensorBoard:',
-      'command': f'./bazelw run //tools:tensorboard -- --logdir={whole}',
-    },
-    {
-      'text': 'Train a size of the paper on your own pictures:',
-      'command': './bazelw run //experiments:train_vit_vqgan -- --help',
-    },
-  ]
-  return steps
 
 
 def _classes(samples: Mapping[str, np.ndarray]) -> list[dict]:
@@ -297,40 +250,3 @@ def _png(image: np.ndarray) -> bytes:
 
 def _uri(content: bytes, kind: str = 'png') -> str:
   return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
-
-
-def _replace(path: pathlib.Path, content: bytes):
-  with files.new_file(path) as new:
-    new.write_bytes(content)
-
-
-def _jsonable(value):
-  """NumPy's numbers as Python's, and what is not finite as null."""
-  if isinstance(value, Mapping):
-    return {str(key): _jsonable(x) for key, x in value.items()}
-  if isinstance(value, list | tuple):
-    return [_jsonable(x) for x in value]
-  if isinstance(value, np.ndarray | np.generic):
-    return _jsonable(value.tolist())
-  if isinstance(value, float):
-    return value if np.isfinite(value) else None
-  if value is None or isinstance(value, bool | int | str):
-    return value
-  return str(value)
-
-
-def _check(report: Report):
-  pictures = {
-    'reconstructions': (report.reconstructions, 3),
-    'kmeans': (report.kmeans, 3),
-    **{f'samples of {name}': (x, 4) for name, x in report.samples.items()},
-    **{f'selected {name}': (x, 4) for name, x in report.selected.items()},
-  }
-  for name, (picture, rank) in pictures.items():
-    shape = np.shape(picture)
-    if len(shape) != rank or shape[-1] != 3 or picture.dtype != np.uint8:
-      count = '' if rank == 3 else 'count, '
-      raise ValueError(
-        f'The {name} are {getattr(picture, "dtype", type(picture))} of the '
-        f'shape {list(shape)}, but must be uint8 [{count}height, width, 3].'
-      )

@@ -13,27 +13,27 @@ import numpy as np
 from PIL import Image
 
 from experiments.quickstart import report as report_lib
-from experiments.quickstart import report_tables
 from vim_tf.jobs import curves
 
 _FIGURES = {
   'tokenizer': {
     'psnr': 17.725,
     'kmeans_psnr': 16.5,
-    'usage': np.float32(0.843),
+    'usage': 0.843,
     'codebook_size': 1024,
-    'steps': np.int64(1500),
+    'steps': 1500,
   },
   'vim': {
     'bits_per_code': 3.0,
     'order0_bits_per_code': 8.0,
     'order1_bits_per_code': 6.0,
+    'share_of_order1': 0.5,
     'sampling': {'temperature': 0.9, 'top_k': 0, 'top_p': 0.95, 'seed': 7},
     'top_5_accuracy': 0.123456,
   },
   'probe': {'top1': 0.613, 'pixels': 0.402},
   'seconds': {'tokenizer': 500.0, 'total': 901.8},
-  'power': {'watts': [1500, 2]},
+  'machine': {'cpu': 'a CPU', 'cores': 2},
 }
 _ROWS = [
   {'step': 10, 'loss': 2.0, 'bits_per_code': 2.9},
@@ -110,9 +110,9 @@ class ReportTest(parameterized.TestCase):
   def test_every_figure_is_in_the_page(self):
     folder, _, page = self._write()
     for figure in (
-      *('17.73 dB', '16.50 dB', '+1.23 dB', '84.3 %', '1,024', '1,500'),
-      *('3.00 bits', '8.00 bits', '6.00 bits', '50.0 %', '0.1235', '0.95'),
-      *('61.3 %', '40.2 %', '15 min 2 s', '1,500, 2', 'CC0', str(folder)),
+      *('17.73 dB', '16.50 dB', '+1.23 dB', '84.3%', '1,024', '1,500'),
+      *('3.00 bits', '8.00 bits', '6.00 bits', '50.0%', '0.1235', '0.95'),
+      *('61.3%', '40.2%', '901.8 s', 'a CPU', 'CC0', str(folder)),
     ):
       self.assertIn(figure, page.text)
 
@@ -149,7 +149,7 @@ class ReportTest(parameterized.TestCase):
     _, text, page = self._write(
       title=evil,
       budget=evil,
-      figures={evil: {evil: evil}, 'machine': {'cpu': evil}, 'loose': evil},
+      figures={**_FIGURES, 'machine': {'cpu': evil, evil: evil}},
       samples={evil: _images(2)},
       curves={evil: _ROWS},
       licence=f'{evil} javascript:alert(1) https://example.org/"x',
@@ -160,14 +160,8 @@ class ReportTest(parameterized.TestCase):
       self.assertEqual(urllib.parse.urlsplit(tag['href']).scheme, 'https')
 
   @parameterized.parameters(
-    {'figures': {}},
-    {'figures': {'tokenizer': {'psnr': None, 'usage': float('nan')}}},
-    {'figures': {'vim': {'bits_per_code': 'unknown', 'sampling': 'greedy'}}},
-    {'figures': {'vim': {'bits_per_code': 1.0, 'order1_bits_per_code': 0.0}}},
-    {'figures': {'seconds': {'total': 0}}},
     {'curves': {'VIM': []}},
     {'curves': {'VIM': [{'step': 1, 'loss': float('nan'), 'eval/x': None}]}},
-    {'samples': {}},
     {'samples': {'Flags': _images(0)}},
     {'licence': ''},
   )
@@ -190,33 +184,6 @@ class ReportTest(parameterized.TestCase):
         self.assertEqual(sum(found), 1)
     longer = report_lib.sample_sheet({'A' * 60: samples['A']})
     self.assertGreater(longer.shape[1], sheet.shape[1] + 300)
-
-  @parameterized.parameters(
-    {'kmeans': np.zeros([8, 8, 3], np.float32)},
-    {'reconstructions': np.zeros([8, 8], np.uint8)},
-    {'samples': {'Flags': np.zeros([8, 8, 3], np.uint8)}},
-  )
-  def test_refuses_what_is_no_picture(self, **changes):
-    folder = pathlib.Path(self.create_tempdir()) / 'run'
-    with self.assertRaisesRegex(ValueError, 'must be uint8 '):
-      report_lib.write(_report(**changes), folder)
-    self.assertFalse(folder.exists())
-
-  @parameterized.parameters(
-    (9.54, '9.5 s'),
-    (60, '1 min 0 s'),
-    (901.8, '15 min 2 s'),
-    (5400, '1 h 30 min'),
-  )
-  def test_duration(self, seconds, text):
-    self.assertEqual(report_tables.duration(seconds), text)
-
-  def test_comparisons_are_added_where_they_were_not_measured(self):
-    figures = {'tokenizer': {'psnr': 2.0, 'kmeans_psnr': 1.0, 'psnr_gain': 3.0}}
-    self.assertEqual(report_tables.complete(figures), figures)
-    vim = report_tables.complete({'vim': _FIGURES['vim']})['vim']
-    self.assertEqual(vim['share_of_order1'], 0.5)
-    self.assertNotIn('share_of_order1', _FIGURES['vim'])
 
 
 def _decode(uri):
