@@ -21,6 +21,7 @@ import time
 
 from absl import flags, logging
 from etils import epy
+import tqdm
 
 from experiments import flags as flags_lib
 from experiments.studies.ablations import budgets
@@ -111,8 +112,7 @@ def _run_all(chosen, seeds, record, folder, out):
   strategy = strategy_lib.make('one_device')
   runner = runs_lib.Runner(folder, record.budget, record.rows, strategy)
   pictures = workdir_lib.make_folder(out / page.PICTURES)
-  clock = record_lib.Clock()
-  for i, (row, seed) in enumerate(left):
+  for row, seed in tqdm.tqdm(left, 'Runs', unit='run'):
     started, cpu = time.monotonic(), time.process_time()
     outcome = runner(row, seed)
     seconds = time.monotonic() - started
@@ -131,16 +131,7 @@ def _run_all(chosen, seeds, record, folder, out):
         'tensorflow': tf.__version__,
       }
     )
-    clock.add(row.kind, seconds)
-    logging.info(
-      '%d of %d: %s, seed %d: %s. %s',
-      i + 1,
-      len(left),
-      row.name,
-      seed,
-      in_words(outcome.figures),
-      clock.left([row.kind for row, _ in left[i + 1 :]]),
-    )
+    logging.info('%s, seed %d: %s.', row.name, seed, in_words(outcome.figures))
 
 
 def choose(rows: Mapping[str, Row], pattern: str) -> list[Row]:

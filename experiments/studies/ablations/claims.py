@@ -4,12 +4,14 @@ A claim compares a metric of one row with that of another. Ours are paired by
 seed: the mean difference counts if its 90% interval (Student's t over the
 seeds) leaves out zero; then it goes the paper's way or the other. Otherwise it
 is within noise. Where nothing differs, one comparison in ten is thus decided
-by chance.
+by chance. The claims themselves stand in `claims.csv`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+import csv
 import dataclasses
 import math
+import pathlib
 
 import numpy as np
 from scipy import stats
@@ -110,153 +112,15 @@ class Claim:
     return HIGHER if ours > theirs else LOWER
 
 
-def _against_base(row: str, words: str, *metrics: str) -> list[Claim]:
-  return [Claim(words, 'Table 4', row, 'base', metric) for metric in metrics]
+def _read(file: pathlib.Path) -> Iterable[Claim]:
+  """The claims of a table whose columns are the attributes of `Claim`."""
+  with file.open(newline='') as lines:
+    for line in csv.DictReader(lines):
+      paper = tuple(map(float, line.pop('paper').split())) or None
+      yield Claim(**line, paper=paper)
 
 
-CLAIMS = (
-  *_against_base(
-    'no_l2_norm',
-    'Without l2-normalisation hardly a code is used, and quality falls',
-    'usage',
-    'l2',
-    'rfd',
-  ),
-  *(
-    claim
-    for dim in (256, 128, 64)
-    for claim in _against_base(
-      f'dim_{dim}',
-      f'A lookup in {dim} dimensions uses fewer codes and is worse',
-      'usage',
-      'l2',
-      'rfd',
-    )
-  ),
-  *(
-    claim
-    for dim in (16, 8)
-    for claim in _against_base(
-      f'dim_{dim}', f'{dim} dimensions are slightly better', 'l2', 'rfd'
-    )
-  ),
-  *_against_base('dim_4', '4 dimensions are too few', 'l2', 'rfd'),
-  *_against_base(
-    'cnn', 'A CNN uses fewer codes and is worse', 'usage', 'l2', 'rfd'
-  ),
-  *_against_base(
-    'patchgan',
-    'With PatchGAN the error is smaller, but FID is worse',
-    'l2',
-    'rfd',
-    'usage',
-  ),
-  *_against_base('small_small', 'A smaller tokenizer is worse', 'l2', 'rfd'),
-  *_against_base(
-    'small_large',
-    'A larger decoder makes up for a smaller encoder',
-    'l2',
-    'rfd',
-  ),
-  Claim(
-    'A larger decoder is better on the same encoder',
-    'Table 4',
-    'small_large',
-    'small_small',
-    'rfd',
-  ),
-  Claim(
-    'Logit-laplace helps the use of the codebook',
-    '3.3',
-    'logit_laplace',
-    'base',
-    'usage',
-    expected=HIGHER,
-  ),
-  Claim(
-    'The perceptual term helps FID',
-    '3.3',
-    'no_perceptual',
-    'base',
-    'rfd',
-    expected=HIGHER,
-  ),
-  *(
-    Claim(
-      f'Keeping the better half makes samples {how}',
-      'Table 6',
-      'accept_half',
-      'vim_deep',
-      metric,
-    )
-    for metric, how in (('gfd', 'closer'), ('gis', 'clearer'))
-  ),
-  *(
-    Claim(
-      f'Keeping a quarter, not half, makes them {how} (the figures of VQGAN)',
-      'Table 6',
-      'accept_quarter',
-      'accept_half',
-      metric,
-      paper=paper,
-    )
-    for metric, how, paper in (
-      ('gfd', 'closer', (7.35, 10.26)),
-      ('gis', 'clearer', (188.6, 125.5)),
-    )
-  ),
-  *(
-    Claim(words, 'Table 8', row, against, metric)
-    for row, against, words in (
-      ('vim_deep', 'vim_shallow', 'The larger VIM is better'),
-      (
-        'vim_deep_few',
-        'vim_shallow_few',
-        'The larger VIM is better on fewer codes, too',
-      ),
-      ('vim_deep', 'vim_deep_few', 'More codes are better'),
-      (
-        'vim_shallow',
-        'vim_shallow_few',
-        'More codes are better for the smaller VIM, too',
-      ),
-    )
-    for metric in ('gfd', 'gis')
-  ),
-  Claim(
-    'The larger VIM (without dropout) has the better features',
-    'Table 7',
-    'probe_deep',
-    'probe_shallow',
-    'top1',
-  ),
-  Claim(
-    'Dropout is left out for the probe',
-    'Table 7',
-    'probe_deep_dropout',
-    'probe_deep',
-    'top1',
-    expected=LOWER,
-  ),
-  Claim(
-    'A middle block is better than the last',
-    'Figure 3',
-    'probe_deep',
-    'probe_deep',
-    'top1_middle',
-    'top1_last',
-    expected=HIGHER,
-  ),
-  Claim(
-    'A middle block is better than the first',
-    'Figure 3',
-    'probe_deep',
-    'probe_deep',
-    'top1_middle',
-    'top1_first',
-    expected=HIGHER,
-  ),
-)
+CLAIMS = tuple(_read(pathlib.Path(__file__).with_name('claims.csv')))
 
 
 @dataclasses.dataclass(frozen=True)

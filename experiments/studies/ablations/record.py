@@ -1,10 +1,8 @@
-"""The record of the ablations: which runs are done, and how long they took."""
+"""The record of the ablations: which runs are done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import json
 import pathlib
-
-import tqdm
 
 from experiments.studies.ablations import rows as rows_lib
 from experiments.studies.ablations.budgets import Budget
@@ -74,23 +72,3 @@ def read_lines(file: pathlib.Path) -> list[dict]:
     except json.JSONDecodeError:
       continue
   return lines
-
-
-class Clock:
-  """How long the rest will take, by what runs of a kind have taken."""
-
-  def __init__(self):
-    self._seconds = {}
-
-  def add(self, kind: str, seconds: float):
-    """Notes a finished run."""
-    self._seconds.setdefault(kind, []).append(seconds)
-
-  def left(self, kinds: Sequence[str]) -> str:
-    """The time that runs of these kinds will take, in words."""
-    known = [x for values in self._seconds.values() for x in values]
-    total = 0.0
-    for kind in kinds:
-      values = self._seconds.get(kind, known)
-      total += sum(values) / len(values)
-    return f'About {tqdm.tqdm.format_interval(total)} left.'

@@ -169,15 +169,6 @@ class RecordTest(tf.test.TestCase):
       found = rows_lib.fingerprint(rows[name], budget, rows)
       self.assertEqual(found, expected, name)
 
-  def test_time_left_is_that_of_the_kind(self):
-    clock = record_lib.Clock()
-    clock.add('tokenizer', 50.0)
-    clock.add('tokenizer', 70.0)
-    clock.add('probe', 30.0)
-    self.assertEqual(clock.left(['tokenizer', 'probe']), 'About 01:30 left.')
-    self.assertEqual(clock.left(['vim']), 'About 00:50 left.')
-    self.assertEqual(clock.left([]), 'About 00:00 left.')
-
 
 if __name__ == '__main__':
   tf.test.main()
