@@ -27,6 +27,7 @@ import numpy as np
 from experiments import flags as flags_lib
 from experiments import sampling_flags
 from vim_tf import config as config_lib
+from vim_tf import protocols
 from vim_tf.jobs import output
 from vim_tf.training import workdir as workdir_lib
 
@@ -41,104 +42,82 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
     restore,
   )
 
-# --------------------------------------------------------- flags of every job
-
 OUT = flags.DEFINE_string(
   'out', None, '[output] New or empty folder for the results.', required=True
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of the run.', required=True
 )
-BATCH = flags.DEFINE_integer(
-  'batch_size', 32, '[run] Images at once; changes no figure.', lower_bound=1
-)
-MAX_IMAGES = flags.DEFINE_integer(
-  'max_images', 50_000, '[data] Real images of a split at most.', lower_bound=1
+TOKENIZER = flags.DEFINE_string(
+  'tokenizer',
+  '',
+  "[generation, likelihood] The VIM's stage-1 run, if that was moved.",
 )
 DATA = flags_lib.settings_of(
   config_lib.Stage1Config, ('data', 'data_dir', 'train_split', 'eval_split')
 )
 for _setting in DATA:
   _setting.define()
-flags_lib.define_bad_example_flag()
 flags_lib.define_strategy_flags()
+_COMMON = flags_lib.define(protocols.Protocol, 'data')
+_SAMPLING = sampling_flags.define()
 
-_COMMON = (
-  'job',
-  'out',
-  'workdir',
-  'batch_size',
-  'max_images',
-  'on_bad_example',
-  *(setting.flag for setting in DATA if setting.flag != 'train_split'),
-)
 
-# ----------------------------------------------------------- flags of some jobs
+def _reconstruction():
+  """How well a tokenizer reconstructs held-out images (paper Table 3)."""
+  protocol = flags_lib.read(protocols.ReconstructionProtocol)
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer = restore.tokenizer(WORKDIR.value)
+  result, picture = evaluate_reconstructions.evaluate(
+    tokenizer, _with_data(protocol, tokenizer)
+  )
+  return result, {'reconstructions.png': picture}
 
-NETWORK = flags.DEFINE_string(
-  'network',
-  config_lib.FEATURE_NETWORK,
-  '[reconstruction, generation] Feature network: efficientnet_lite0 (or 1, 2), '
-  'inception, inception:PATH or file:PATH; empty, of a reconstruction: no '
-  'distances.',
-)
-PERCEPTUAL = flags.DEFINE_bool(
-  'perceptual', True, '[reconstruction] Measure LPIPS (VGG16).'
-)
-PRECISIONS = flags.DEFINE_bool(
-  'precisions',
-  False,
-  '[reconstruction] Also compare the codes of bfloat16 with those of float32.',
-)
-TOKENIZER = flags.DEFINE_string(
-  'tokenizer',
-  '',
-  "[generation, likelihood] The VIM's stage-1 run, if that was moved.",
-)
-NUM_SAMPLES = flags.DEFINE_integer(
-  'num_samples', 1000, '[generation] Samples to score.', lower_bound=4
-)
-SEED = flags.DEFINE_integer(
-  'seed', 0, '[generation] Seed of the first sample; the next ones count up.', 0
-)
-CLASS_MIX = flags.DEFINE_enum(
-  'class_mix',
-  'data',
-  list(config_lib.CLASS_MIXES),
-  '[generation] data: classes as often as in the reference; equal: all alike.',
-)
-REFERENCE = flags.DEFINE_string(
-  'reference',
-  '',
-  '[generation] File of reference features; empty: made of --reference_split.',
-)
-SAVE_REFERENCE = flags.DEFINE_string(
-  'save_reference', '', '[generation] .npz file to keep new ones in.'
-)
-REFERENCE_SPLIT = flags.DEFINE_string(
-  'reference_split',
-  '',
-  '[generation] Split that distances are from; empty: the training split.',
-)
-CODES = flags.DEFINE_string(
-  'codes',
-  '',
-  '[likelihood] Folder of encode_dataset; empty: codes are made from images.',
-)
-PASSES = flags.DEFINE_integer(
-  'passes',
-  7,
-  '[likelihood] Augmented passes over the training images that the counting '
-  'models learn from.',
-  lower_bound=1,
-)
-CLASSIFY = flags.DEFINE_bool(
-  'classify',
-  False,
-  '[likelihood] Whether to classify the images, too: each is of the class '
-  'under which its codes are likeliest. Takes a pass for every class.',
-)
-sampling_flags.define()
+
+def _generation():
+  """How good a VIM's samples are (paper Tables 5, 6 and 8)."""
+  sampling_flags.selection()  # Refuses a classifier for nothing.
+  protocol = flags_lib.read(
+    protocols.SamplesProtocol, sampling=sampling_flags.config()
+  )
+  if protocol.reference and (
+    protocol.reference_split or protocol.save_reference
+  ):
+    raise config_lib.ConfigError(
+      '--reference reads features that were made before: leave out '
+      '--reference_split and --save_reference.'
+    )
+  if protocol.save_reference:
+    output.check_file('save_reference', protocol.save_reference)
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer, vim = restore.both(
+      WORKDIR.value,
+      TOKENIZER.value,
+      restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
+    )
+  return evaluate_samples.evaluate(
+    tokenizer,
+    vim,
+    _with_data(protocol, vim),
+    references.heads_folder(WORKDIR.value),
+  )
+
+
+def _likelihood():
+  """How well a VIM predicts held-out codes, in bits and nats."""
+  protocol = flags_lib.read(protocols.LikelihoodProtocol)
+  with flags_lib.strategy_of_one_process().scope():
+    tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
+  return evaluate_likelihood.evaluate(
+    tokenizer, vim, _with_data(protocol, vim)
+  ), {}
+
+
+def _with_data(protocol, run):
+  """The protocol with the data of a run and of the flags."""
+  changes = flags_lib.changes_from_flags(DATA)
+  data = config_lib.replace(run.config, changes).data
+  return dataclasses.replace(protocol, data=data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,116 +127,31 @@ class Job:
   Attributes:
     run: Measures. Gives the result, a JSON object with 'job', 'figures' and
       'protocol', and uint8 pictures by file name.
-    flags: Names of the flags that it takes beside those of every job.
+    flags: Names of the flags that not every job takes.
   """
 
   run: Callable[[], tuple[dict, dict[str, np.ndarray]]]
   flags: tuple[str, ...]
 
 
-def _reconstruction():
-  """How well a tokenizer reconstructs held-out images (paper Table 3)."""
-  with flags_lib.strategy_of_one_process().scope():
-    tokenizer = restore.tokenizer(WORKDIR.value)
-  config = config_lib.replace(
-    tokenizer.config, flags_lib.changes_from_flags(DATA)
-  )
-  result, picture = evaluate_reconstructions.evaluate(
-    tokenizer,
-    evaluate_reconstructions.Protocol(
-      data=config.data,
-      max_images=MAX_IMAGES.value,
-      batch_size=BATCH.value,
-      network=NETWORK.value,
-      perceptual=PERCEPTUAL.value,
-      precisions=PRECISIONS.value,
-      on_bad_example=flags.FLAGS.on_bad_example,
-    ),
-  )
-  return result, {'reconstructions.png': picture}
-
-
-def _generation():
-  """How good a VIM's samples are (paper Tables 5, 6 and 8)."""
-  if REFERENCE.value and (REFERENCE_SPLIT.value or SAVE_REFERENCE.value):
-    raise config_lib.ConfigError(
-      '--reference reads features that were made before: leave out '
-      '--reference_split and --save_reference.'
-    )
-  if SAVE_REFERENCE.value:
-    output.check_file('save_reference', SAVE_REFERENCE.value)
-  sampling_config = sampling_flags.config()
-  acceptance = sampling_flags.acceptance()
-  with flags_lib.strategy_of_one_process().scope():
-    tokenizer, vim = restore.both(
-      WORKDIR.value,
-      TOKENIZER.value,
-      restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
-    )
-  config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
-  protocol = evaluate_samples.Protocol(
-    data=config.data,
-    max_images=MAX_IMAGES.value,
-    num_samples=NUM_SAMPLES.value,
-    class_mix=CLASS_MIX.value,
-    seed=SEED.value,
-    sampling=sampling_config,
-    acceptance=acceptance,
-    classifier=flags.FLAGS.classifier,
-    network=NETWORK.value,
-    reference=REFERENCE.value,
-    save_reference=SAVE_REFERENCE.value,
-    reference_split=REFERENCE_SPLIT.value,
-    batch_size=BATCH.value,
-    on_bad_example=flags.FLAGS.on_bad_example,
-  )
-  return evaluate_samples.evaluate(
-    tokenizer, vim, protocol, references.heads_folder(WORKDIR.value)
-  )
-
-
-def _likelihood():
-  """How well a VIM predicts held-out codes, in bits and nats."""
-  with flags_lib.strategy_of_one_process().scope():
-    tokenizer, vim = restore.both(WORKDIR.value, TOKENIZER.value)
-  config = config_lib.replace(vim.config, flags_lib.changes_from_flags(DATA))
-  result = evaluate_likelihood.evaluate(
-    tokenizer,
-    vim,
-    evaluate_likelihood.Protocol(
-      data=config.data,
-      max_images=MAX_IMAGES.value,
-      batch_size=BATCH.value,
-      codes=CODES.value,
-      passes=PASSES.value,
-      classify=CLASSIFY.value,
-      on_bad_example=flags.FLAGS.on_bad_example,
-    ),
-  )
-  return result, {}
-
-
 JOBS = {
   'reconstruction': Job(
-    _reconstruction, ('network', 'perceptual', 'precisions')
+    _reconstruction,
+    flags_lib.define(protocols.ReconstructionProtocol, 'reconstruction'),
   ),
   'generation': Job(
     _generation,
     (
-      'network',
-      'tokenizer',
-      'train_split',
-      'num_samples',
-      'seed',
-      'class_mix',
-      'reference',
-      'save_reference',
-      'reference_split',
-      *sampling_flags.ALL,
+      *flags_lib.define(protocols.SamplesProtocol, 'generation'),
+      *('tokenizer', 'train_split', *_SAMPLING),
     ),
   ),
   'likelihood': Job(
-    _likelihood, ('tokenizer', 'train_split', 'codes', 'passes', 'classify')
+    _likelihood,
+    (
+      *flags_lib.define(protocols.LikelihoodProtocol, 'likelihood'),
+      *('tokenizer', 'train_split'),
+    ),
   ),
 }
 JOB = flags.DEFINE_enum(

@@ -159,34 +159,48 @@ def define_new_data_flag():
   )
 
 
-def define_bad_example_flag():
-  """Defines the flag of all that reads images."""
-  flags.DEFINE_enum(
-    'on_bad_example',
-    'stop',
-    list(('stop', 'skip')),
-    '[data] At an image or record that cannot be read: stop and name it, or '
-    'skip it. In training and in a cache of codes another example stands in.',
-  )
+def define(cls: type[config_lib.Config], group: str) -> tuple[str, ...]:
+  """Defines a flag, with its default, for each setting of a config.
+
+  Args:
+    cls: Class of the config.
+    group: What `--help` calls its settings.
+
+  Returns:
+    The flags' names; those that are there already are left as they are.
+  """
+  found = config_lib.settings_of(cls, group)
+  for one in found:
+    if one.flag in flags.FLAGS:
+      continue
+    if one.range.choices:
+      choices = list(one.range.choices)
+      flags.DEFINE_enum(one.flag, one.default, choices, help_of(one))
+      continue
+    define = {
+      bool: flags.DEFINE_bool,
+      float: flags.DEFINE_float,
+      int: flags.DEFINE_integer,
+      str: flags.DEFINE_string,
+    }[one.type]
+    define(one.flag, one.default, help_of(one))
+  return tuple(one.flag for one in found)
 
 
-def define_fault_flags():
-  """Defines the flags that say what a run does about faults."""
-  define_bad_example_flag()
-  flags.DEFINE_enum(
-    'on_non_finite',
-    'stop',
-    list(('stop', 'restore')),
-    '[run] At a loss that is infinite or not a number: stop, or restore the '
-    'last checkpoint and leave out the data since then.',
-  )
+def read(cls: type[config_lib.Config], **fields):
+  """The config that the flags of `define` give.
 
+  Args:
+    cls: Its class.
+    **fields: Values of what has no flag.
 
-def faults() -> config_lib.Faults:
-  """What the flags say about faults."""
-  return config_lib.Faults(
-    flags.FLAGS.on_bad_example, flags.FLAGS.on_non_finite
-  )
+  Raises:
+    ConfigError: If a value is out of range.
+  """
+  values = {
+    one.path: flags.FLAGS[one.flag].value for one in config_lib.settings_of(cls)
+  }
+  return cls(**values, **fields)
 
 
 def strategy() -> tf.distribute.Strategy:

@@ -21,7 +21,7 @@ from etils import epy
 
 from experiments import flags as flags_lib
 from experiments import sampling_flags
-from vim_tf.config import ConfigError, Stage2Config
+from vim_tf.config import BadExamples, ConfigError, Stage2Config
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.jobs import sample as sample_job
@@ -65,11 +65,11 @@ WINDOW = flags.DEFINE_integer(
   'the batch. In float32 it changes no image.',
   lower_bound=0,
 )
-sampling_flags.define()
+_SAMPLING = sampling_flags.define()
 
 (_DATA_DIR,) = flags_lib.settings_of(Stage2Config, ['data_dir'])
 _DATA_DIR.define()
-flags_lib.define_bad_example_flag()
+flags_lib.define(BadExamples, 'data')
 flags_lib.define_strategy_flags()
 
 _IN_JSON = (
@@ -80,7 +80,7 @@ _IN_JSON = (
   'keep_rows',
   'batch_size',
   'window',
-  *sampling_flags.ALL,
+  *_SAMPLING,
 )
 
 
@@ -103,7 +103,7 @@ def main():
     )
     return
   # Checked before TensorFlow is imported.
-  config, acceptance = sampling_flags.config(), sampling_flags.acceptance()
+  config, selection = sampling_flags.config(), sampling_flags.selection()
   sample_job.sample(
     WORKDIR.value,
     OUT.value,
@@ -114,8 +114,8 @@ def main():
     config=config,
     complete=COMPLETE.value,
     keep_rows=KEEP_ROWS.value,
-    acceptance=acceptance,
-    classifier=given.classifier,
+    acceptance=selection.acceptance,
+    classifier=selection.classifier,
     batch_size=BATCH.value,
     window=WINDOW.value,
     precision=given[sampling_flags.PRECISION].value,

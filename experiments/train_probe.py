@@ -15,7 +15,7 @@ from etils import epy
 from experiments import flag_help
 from experiments import flags as flags_lib
 from vim_tf import presets
-from vim_tf.config import ConfigError, ProbeConfig, Stage2Config
+from vim_tf.config import BadExamples, ConfigError, ProbeConfig, Stage2Config
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -29,7 +29,7 @@ SETTINGS = flags_lib.settings_of(
 flags_lib.define_run_flags(presets.PROBE, 'small')
 for setting in SETTINGS:
   setting.define()
-flags_lib.define_bad_example_flag()
+flags_lib.define(BadExamples, 'data')
 flags.mark_flag_as_required('workdir')
 
 

@@ -18,7 +18,13 @@ from etils import epy
 from experiments import flag_help
 from experiments import flags as flags_lib
 from vim_tf import presets
-from vim_tf.config import ConfigError, Stage1Config, Stage2Config
+from vim_tf.config import (
+  BadExamples,
+  ConfigError,
+  Faults,
+  Stage1Config,
+  Stage2Config,
+)
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -28,7 +34,8 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
 SETTINGS = flags_lib.settings_of(Stage2Config)
 
 flags_lib.define_run_flags(presets.STAGE2, 'vim_base')
-flags_lib.define_fault_flags()
+flags_lib.define(BadExamples, 'data')
+flags_lib.define(Faults, 'run')
 flags_lib.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
@@ -93,7 +100,7 @@ def main():
     config,
     flags.FLAGS.workdir,
     strategy,
-    faults=flags_lib.faults(),
+    faults=flags_lib.read(Faults),
     accept_new_data=flags.FLAGS.accept_new_data,
   )
 

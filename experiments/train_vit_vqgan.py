@@ -39,7 +39,8 @@ SETTINGS = tuple(
 )
 
 flags_lib.define_run_flags(presets.STAGE1, 'vit_vqgan_ss')
-flags_lib.define_fault_flags()
+flags_lib.define(config_lib.BadExamples, 'data')
+flags_lib.define(config_lib.Faults, 'run')
 flags_lib.define_new_data_flag()
 for setting in SETTINGS:
   setting.define()
@@ -91,7 +92,7 @@ def main():
     config,
     flags.FLAGS.workdir,
     strategy,
-    faults=flags_lib.faults(),
+    faults=flags_lib.read(config_lib.Faults),
     accept_new_data=flags.FLAGS.accept_new_data,
   )
 

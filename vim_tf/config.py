@@ -32,6 +32,7 @@ __all__ = [
   'ALL_BLOCKS',
   'AdversarialConfig',
   'BEST_BLOCK',
+  'BadExamples',
   'CLASS_MIXES',
   'CNN_CHANNELS',
   'CNN_PATCH_SIZES',
@@ -54,6 +55,7 @@ __all__ = [
   'STOP',
   'STRATEGIES',
   'SamplingConfig',
+  'SelectionConfig',
   'Setting',
   'Stage1Config',
   'Stage2Config',
@@ -684,15 +686,21 @@ class RunConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class Faults(Config):
-  """What to do about faults; not part of a run's record."""
+class BadExamples(Config):
+  """What to do about data that cannot be read."""
 
   on_bad_example: str = setting(
-    'At an image or record that cannot be read: stop, or skip and count it, so '
-    'that another example of the batch stands in for it.',
+    'At an image or record that cannot be read: stop and name it, or skip it. '
+    'In training and in a cache of codes another example stands in.',
     'stop',
     choices=('stop', 'skip'),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Faults(BadExamples):
+  """What to do about faults; not part of a run's record."""
+
   on_non_finite: str = setting(
     'At a loss that is infinite or not a number: stop, or restore the last '
     'checkpoint and leave out the data since then.',
@@ -1060,3 +1068,24 @@ class SamplingConfig(Config):
     }[self.guidance_schedule]
     scales = 1.0 + (self.guidance_scale - 1.0) * share
     return scales.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionConfig(Config):
+  """Which of the samples are kept: rejection sampling."""
+
+  acceptance: float = setting(
+    'Share of the candidates of a class that a classifier keeps; 1: no '
+    'rejection.',
+    1.0,
+    paper='Table 6',
+    above=0.0,
+    most=1.0,
+  )
+  classifier: str = setting(
+    'Classifier that keeps them: head:NETWORK (trained on the '
+    "model's training images, kept in its directory), resnet101 (ImageNet), "
+    'resnet101:PATH (its weights as Keras fetches them) or file:PATH (a Keras '
+    'model or SavedModel).',
+    'head:efficientnet_lite2',
+  )

@@ -269,6 +269,8 @@ def _settings(
   with_flags = about.get('flags')
   for field in dataclasses.fields(cls):
     path, own = start + field.name, field.metadata
+    if not own:  # Declared as no setting, such as the data of a protocol.
+      continue
     if 'group' in own:
       within = dict(own)
       if with_flags is not None:  # As the probe's, which has a few.

@@ -13,6 +13,7 @@ from export import tokenizer as tokenizer_export
 from tests import testing
 from tests.experiments import running
 from tests.interop import enhancing_reference as reference
+from vim_tf import protocols
 from vim_tf.config import DataConfig
 from vim_tf.jobs import evaluate_reconstructions, restore
 from vim_tf.training import workdir as workdir_lib
@@ -57,7 +58,7 @@ class ImportCheckpointTest(absltest.TestCase):
   def test_evaluation_measures_the_other_model(self):
     found, _ = evaluate_reconstructions.evaluate(
       restore.tokenizer(self.workdir),
-      evaluate_reconstructions.Protocol(
+      protocols.ReconstructionProtocol(
         DataConfig(name=f'folder:{self.images}', image_size=16),
         max_images=100,
         network='',

@@ -66,6 +66,7 @@ _GROUND = (
   'vim_tf.machine',
   'vim_tf.places',
   'vim_tf.presets',
+  'vim_tf.protocols',
   'vim_tf.settings',
 )
 _FLOORS = {

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
-from vim_tf import presets
+from vim_tf import presets, protocols
 from vim_tf.config import UserError
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import encode as encode_job
@@ -59,7 +59,7 @@ def _restored(num_classes=2, label_drop=0.1):
 
 
 def _protocol(data, **kwargs):
-  return evaluate_likelihood.Protocol(
+  return protocols.LikelihoodProtocol(
     **{'data': data, 'max_images': 100, 'batch_size': 4, 'passes': 2, **kwargs}
   )
 

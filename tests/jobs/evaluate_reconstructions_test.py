@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running
-from vim_tf import presets
+from vim_tf import presets, protocols
 from vim_tf.config import replace
 from vim_tf.data import sources
 from vim_tf.jobs import restore
@@ -422,7 +422,7 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
     ):
       evaluate_reconstructions.evaluate(
         restore.tokenizer(self.tokenizer),
-        evaluate_reconstructions.Protocol(data, max_images=5, network=''),
+        protocols.ReconstructionProtocol(data=data, max_images=5, network=''),
       )
 
 

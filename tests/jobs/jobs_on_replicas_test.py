@@ -12,7 +12,7 @@ from absl.testing import parameterized
 import tensorflow as tf
 
 from tests.experiments import tiny_runs
-from vim_tf import presets
+from vim_tf import presets, protocols
 from vim_tf.config import SamplingConfig, replace
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
@@ -90,7 +90,7 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
     tokenizer, _ = cls._restored(replicas)
     result, picture = evaluate_reconstructions.evaluate(
       tokenizer,
-      evaluate_reconstructions.Protocol(
+      protocols.ReconstructionProtocol(
         batch_size=4, network=f'file:{cls.root}/means', precisions=True
       ),
     )
@@ -100,14 +100,14 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
   def _likelihood(cls, replicas: int, name: str):
     models = cls._restored(replicas)
     return evaluate_likelihood.evaluate(
-      *models, evaluate_likelihood.Protocol(batch_size=4, passes=1)
+      *models, protocols.LikelihoodProtocol(batch_size=4, passes=1)
     )['figures']
 
   @classmethod
   def _generation(cls, replicas: int, name: str):
     result, _ = evaluate_samples.evaluate(
       *cls._restored(replicas),
-      evaluate_samples.Protocol(
+      protocols.SamplesProtocol(
         num_samples=11,
         batch_size=4,
         acceptance=0.5,

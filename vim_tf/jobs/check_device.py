@@ -15,7 +15,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from vim_tf import presets
+from vim_tf import presets, protocols
 from vim_tf.config import SamplingConfig, UserError, replace
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import (
@@ -136,12 +136,12 @@ def _parts(
       tokenizer, vim = restore.both(second)
     evaluate_reconstructions.evaluate(
       tokenizer,
-      evaluate_reconstructions.Protocol(max_images=32, batch_size=batch),
+      protocols.ReconstructionProtocol(max_images=32, batch_size=batch),
     )
     evaluate_samples.evaluate(
       tokenizer,
       vim,
-      evaluate_samples.Protocol(
+      protocols.SamplesProtocol(
         max_images=64, num_samples=20, batch_size=batch
       ),
     )

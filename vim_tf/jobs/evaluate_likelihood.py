@@ -7,47 +7,17 @@ from absl import logging
 import numpy as np
 from scipy import stats
 
-from vim_tf.config import DataConfig, UserError
+from vim_tf.config import UserError
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
 from vim_tf.metrics import baselines
 from vim_tf.nn import replicas
+from vim_tf.protocols import LikelihoodProtocol
 from vim_tf.vim import model as model_lib
 
 _BITS_PER_NAT = 1.4426950408889634
 _CHANNELS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-  """What the figures are of; all of it goes into the JSON line.
-
-  Attributes:
-    data: The images: name, splits, size; None: those of the model's run.
-      Held-out ones are cropped at the centre; those that the counting models
-      learn from are augmented.
-    max_images: How many held-out images at most.
-    batch_size: Images at once; changes no figure.
-    codes: Folder of codes that `encode_dataset` made; '': they are made from
-      the images.
-    passes: Augmented passes over the training images that the counting models
-      learn from, drawn as the VIM's own were; of a cache, its crops at most.
-    max_train_codes: How many codes they learn from at most, for the memory.
-    classify: Whether to classify the images, too, each by the class under which
-      its codes are likeliest (Ng and Jordan, 2001): a pass for every class.
-    on_bad_example: At an image or a record that cannot be read 'stop', or
-      'skip' it.
-  """
-
-  data: DataConfig | None = None
-  max_images: int = 50_000
-  batch_size: int = 32
-  codes: str = ''
-  passes: int = 7
-  max_train_codes: int = 2**25
-  classify: bool = False
-  on_bad_example: str = 'stop'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +46,7 @@ class _Codes:
 def evaluate(
   tokenizer: restore.Restored,
   vim: restore.Restored,
-  protocol: Protocol = Protocol(),
+  protocol: LikelihoodProtocol | None = None,
 ) -> dict:
   """Measures the negative log-likelihood of held-out codes.
 
@@ -89,7 +59,7 @@ def evaluate(
   Args:
     tokenizer: Makes the codes.
     vim: The model to measure.
-    protocol: What to measure on, and how.
+    protocol: What to measure on, and how; None: its defaults.
 
   Returns:
     Figures and protocol as one JSON object.
@@ -98,6 +68,7 @@ def evaluate(
     UserError: If there are no images, or they or the codes are of another
       size, tokenizer or data set; or no classes to tell apart.
   """
+  protocol = protocol or LikelihoodProtocol()
   if protocol.classify and vim.config.model.num_classes < 2:
     raise UserError(
       '--classify needs a model of two classes or more, but this one has '
@@ -203,7 +174,9 @@ def _nats(score, codes, labels, batch_size: int) -> np.ndarray:
 
 
 def _encoded(
-  tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  protocol: LikelihoodProtocol,
 ) -> _Codes:
   """Codes of the images, made here."""
   data = protocol.data
@@ -245,7 +218,9 @@ def _encoded(
 
 
 def _cached(
-  tokenizer: restore.Restored, vim: restore.Restored, protocol: Protocol
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+  protocol: LikelihoodProtocol,
 ) -> _Codes:
   """Codes of a cache."""
   cache = codes_lib.Cache(protocol.codes)
@@ -284,7 +259,7 @@ def _cached(
   )
 
 
-def _count(examples: int, num_codes: int, protocol: Protocol) -> int:
+def _count(examples: int, num_codes: int, protocol: LikelihoodProtocol) -> int:
   """Draws that the counting models learn from."""
   most = max(1, protocol.max_train_codes // num_codes)
   return min(protocol.passes * examples, most)

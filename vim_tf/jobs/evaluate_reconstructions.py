@@ -1,13 +1,12 @@
 """How well a tokenizer reconstructs held-out images, with the protocol."""
 
 from collections.abc import Callable
-import dataclasses
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.config import DataConfig, UserError
+from vim_tf.config import UserError
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import pictures, restore
 from vim_tf.metrics import (
@@ -17,44 +16,22 @@ from vim_tf.metrics import (
   reconstruction,
 )
 from vim_tf.nn import replicas
+from vim_tf.protocols import ReconstructionProtocol
 from vim_tf.vit_vqgan import losses, lpips
 from vim_tf.vit_vqgan import model as model_lib
 
 _SHOWN = 8  # Images each of the best, the median and the worst.
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-  """What the figures are of; all of it goes into the JSON line.
-
-  Attributes:
-    data: The images: name, split, size; None: those of the tokenizer's run.
-      The crop is the centre.
-    max_images: How many at most.
-    batch_size: Images at once; changes no figure.
-    network: Name of the feature network; '' leaves the distances out.
-    perceptual: Whether to measure LPIPS (VGG16).
-    precisions: Whether to compare the codes of bfloat16 with those of float32.
-    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
-  """
-
-  data: DataConfig | None = None
-  max_images: int = 50_000
-  batch_size: int = 32
-  network: str = feature_networks.DEFAULT
-  perceptual: bool = True
-  precisions: bool = False
-  on_bad_example: str = 'stop'
-
-
 def evaluate(
-  tokenizer: restore.Restored, protocol: Protocol = Protocol()
+  tokenizer: restore.Restored,
+  protocol: ReconstructionProtocol | None = None,
 ) -> tuple[dict, np.ndarray]:
   """Measures reconstructions.
 
   Args:
     tokenizer: The trained model.
-    protocol: What to measure on, and how.
+    protocol: What to measure on, and how; None: its defaults.
 
   Returns:
     Figures and protocol as one JSON object, and a uint8 picture with rows of
@@ -64,6 +41,7 @@ def evaluate(
   Raises:
     UserError: If there are no images, or they are of another size.
   """
+  protocol = protocol or ReconstructionProtocol()
   data = protocol.data or tokenizer.config.data
   if data.image_size != tokenizer.config.model.image_size:
     raise UserError(

@@ -7,57 +7,16 @@ import pathlib
 from absl import logging
 import numpy as np
 
-from vim_tf.config import DataConfig, UserError
+from vim_tf.config import UserError
 from vim_tf.jobs import class_names, pictures, references, restore
 from vim_tf.jobs import sample as sample_job
-from vim_tf.metrics import classifiers, feature_networks
+from vim_tf.metrics import classifiers
 from vim_tf.metrics import generation as scores_lib
 from vim_tf.nn import replicas
-from vim_tf.vim import sampling as sampling_lib
+from vim_tf.protocols import SamplesProtocol
 
 _SHOWN = 64  # Images of a class in its gallery.
 _COLUMNS = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-  """What the figures are of; all of it goes into the JSON line.
-
-  Attributes:
-    data: The real images: name, splits, size; None: those of the model's run.
-      The crop is the centre.
-    max_images: Real images of a split at most.
-    num_samples: How many samples are scored.
-    class_mix: 'data': classes as often as in the split of the reference;
-      'equal': all alike.
-    seed: Seed of the first sample; the next ones count up.
-    sampling: How codes are drawn.
-    acceptance: Share of the candidates that the classifier keeps.
-    classifier: The classifier, if the acceptance is below 1.
-    network: The network that scores.
-    reference: File of reference features; '': they are made of
-      `reference_split`.
-    save_reference: File to keep them in; '': none.
-    reference_split: Split that the distances are from; '': training, as is
-      usual for samples (and is not for reconstructions).
-    batch_size: Images at once; in float32 it changes no figure.
-    on_bad_example: At an image that cannot be read 'stop', or 'skip' it.
-  """
-
-  data: DataConfig | None = None
-  max_images: int = 50_000
-  num_samples: int = 1000
-  class_mix: str = 'data'
-  seed: int = 0
-  sampling: sampling_lib.SamplingConfig = sampling_lib.SamplingConfig()
-  acceptance: float = 1.0
-  classifier: str = references.CLASSIFIER
-  network: str = feature_networks.DEFAULT
-  reference: str = ''
-  save_reference: str = ''
-  reference_split: str = ''
-  batch_size: int = 32
-  on_bad_example: str = 'stop'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +43,7 @@ class Bench:
 def prepare(
   tokenizer: restore.Restored,
   vim: restore.Restored,
-  protocol: Protocol,
+  protocol: SamplesProtocol,
   folder: pathlib.Path | None = None,
 ) -> Bench:
   """Loads the networks and measures the real images.
@@ -163,7 +122,7 @@ def prepare(
 def evaluate(
   tokenizer: restore.Restored,
   vim: restore.Restored,
-  protocol: Protocol = Protocol(),
+  protocol: SamplesProtocol | None = None,
   folder: pathlib.Path | None = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
   """Draws samples and measures them.
@@ -171,7 +130,7 @@ def evaluate(
   Args:
     tokenizer: Turns codes into images.
     vim: The model.
-    protocol: What to measure, and how.
+    protocol: What to measure, and how; None: its defaults.
     folder: Where trained heads are kept; None: nowhere.
 
   Returns:
@@ -184,6 +143,7 @@ def evaluate(
   Raises:
     UserError: See `prepare`.
   """
+  protocol = protocol or SamplesProtocol()
   sample_job.warn(protocol.sampling.guidance_scale, vim.config)
   bench = prepare(tokenizer, vim, protocol, folder)
   logging.info('%d samples are being drawn.', protocol.num_samples)
@@ -219,7 +179,7 @@ def selection_facts(bench: Bench) -> dict:
   }
 
 
-def draw(bench: Bench, protocol: Protocol):
+def draw(bench: Bench, protocol: SamplesProtocol):
   """The samples of a protocol, with its rejection."""
   return bench.sampler.keep_best(
     bench.ids,
@@ -246,7 +206,7 @@ def galleries(
   return found
 
 
-def _check_names(protocol: Protocol):
+def _check_names(protocol: SamplesProtocol):
   """Refuses one network for both purposes before any is loaded."""
   selecting = protocol.classifier.removeprefix(classifiers.HEAD)
   classifiers.check_independent(

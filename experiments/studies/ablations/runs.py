@@ -11,6 +11,7 @@ import tensorflow as tf
 from experiments.studies.ablations import rows as rows_lib
 from experiments.studies.ablations.budgets import Budget
 from experiments.studies.ablations.rows import NETWORK, Row
+from vim_tf import protocols
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import (
   evaluate_reconstructions,
@@ -116,7 +117,7 @@ class Runner:
     tokenizer = restore.tokenizer(self._tokenizer(row, seed))
     result, _ = evaluate_reconstructions.evaluate(
       tokenizer,
-      evaluate_reconstructions.Protocol(
+      protocols.ReconstructionProtocol(
         data=tokenizer.config.data,
         max_images=self._budget.max_images,
         batch_size=min(_EVAL_BATCH, self._budget.max_images),

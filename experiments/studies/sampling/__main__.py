@@ -32,6 +32,7 @@ import numpy as np
 from experiments import flags as flags_lib
 from experiments import sampling_flags
 from vim_tf import config as config_lib
+from vim_tf import protocols
 from vim_tf.config import ConfigError
 from vim_tf.jobs import output
 from vim_tf.training import workdir as workdir_lib
@@ -54,9 +55,6 @@ TOKENIZER = flags.DEFINE_string(
 OUT = flags.DEFINE_string(
   'out', None, '[output] New or empty folder for the results.', required=True
 )
-NUM_SAMPLES = flags.DEFINE_integer(
-  'num_samples', 180, '[what] Samples of each set.', lower_bound=4
-)
 NUM_SETS = flags.DEFINE_integer(
   'num_sets', 1, '[what] Sets of samples of each point.', lower_bound=1
 )
@@ -66,27 +64,13 @@ GUIDANCE_SCALES = flags.DEFINE_list(
 ACCEPTANCE_RATES = flags.DEFINE_list(
   'acceptance_rates', ['1', '0.5', '0.25', '0.1'], '[what] Second sweep.'
 )
-SEED = flags.DEFINE_integer(
-  'seed', 0, '[what] Seed of the first sample; the next ones count up.', 0
-)
-NETWORK = flags.DEFINE_string(
-  'network',
-  config_lib.FEATURE_NETWORK,
-  '[metrics] Feature network that scores; see evaluate.',
-)
-MAX_IMAGES = flags.DEFINE_integer(
-  'max_images', 50_000, '[data] Real images of a split at most.', lower_bound=4
-)
-BATCH = flags.DEFINE_integer(
-  'batch_size', 60, '[run] Images at once; changes no figure.', lower_bound=1
-)
 sampling_flags.define()
+flags_lib.define(protocols.SamplesProtocol, 'what')
 DATA = flags_lib.settings_of(
   config_lib.Stage2Config, ('data', 'data_dir', 'train_split', 'eval_split')
 )
 for _setting in DATA:
   _setting.define()
-flags_lib.define_bad_example_flag()
 
 FILE = 'study.json'
 
@@ -116,19 +100,11 @@ def _measure(base, configs, rates) -> dict:
     restore.policy(flags.FLAGS[sampling_flags.PRECISION].value),
   )
   sample_job.warn(max(x.guidance_scale for x in configs), vim.config)
-  protocol = evaluate_samples.Protocol(
-    data=config_lib.replace(
-      vim.config, flags_lib.changes_from_flags(DATA)
-    ).data,
-    max_images=MAX_IMAGES.value,
-    num_samples=NUM_SAMPLES.value,
-    seed=SEED.value,
-    sampling=base,
+  changes = flags_lib.changes_from_flags(DATA)
+  protocol = dataclasses.replace(
+    flags_lib.read(protocols.SamplesProtocol, sampling=base),
+    data=config_lib.replace(vim.config, changes).data,
     acceptance=min(rates),
-    classifier=flags.FLAGS.classifier,
-    network=NETWORK.value,
-    batch_size=min(BATCH.value, NUM_SAMPLES.value),
-    on_bad_example=flags.FLAGS.on_bad_example,
   )
   references.check_conditional(vim)
   started = time.monotonic()
