@@ -5,7 +5,7 @@
 
 Works on the working directory of any binary that trains, also while it does. A
 quantity that was measured on training batches and on held-out images has both
-in one panel, and so have the discriminator's logits of real and fake images.
+in one panel.
 """
 
 import io

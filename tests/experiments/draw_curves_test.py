@@ -46,7 +46,7 @@ class DrawCurvesTest(tf.test.TestCase):
     self.assertEqual(result.status, 0, result.error)
     with Image.open(self._folder / 'out' / 'curves.png') as image:
       picture = np.asarray(image.convert('RGB')).astype(int)
-    # Four rows of up to four panels, which are wider than high.
+    # Two rows of up to four panels, which are wider than high.
     self.assertGreater(picture.shape[1], picture.shape[0])
     accent = [int(curves.LIGHT.accent[i : i + 2], 16) for i in (1, 3, 5)]
     near = np.abs(picture - accent).max(axis=-1) < 24

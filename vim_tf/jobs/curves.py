@@ -40,19 +40,7 @@ _STYLE = {
   'svg.fonttype': 'none',  # Text stays text: smaller, and in the page's font.
   'svg.hashsalt': 'vim_tf',  # The same rows give the same file.
 }
-
-
-_MOST_IN_A_ROW = 4
-_DISCRIMINATOR = 'discriminator/'
-_REAL, _FAKE = (f'{_DISCRIMINATOR}{x}_logits' for x in ('real', 'fake'))
-# What says how the run goes on, not how good the model is.
-_UPDATES = (
-  'adaptive_weight',
-  'codes_replaced',
-  'gradient_norm',
-  'images_per_second',
-  'learning_rate',
-)
+_MOST_IN_A_ROW = 4  # Panels of a picture of all metrics.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,17 +134,11 @@ def panels(
     references: From a metric's key to figures of baselines by name.
 
   Returns:
-    The training loss and the known held-out metrics; if there is none of
-    those, every held-out metric. Metrics without a value have no panel.
+    The training loss and the known held-out metrics. Metrics without a value
+    have no panel.
   """
   references = references or {}
-  kinds = [_Kind('loss', 'Training loss', _loss_unit(rows))]
-  known = [kind for kind in _KNOWN if line_of(rows, kind.key, '')]
-  kinds += known or [
-    _Kind(key, _readable(key), _readable(key))
-    for key in sorted({key for row in rows for key in row})
-    if key.startswith(HELD_OUT)
-  ]
+  kinds = [_Kind('loss', 'Training loss', _loss_unit(rows)), *_KNOWN]
   result = []
   for kind in kinds:
     held_out = kind.key.startswith(HELD_OUT)
@@ -177,66 +159,30 @@ def panels(
 
 
 def all_panels(rows: Sequence[Mapping]) -> dict[str, list[Panel]]:
-  """Panels of all metrics of a run, in groups.
+  """Panels of all metrics of a run, by their names.
 
   Args:
     rows: Rows of `metrics.jsonl`.
 
   Returns:
-    From a row's title to its panels, at most four; groups: losses and codes,
-    held-out images, the discriminator, updates.
+    Rows of at most four panels by their numbers. What was measured on training
+    batches and on held-out images is in one panel.
   """
-  groups = {
-    'Training': [],
-    'Held-out': [],
-    'Discriminator': [],
-    'Updates': [],
-  }
-  keys = {key for row in rows for key in row} - {'step'}
-  for key in sorted(keys):
-    held_out = key.startswith(HELD_OUT)
-    if held_out and key.removeprefix(HELD_OUT) in keys:
-      continue  # In the panel of the training batches.
-    panel = _panel_of(rows, key)
-    if panel is None:
-      continue
-    if held_out:
-      groups['Held-out'].append(panel)
-    elif key in _UPDATES or key.endswith('gradient_norm'):
-      groups['Updates'].append(panel)
-    elif not key.startswith(_DISCRIMINATOR):
-      groups['Training'].append(panel)
-    elif key != _FAKE or _REAL not in keys:
-      groups['Discriminator'].append(panel)
-  return {
-    f'{title} {start // _MOST_IN_A_ROW + 1}': group[
-      start : start + _MOST_IN_A_ROW
-    ]
-    for title, group in groups.items()
-    for start in range(0, len(group), _MOST_IN_A_ROW)
-  }
-
-
-def _panel_of(rows, key: str) -> Panel | None:
-  """The panel of a metric, with what belongs into it; None without values."""
-  if key == _REAL:
-    lines = [
-      line_of(rows, _FAKE, 'fake'),
-      line_of(rows, _REAL, 'real'),
-    ]
-    title = 'logits'
-  elif key.startswith(HELD_OUT):
-    lines = [line_of(rows, key, ON_HELD_OUT)]
-    title = key.removeprefix(HELD_OUT)
-  else:
+  keys = {key.removeprefix(HELD_OUT) for row in rows for key in row}
+  found = []
+  for key in sorted(keys - {'step'}):
     lines = [
       line_of(rows, key, ON_TRAINING),
       line_of(rows, HELD_OUT + key, ON_HELD_OUT),
     ]
-    title = key
-  title = title.replace('_', ' ')
-  lines = [line for line in lines if line is not None]
-  return Panel(title, title, lines, {}) if lines else None
+    lines = [line for line in lines if line]
+    if lines:
+      title = key.replace('_', ' ')
+      found.append(Panel(title, title, lines, {}))
+  return {
+    str(start // _MOST_IN_A_ROW + 1): found[start : start + _MOST_IN_A_ROW]
+    for start in range(0, len(found), _MOST_IN_A_ROW)
+  }
 
 
 def svg(panel: Panel, palette: Palette = LIGHT) -> bytes:
@@ -398,10 +344,6 @@ def _is_number(value) -> bool:
     and not isinstance(value, bool)
     and math.isfinite(value)
   )
-
-
-def _readable(key: str) -> str:
-  return key.removeprefix(HELD_OUT).replace('_', ' ')
 
 
 def _plain(text: str) -> str:
