@@ -4,50 +4,42 @@ import dataclasses
 
 from absl import flags
 
-from vim_tf.config import PRECISIONS, check_choice, check_least
-
-
-def _setting(default, text: str):
-  return dataclasses.field(default=default, metadata={'help': text})
+from experiments import flags as flags_lib
+from vim_tf.config import PRECISIONS
+from vim_tf.settings import Config, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What every exporter can be told; `--help` says what each setting is.
+class Settings(Config):
+  """What every exporter can be told.
 
   Raises:
     ConfigError: If one is out of range.
   """
 
-  version: int = _setting(0, '[output] Number of the version; 0: the next one.')
-  name: str = _setting(
-    '', "[output] Name to serve the model under; '': that of the exporter."
+  version: int = setting('Number of the version; 0: the next one.', 0, least=0)
+  name: str = setting(
+    "Name to serve the model under; '': that of the exporter.", ''
   )
-  precision: str = _setting(
-    'float32',
-    '[graph] Compute in float32 or bfloat16; weights stay float32.',
+  precision: str = setting(
+    'What to compute in; weights stay float32.', 'float32', choices=PRECISIONS
   )
-  max_side: int = _setting(
-    8192, '[graph] Largest height or width of an image taken, in pixels.'
+  max_side: int = setting(
+    'Largest height or width of an image taken, in pixels.', 8192, least=1
   )
-  max_pixels: int = _setting(
+  max_pixels: int = setting(
+    'Most pixels of an image taken.',
     2**25,  # 33.5 million: photographs have 24 to 26, some phones' 50.
-    '[graph] Most pixels of an image taken.',
+    least=1,
   )
-  max_scans: int = _setting(
+  max_scans: int = setting(
+    'Most scans of a JPEG taken: each costs a pass over its pixels.',
     100,  # Encoders write about ten.
-    '[graph] Most scans of a JPEG taken: each costs a pass over its pixels.',
+    least=1,
   )
-  max_batch_size: int = _setting(
-    32, '[graph] Most examples of a batch; the server puts no more together.'
+  max_batch_size: int = setting(
+    'Most examples of a batch; the server puts no more together.', 32, least=1
   )
-
-  def __post_init__(self):
-    check_least(self, 0, 'version')
-    check_choice('precision', self.precision, PRECISIONS)
-    check_least(
-      self, 1, 'max_side', 'max_pixels', 'max_scans', 'max_batch_size'
-    )
 
 
 DEFAULTS = Settings()
@@ -61,12 +53,9 @@ def define_flags():
     '[output] Folder of the versions, BASE/<version>/; may be gs://BUCKET/PATH.',
     required=True,
   )
-  for field in dataclasses.fields(Settings):
-    define = flags.DEFINE_integer if field.type is int else flags.DEFINE_string
-    define(field.name, field.default, field.metadata['help'])
+  flags_lib.define(Settings, 'export')
 
 
 def from_flags() -> Settings:
   """The settings that the flags ask for."""
-  names = [field.name for field in dataclasses.fields(Settings)]
-  return Settings(**{name: flags.FLAGS[name].value for name in names})
+  return flags_lib.read(Settings)

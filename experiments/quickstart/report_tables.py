@@ -118,6 +118,10 @@ _PARTS = {
       'code_vectors': _share('Mean code vector'),
       'code_counts': _share('Counts of the codes'),
       'largest_class': _share('The largest class', 'Always to name it.'),
+      'standard_error': Known(
+        'Standard error', '{:.1%}', 'Of such a share of the held-out images.'
+      ),
+      'block': Known('Block', note='Counted from 0.'),
     },
   ),
   'seconds': (

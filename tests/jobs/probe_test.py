@@ -174,33 +174,6 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     protocol = probe_figures.protocol(*self.models, self.config)
     self.assertFalse(json.loads(json.dumps(protocol))['labels_per_class'])
 
-  def test_peak_table(self):
-    def blocks(*values):
-      rows = [{'block': i, 'top1': v} for i, v in enumerate(values)]
-      return probe_figures.peak({'blocks': rows})
-
-    self.assertIn('highest at block 1 of 0 to 2', blocks(0.1, 0.3, 0.2))
-    self.assertIn('inside, as in the paper', blocks(0.1, 0.3, 0.2))
-    self.assertIn('at an end', blocks(0.1, 0.2, 0.3))
-    self.assertIn('at an end', blocks(0.3, 0.2, 0.1))
-
-  def test_a_peak_must_stand_out(self):
-    def peak(error, of_images=None):
-      errors = {'top1_standard_error': error, 'top1_image_error': of_images}
-      rows = [
-        {'block': i, 'top1': v, **errors}
-        for i, v in enumerate((0.1, 0.3, 0.25))
-      ]
-      return probe_figures.peak({'blocks': rows})
-
-    # The difference from the better end is 0.05, its error 1.414 times that
-    # of a block.
-    self.assertIn('inside', peak(0.017))
-    self.assertIn('no peak is shown', peak(0.018))
-    self.assertIn('inside', peak(0.017, of_images=0.1))
-    # One seed has no error but that of the images.
-    self.assertIn('no peak is shown', peak(None, of_images=0.018))
-
   def test_goes_on_and_ends_alike(self):
     with self.assertLogs('absl', 'INFO') as logs:
       again = self._sweep(self.config, self.path)

@@ -55,32 +55,21 @@ def write(
   vim: restore.Restored,
   config: ProbeConfig,
 ) -> dict:
-  """Writes `figures.json` and `accuracy_by_block.png`, if there are several.
-
-  Args:
-    path: The probe's working directory.
-    outcomes: One for each seed.
-    tokenizer: What was probed,
-    vim: and how:
-    config: all of it goes into the protocol.
-
-  Returns:
-    What `summarize` gives.
-  """
-  figures = summarize(outcomes)
-  write_record(
-    path,
-    {
-      'job': 'probe',
-      'figures': figures,
-      'protocol': protocol(tokenizer, vim, config),
-    },
-  )
-  return figures
+  """Writes the record of a probe's outcomes; returns what `summarize` gives."""
+  record = {
+    'job': 'probe',
+    'figures': summarize(outcomes),
+    'protocol': protocol(tokenizer, vim, config),
+  }
+  write_record(path, record)
+  return record['figures']
 
 
 def write_record(path: str | os.PathLike, record: Mapping):
-  """Writes a record of 'figures' and 'protocol', and draws the curve."""
+  """Writes a record of 'figures' and 'protocol', and the curve by block.
+
+  They are `figures.json` and, of several blocks, `accuracy_by_block.png`.
+  """
   path = pathlib.Path(path)
   (path / 'figures.json').write_text(json.dumps(record) + '\n')
   if len(record['figures']['blocks']) > 1:
@@ -219,7 +208,7 @@ def panel(figures: Mapping) -> curves.Panel:
 
 
 def table(figures: Mapping) -> list[str]:
-  """The figures as lines of text, where the peak is as the last one."""
+  """The figures as lines of text."""
   errors = figures['top1_standard_error'] is not None
   lines = [
     f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}',
@@ -243,37 +232,7 @@ def table(figures: Mapping) -> list[str]:
       f'{figures["held_out_images"]} held-out images is '
       f'{100 * figures["top1_image_error"]:.1f} points.'
     )
-  return [*lines, peak(figures)]
-
-
-def peak(figures: Mapping) -> str:
-  """One sentence on where the curve is highest."""
-  blocks = figures['blocks']
-  if len(blocks) < 3:
-    return 'Too few blocks to speak of a middle.'
-  key = 'top1' if all('top1' in row for row in blocks) else 'validation_top1'
-  values = [row[key] for row in blocks]
-  highest = int(np.argmax(values))
-  text = (
-    f'The curve is highest at block {highest} of 0 to {len(blocks) - 1} '
-    f'({100 * max(values):.1f}%; the first has {100 * values[0]:.1f}%, the '
-    f'last {100 * values[-1]:.1f}%)'
-  )
-  if 0 < highest < len(blocks) - 1:
-    end = 0 if values[0] > values[-1] else -1
-    error = math.hypot(*(_error(blocks[i], key) for i in (highest, end)))
-    if values[highest] - values[end] <= 2 * error:
-      return f'{text}, within two standard errors of an end: no peak is shown.'
-    return f'{text}: inside, as in the paper (figure 3).'
-  return f'{text}: at an end, where the paper has its peak in the middle.'
-
-
-def _error(row: Mapping, key: str) -> float:
-  """Over the seeds; of a single seed that of the images, where there is one."""
-  for name in (f'{key}_standard_error', 'top1_image_error'):
-    if row.get(name) is not None:
-      return row[name]
-  return 0.0
+  return lines
 
 
 def protocol(
@@ -314,18 +273,15 @@ def flat(figures: Mapping) -> dict:
 
   Returns:
     'top1' and 'largest_class' as there, the top-1 of each baseline by its
-    name; 'standard_error' of such a share, 'block' and 'peak' in words.
+    name; 'standard_error' of such a share of the held-out images; 'block',
+    counted from 0.
   """
-  error = 100 * figures['top1_image_error']
   return {
     'top1': figures['top1'],
     **{name: row['top1'] for name, row in figures['baselines'].items()},
     'largest_class': figures['largest_class'],
-    'standard_error': (
-      f'{error:.1f} points, for {figures["held_out_images"]} held-out images'
-    ),
-    'block': f'{figures["best_block"]}, counted from 0',
-    'peak': peak(figures),
+    'standard_error': figures['top1_image_error'],
+    'block': figures['best_block'],
   }
 
 
