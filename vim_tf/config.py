@@ -9,72 +9,19 @@ import dataclasses
 import numpy as np
 
 from vim_tf import places
-from vim_tf.settings import (
-  Config,
-  ConfigError,
-  Setting,
-  UserError,
-  check,
-  check_choice,
-  check_least,
-  first_line,
-  from_dict,
-  from_json,
-  group,
-  replace,
-  setting,
-  settings_of,
-  to_dict,
-  to_json,
-)
-
-__all__ = [
-  'ALL_BLOCKS',
-  'AdversarialConfig',
-  'BEST_BLOCK',
-  'BadExamples',
-  'CLASS_MIXES',
-  'CNN_CHANNELS',
-  'CNN_PATCH_SIZES',
-  'CodebookConfig',
-  'ConfigError',
-  'DataConfig',
-  'FEATURE_NETWORK',
-  'Faults',
-  'LossConfig',
-  'MIN_PATCHGAN_SIZE',
-  'MIN_PERCEPTUAL_SIZE',
-  'OptimizerConfig',
-  'POSITIONS',
-  'INFERENCE_PRECISIONS',
-  'PRECISIONS',
-  'PerceptualConfig',
-  'ProbeConfig',
-  'RunConfig',
-  'SCHEDULES',
-  'STOP',
-  'STRATEGIES',
-  'SamplingConfig',
-  'SelectionConfig',
-  'Setting',
-  'Stage1Config',
-  'Stage2Config',
-  'TransformerConfig',
-  'UserError',
-  'VIMConfig',
-  'ViTVQGANConfig',
-  'check',
-  'check_choice',
-  'check_least',
-  'check_stages_match',
-  'first_line',
-  'from_dict',
-  'from_json',
-  'replace',
-  'settings_of',
-  'to_dict',
-  'to_json',
-]
+from vim_tf.settings import Config, check, group, setting
+from vim_tf.settings import ConfigError as ConfigError
+from vim_tf.settings import Setting as Setting
+from vim_tf.settings import UserError as UserError
+from vim_tf.settings import check_choice as check_choice
+from vim_tf.settings import check_least as check_least
+from vim_tf.settings import first_line as first_line
+from vim_tf.settings import from_dict as from_dict
+from vim_tf.settings import from_json as from_json
+from vim_tf.settings import replace as replace
+from vim_tf.settings import settings_of as settings_of
+from vim_tf.settings import to_dict as to_dict
+from vim_tf.settings import to_json as to_json
 
 CNN_CHANNELS = 128
 """Channels of the CNN backbone at full resolution and multiplier 1."""
