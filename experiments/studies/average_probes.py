@@ -38,12 +38,10 @@ _IMAGE_ERRORS = ('top1_image_error', 'margin_image_error')
 def read(path: str) -> dict:
   """The record of a probe that was measured, out of its `figures.json`."""
   file = pathlib.Path(path) / 'figures.json'
-  if not file.exists():
-    raise UserError(f'{path} has no figures.json: it is no finished probe.')
   try:
     record = workdir_lib.read_json(file)
-  except ValueError as error:
-    raise UserError(f'{file} cannot be read: {error}') from error
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} is no finished probe: {error}') from error
   if record.get('job') != 'probe':
     raise UserError(f'{file} is not of a probe.')
   return record

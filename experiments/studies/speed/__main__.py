@@ -187,10 +187,7 @@ def _measured(
   """
   before = timing.resident_bytes()
   jobs = [row.prepare(sizes, row.settings) for row in versions]
-  works = [job.work for job in jobs if job.work]
-  kinds = sorted(
-    {kind for work in works for kind in (work.precision, counts.MEMORY)}
-  )
+  kinds = sorted({counts.MEMORY, *(job.work.precision for job in jobs)})
   # On both sides, the higher one: a share is never flattered by a ceiling
   # that something else disturbed.
   first = {kind: ceilings.measure(kind) for kind in kinds}
@@ -220,6 +217,7 @@ def _row(
   """Of a row: seconds, rate, the ceiling it meets first and the share of it."""
   seconds, peak = times.seconds, times.peak_bytes
   median = statistics.median(seconds)
+  limit, least = job.work.limit(rates)
   record = {
     'kind': 'row',
     'row': row.name,
@@ -234,21 +232,16 @@ def _row(
     'unit': job.unit,
     'per_second': job.units / median,
     'peak_bytes': peak,
+    'flops': job.work.flops,
+    'bytes': job.work.bytes,
+    'limit': limit,
+    'limit_rate': rates[limit],
+    'share': least / median,
   }
-  share, memory = '-', '-'
+  share, memory = f'{least / median:.1%} {limit}', '-'
   if peak is not None:
     record['peak_above_start_bytes'] = peak - before
     memory = f'{(peak - before) / 1e6:.0f} MB'
-  if job.work:
-    limit, least = job.work.limit(rates)
-    record.update(
-      flops=job.work.flops,
-      bytes=job.work.bytes,
-      limit=limit,
-      limit_rate=rates[limit],
-      share=least / median,
-    )
-    share = f'{least / median:.1%} {limit}'
   rate = f'{record["per_second"]:.3g} {job.unit}s/s'
   found = ' '.join(f'{x:7.3g} s' for x in (median, min(seconds), max(seconds)))
   return record, (
@@ -320,8 +313,7 @@ def _highest(ceilings: timing.Ceilings) -> tuple[dict, str]:
     + ('GB/s read from memory' if kind == counts.MEMORY else f'GFLOP/s {kind}')
     for kind, rate in ceilings.best.items()
   ]
-  told = 'ceilings: ' + (', '.join(found) or 'no row has one')
-  return {'kind': 'ceilings', **ceilings.best}, told
+  return {'kind': 'ceilings', **ceilings.best}, f'ceilings: {", ".join(found)}'
 
 
 if __name__ == '__main__':

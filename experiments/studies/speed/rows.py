@@ -3,25 +3,17 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-import pathlib
 import re
-import tempfile
 
-import numpy as np
-from PIL import Image
 import tensorflow as tf
 
 from experiments.studies.speed import counts
 from experiments.studies.speed.counts import Work
 from experiments.studies.speed.timing import Job
-from export import sampler, saved_model, tokenizer, warmup
-from export import settings as export_settings
-from export.try_it import servables
 from vim_tf import presets
 from vim_tf.config import (
   PRECISIONS,
   ConfigError,
-  DataConfig,
   SamplingConfig,
   Stage1Config,
   Stage2Config,
@@ -30,16 +22,12 @@ from vim_tf.config import (
   check,
   replace,
 )
-from vim_tf.data import pipeline, sources
 from vim_tf.jobs import replica_functions, restore, train_tokenizer
 from vim_tf.settings import Config, group, setting
 from vim_tf.vim import decoding
 from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import model as vit_vqgan_model
 from vim_tf.vit_vqgan import quantizer
 
-_INPUT_BATCHES = 4  # More than a pipeline keeps ready, so that it cannot rest.
-_JPEG_SIZE = 500, 375  # Width and height, in pixels.
 _KIND = 'perceptual+adversarial'
 
 
@@ -56,8 +44,6 @@ class Sizes(Config):
   few: int = setting('Images of the smallest batch of sampling.', 1, least=1)
   some: int = setting('Images of a middle one.', 4, least=1)
   many: int = setting('Images of the largest.', 16, least=1)
-  jpeg_files: int = setting('Files of the input pipeline.', 64, least=1)
-  jpeg_batch: int = setting('Images of its batches.', 16, least=1)
   matmul: int = setting('Rows of the matrices of the ceiling.', 2048, least=1)
   memory: int = setting(
     'Bytes that are read to measure the memory; several times the cache.',
@@ -88,8 +74,6 @@ def tiny() -> Sizes:
     large_image=32,
     some=2,
     many=3,
-    jpeg_files=4,
-    jpeg_batch=2,
     matmul=64,
     memory=2**16,
   )
@@ -130,7 +114,7 @@ class Settings(Config):
 
 
 _PASS = ('batch', 'precision', 'xla')
-_DRAW = (*_PASS, 'guidance_scale', 'frozen', 'window')
+_DRAW = (*_PASS, 'guidance_scale', 'top_k', 'top_p', 'frozen', 'window')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,32 +199,11 @@ def rows(sizes: Sizes) -> list[Row]:
           f'sampling_{batch}_{precision}' + '_guided' * guided,
           'all codes of images' + ', with guidance' * guided,
           _sampling,
-          (*_DRAW, 'top_k', 'top_p'),
+          _DRAW,
           batch=batch,
           precision=precision,
           guidance_scale=scale,
         )
-  add(
-    'export_tokenizer_request',
-    'images to codes by a warm export',
-    _tokenizer_request,
-    ('batch', 'precision'),
-    batch=sizes.few,
-  )
-  add(
-    'export_sampler_request',
-    'images of a class by a warm export',
-    _sampler_request,
-    _DRAW,
-    batch=sizes.few,
-  )
-  add(
-    'input_jpeg',
-    'batches from JPEG files',
-    _input_jpeg,
-    ('batch',),
-    batch=sizes.jpeg_batch,
-  )
   return found
 
 
@@ -374,103 +337,10 @@ def _sampling(sizes, settings) -> Job:
   model.build()
   decoder = decoding.Decoder(model, settings.xla, settings.frozen)
   ids, seeds = [0] * settings.batch, range(settings.batch)
+  sequences = settings.batch * (1 if settings.guidance_scale == 1.0 else 2)
   return Job(
     lambda: decoder(ids, seeds, parameters, window=settings.window),
-    _drawing(sizes, settings),
+    counts.sampling(config, sequences, settings.precision),
     'code',
     settings.batch * config.num_codes,
   )
-
-
-def _drawing(sizes, settings) -> Work:
-  sequences = settings.batch * (1 if settings.guidance_scale == 1.0 else 2)
-  return counts.sampling(sizes.stage2.model, sequences, settings.precision)
-
-
-def _tokenizer_request(sizes, settings) -> Job:
-  """Sends images to a warm tokenizer and gets their codes."""
-  config, batch = sizes.stage1.model, settings.batch
-  model = vit_vqgan_model.ViTVQGAN(
-    config, dtype=restore.policy(settings.precision)
-  )
-  model.build()
-  served = export_settings.Settings(max_batch_size=batch)
-  module = tokenizer.Tokenizer(model, served).module
-  shape = [batch, config.image_size, config.image_size, 3]
-  inputs = {'images': np.random.default_rng(0).random(shape, np.float32)}
-  work = Work(batch * counts.encode(config), settings.precision)
-  call = _request(module, 'encode_images', inputs)
-  return Job(call, work, 'image', batch)
-
-
-def _sampler_request(sizes, settings) -> Job:
-  """Asks a warm sampler for images."""
-  config, batch = sizes.stage2.model, settings.batch
-  dtype = restore.policy(settings.precision)
-  grid, size = config.grid_size, sizes.stage1.model.image_size
-  check(
-    size % grid == 0,
-    f'stage1.model.image_size {size} does not divide into '
-    f'stage2.model.grid_size {grid} rows of codes.',
-  )
-  joined = dataclasses.replace(
-    sizes.stage1.model,
-    patch_size=size // grid,
-    codebook_size=config.codebook_size,
-  )
-  vim = vim_model.VIM(config, dtype=dtype)
-  decoder = vit_vqgan_model.ViTVQGAN(joined, dtype=dtype)
-  for model in (vim, decoder):
-    model.build()
-  served = export_settings.Settings(max_batch_size=batch)
-  module = sampler.Sampler(
-    vim, decoder, served, settings.xla, settings.frozen, settings.window
-  ).module
-  inputs = warmup.sampling_settings(batch)
-  inputs['guidance_scale'][:] = settings.guidance_scale
-  work = _drawing(sizes, settings)
-  work = dataclasses.replace(
-    work, flops=work.flops + batch * counts.decode(joined)
-  )
-  call = _request(module, 'sample_images', inputs)
-  return Job(call, work, 'code', batch * config.num_codes)
-
-
-def _request(module, signature: str, inputs: dict) -> Callable:
-  """Exports a module and loads it; each call is a request to it."""
-  with tempfile.TemporaryDirectory() as folder:
-    path = saved_model.write(saved_model.Export(module), folder)
-    servable = servables.Servable(module.name, pathlib.Path(path))
-  return lambda: servable.predict(signature, inputs)
-
-
-def _input_jpeg(sizes, settings) -> Job:
-  """Decodes JPEG files, crops at random, resizes and flips."""
-  rng = np.random.default_rng(0)
-  folder = tempfile.TemporaryDirectory()  # It goes with the job.
-  for split in ('train', 'validation'):
-    path = pathlib.Path(folder.name, split, 'images')
-    path.mkdir(parents=True)
-    for i in range(sizes.jpeg_files if split == 'train' else 1):
-      # Smooth colours with some noise, so that files are of a usual length.
-      coarse = Image.fromarray(rng.integers(0, 256, [8, 8, 3], np.uint8))
-      smooth = np.asarray(coarse.resize(_JPEG_SIZE, Image.BICUBIC))
-      noisy = smooth + rng.normal(0.0, 8.0, smooth.shape)
-      image = Image.fromarray(np.uint8(np.clip(noisy, 0, 255)))
-      image.save(path / f'{i:05}.jpg', quality=90)
-  config = DataConfig(
-    name=f'folder:{folder.name}',
-    image_size=sizes.stage1.model.image_size,
-    crop='random_resized',
-  )
-  source = sources.load(config, config.train_split)
-  batches = iter(
-    pipeline.training_batches(source, config, batch_size=settings.batch, seed=0)
-  )
-
-  def call(kept=folder):
-    del kept
-    for _ in range(_INPUT_BATCHES):
-      next(batches)
-
-  return Job(call, unit='image', units=_INPUT_BATCHES * settings.batch)

@@ -23,13 +23,13 @@ class Job:
 
   Attributes:
     call: Does the work once, to its end.
-    work: The least that one call has to do; None: there is no formula.
+    work: The least that one call has to do.
     unit: What a call makes: 'image', 'code', ...
     units: How many of them.
   """
 
   call: Callable[[], object]
-  work: Work | None = None
+  work: Work = Work(0.0)
   unit: str = 'call'
   units: int = 1
 

@@ -117,7 +117,7 @@ class AverageProbesTest(parameterized.TestCase):
   @parameterized.parameters(
     (('0',), 'name two probes or more'),
     (('0', 'none'), 'is no finished probe'),
-    (('0', 'broken'), 'cannot be read'),
+    (('0', 'broken'), 'is no finished probe'),
     (('0', 'other'), 'is not of a probe'),
   )
   def test_refuses(self, names, text):
