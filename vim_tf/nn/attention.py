@@ -82,7 +82,7 @@ class Places(NamedTuple):
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class MultiHeadAttention(tf.keras.layers.Layer):
+class MultiHeadAttention(layers.Layer):
   """Scaled dot-product self-attention (Vaswani et al., 2017).
 
   Args:
@@ -244,17 +244,6 @@ class MultiHeadAttention(tf.keras.layers.Layer):
     return self.out(
       tf.reshape(x, [-1, *length, self.num_heads * self.head_width])
     )
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'num_heads': self.num_heads,
-      'head_width': self.head_width,
-      'causal': self.causal,
-      'qkv_bias': self.qkv_bias,
-      'modern': self.modern,
-      'grid_size': self.grid_size,
-    }
 
 
 def _turned(x: tf.Tensor, cos: tf.Tensor, sin: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@ The weights of dense layers can be read once for many small products.
 from collections.abc import Iterator
 import contextlib
 import contextvars
+import inspect
 import math
 
 import tensorflow as tf
@@ -23,12 +24,62 @@ either alone 11.8 and 12.5 dB, and weights of variance 1 / fan-in 11.9 dB.
 """
 
 
-class SizedModel(tf.keras.Model):
+class _Described:
+  """Has as its config every argument of its constructor.
+
+  Each is an attribute of its name; settings become dictionaries.
+  """
+
+  def _arguments(self) -> dict:
+    found = {}
+    for cls in type(self).__mro__:
+      if cls in (Layer, SizedModel):
+        break
+      if '__init__' in vars(cls):
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        for one in parameters:
+          if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            found[one.name] = _plain(getattr(self, one.name))
+    return found
+
+
+def _plain(value):
+  """A value as JSON has it."""
+  if isinstance(value, config_lib.Config):
+    return config_lib.to_dict(value)
+  return list(value) if isinstance(value, tuple) else value
+
+
+class Layer(_Described, tf.keras.layers.Layer):
+  """A layer whose constructor's arguments are its attributes, and its config.
+
+  Where one is 'config', it is a `TransformerConfig`.
+  """
+
+  def get_config(self):
+    return {**self._arguments(), **super().get_config()}
+
+  @classmethod
+  def from_config(cls, config):
+    if 'config' in config:
+      sizes = config_lib.from_dict(
+        config_lib.TransformerConfig, config['config']
+      )
+      config = {**config, 'config': sizes}
+    return cls(**config)
+
+
+class SizedModel(_Described, tf.keras.Model):
   """A model whose `build` makes every variable without an input.
 
   Keras loads the weights of a saved model into what is built, and would build
-  this one only if it had been built with the shape of an input.
+  this one only if it had been built with the shape of an input. As with
+  `Layer`, its constructor's arguments are its attributes.
   """
+
+  def get_config(self):
+    dtype = self.dtype_policy.name
+    return {**self._arguments(), 'name': self.name, 'dtype': dtype}
 
   def get_build_config(self):
     return {'input_shape': None}
@@ -57,14 +108,6 @@ class ConfiguredModel(SizedModel):
     super().__init__(**kwargs)
     self.config = config
     self.recompute = recompute
-
-  def get_config(self):
-    return {
-      'config': config_lib.to_dict(self.config),
-      'recompute': self.recompute,
-      'name': self.name,
-      'dtype': self.dtype_policy.name,
-    }
 
   @classmethod
   def from_config(cls, config, custom_objects=None):

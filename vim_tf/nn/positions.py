@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from vim_tf.nn import layers
+
 
 def sincos_2d(grid_size: int, width: int) -> np.ndarray:
   """Fixed 2-D positions: half the width for the row, half for the column.
@@ -54,7 +56,7 @@ def rotary_2d(grid_size: int, width: int, start: bool) -> np.ndarray:
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class GridPositions(tf.keras.layers.Layer):
+class GridPositions(layers.Layer):
   """Adds a position vector to each element of a raster-ordered grid.
 
   Args:
@@ -101,10 +103,3 @@ class GridPositions(tf.keras.layers.Layer):
   def call(self, x: tf.Tensor) -> tf.Tensor:
     """Adds positions to the first elements `[batch, length, width]`."""
     return x + self.vectors(x.shape[-1])[: x.shape[1]]
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'grid_size': self.grid_size,
-      'kind': self.kind,
-    }

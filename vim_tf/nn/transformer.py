@@ -4,7 +4,6 @@ import functools
 
 import tensorflow as tf
 
-from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
 from vim_tf.nn import (
   attention,
@@ -39,7 +38,7 @@ ACTIVATIONS = {
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class MLP(tf.keras.layers.Layer):
+class MLP(layers.Layer):
   """Two dense layers with a non-linearity between them.
 
   Args:
@@ -96,15 +95,6 @@ class MLP(tf.keras.layers.Layer):
       x = ACTIVATIONS[self.activation](x)
     return self.out(x)
 
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'hidden_width': self.hidden_width,
-      'activation': self.activation,
-      'out_width': self.out_width,
-      'dropout': self.dropout,
-    }
-
 
 @functools.cache
 def _fused_activation(activation: str, dropout: float = 0.0):
@@ -119,7 +109,7 @@ def _fused_activation(activation: str, dropout: float = 0.0):
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class Block(tf.keras.layers.Layer):
+class Block(layers.Layer):
   """Attention and MLP, each after a LayerNorm and added to its input.
 
   Args:
@@ -215,21 +205,6 @@ class Block(tf.keras.layers.Layer):
       return x
     return randomness.dropout(x, self.dropout, seeds, stream)
 
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'num_heads': self.num_heads,
-      'head_width': self.head_width,
-      'mlp_width': self.mlp_width,
-      'dropout': self.dropout,
-      'activation': self.activation,
-      'qkv_bias': self.qkv_bias,
-      'causal': self.causal,
-      'float32_stream': self.float32_stream,
-      'modern': self.modern,
-      'grid_size': self.grid_size,
-    }
-
 
 def _norm(modern, dtype, name):
   if modern:
@@ -245,7 +220,7 @@ def _of_rows(norm, x):
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class Transformer(tf.keras.layers.Layer):
+class Transformer(layers.Layer):
   """A stack of blocks with a norm after the last one.
 
   Args:
@@ -371,30 +346,3 @@ class Transformer(tf.keras.layers.Layer):
 
   def _stream(self, x):
     return tf.cast(x, tf.float32) if self.float32_stream else x
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'config': config_lib.to_dict(self.config),
-      'causal': self.causal,
-      'recompute': self.recompute,
-      'float32_stream': self.float32_stream,
-      'grid_size': self.grid_size,
-    }
-
-  @classmethod
-  def from_config(cls, config):
-    return cls(**with_sizes(config))
-
-
-def with_sizes(config: dict) -> dict:
-  """Constructor arguments from the `get_config` of a layer with sizes.
-
-  Args:
-    config: What `get_config` gave, with a dictionary of the sizes in 'config'.
-
-  Returns:
-    The same with a `TransformerConfig` in its place.
-  """
-  sizes = config_lib.from_dict(TransformerConfig, config['config'])
-  return {**config, 'config': sizes}

@@ -3,13 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from vim_tf.nn import replicas
+from vim_tf.nn import layers, replicas
 
 _SMALLEST_SCALE = 1e-2  # Of the largest standard deviation of a feature.
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class SoftmaxLayer(tf.keras.layers.Layer):
+class SoftmaxLayer(layers.Layer):
   """Softmax layers of one kind of features, trained side by side.
 
   Each has its own penalty and takes no notice of the others. They start at
@@ -77,14 +77,6 @@ class SoftmaxLayer(tf.keras.layers.Layer):
     """The penalty of each layer, `[penalties]`; biases are free."""
     squares = tf.reduce_sum(tf.square(self.kernel), axis=[0, 2])
     return 0.5 * tf.constant(self.penalties) * squares
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'width': self.width,
-      'num_classes': self.num_classes,
-      'penalties': list(self.penalties),
-    }
 
 
 def statistics(

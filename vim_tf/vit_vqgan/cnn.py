@@ -33,7 +33,7 @@ _LEVEL_MULTIPLIERS = (
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class CNNEncoder(tf.keras.layers.Layer):
+class CNNEncoder(layers.Layer):
   """Convolutions from the image down to the grid of the codes.
 
   Args:
@@ -98,18 +98,9 @@ class CNNEncoder(tf.keras.layers.Layer):
     grid = self.image_size // self.patch_size
     return tf.reshape(self.out(x), [-1, grid**2, self.width])
 
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'image_size': self.image_size,
-      'patch_size': self.patch_size,
-      'multiplier': self.multiplier,
-      'base_channels': self.base_channels,
-    }
-
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class CNNDecoder(tf.keras.layers.Layer):
+class CNNDecoder(layers.Layer):
   """Convolutions from the grid of the codes up to pixels.
 
   Args:
@@ -199,16 +190,6 @@ class CNNDecoder(tf.keras.layers.Layer):
   def last_layer(self) -> tf.Variable:
     """The kernel that adaptive adversarial weights are measured at."""
     return self.to_pixels.conv.kernel
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'image_size': self.image_size,
-      'patch_size': self.patch_size,
-      'channels': self.channels,
-      'multiplier': self.multiplier,
-      'base_channels': self.base_channels,
-    }
 
 
 class _NormSwishConv(tf.keras.layers.Layer):

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import UserError
+from vim_tf.nn import layers
 
 
 def find_weights() -> str:
@@ -125,7 +126,7 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class LPIPS(tf.keras.layers.Layer):
+class LPIPS(layers.Layer):
   """Perceptual distance of two batches of images.
 
   No optimizer trains the weights, which are read from their file whenever a
@@ -244,9 +245,6 @@ class LPIPS(tf.keras.layers.Layer):
       float32 `[batch]`, at least 0, and 0 for equal images.
     """
     return self.distance(self.features(a), self.features(b))
-
-  def get_config(self):
-    return {**super().get_config(), 'path': self.path, 'sha256': self.sha256}
 
   def save_own_variables(self, store):
     del store  # The file has them.

@@ -101,12 +101,3 @@ class PatchGANDiscriminator(layers.SizedModel):
         x = self.norms[i - 1](x)
       x = stylegan2.leaky_relu(tf.cast(x, self.compute_dtype))
     return tf.cast(self.logits(tf.pad(x, pad))[..., 0], tf.float32)
-
-  def get_config(self):
-    return {
-      'name': self.name,
-      'image_size': self.image_size,
-      'channel_multiplier': self.channel_multiplier,
-      'num_strided': self.num_strided,
-      'dtype': self.dtype_policy.name,
-    }

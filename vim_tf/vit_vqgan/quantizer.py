@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from vim_tf.nn import layers
 from vim_tf.vit_vqgan import losses
 
 
@@ -32,7 +33,7 @@ def codebook_loss(z: tf.Tensor, e: tf.Tensor) -> tf.Tensor:
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class Quantizer(tf.keras.layers.Layer):
+class Quantizer(layers.Layer):
   """Vector quantisation with an optionally l2-normalised lookup (paper 3.2).
 
   With normalisation both the encoder's outputs and the code vectors are put
@@ -134,11 +135,3 @@ class Quantizer(tf.keras.layers.Layer):
     if not self.l2_normalize:
       similarity -= 0.5 * tf.reduce_sum(tf.square(vectors), axis=-1)
     return tf.argmax(similarity, axis=-1, output_type=tf.int32)
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'codebook_size': self.codebook_size,
-      'code_dim': self.code_dim,
-      'l2_normalize': self.l2_normalize,
-    }

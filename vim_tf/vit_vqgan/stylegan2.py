@@ -99,7 +99,7 @@ def minibatch_stddev(x: tf.Tensor, group_size: int = 4) -> tf.Tensor:
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class EqualizedConv2D(tf.keras.layers.Layer):
+class EqualizedConv2D(layers.Layer):
   """Convolution with the equalised learning rate of StyleGAN.
 
   The kernel is drawn from N(0, 1) and scaled by 1 / sqrt(fan in) when it is
@@ -160,20 +160,9 @@ class EqualizedConv2D(tf.keras.layers.Layer):
       x = x + self.bias * self.gain
     return leaky_relu(x) if self.activate else x
 
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'filters': self.filters,
-      'kernel_size': self.kernel_size,
-      'downsample': self.downsample,
-      'activate': self.activate,
-      'use_bias': self.use_bias,
-      'gain': self.gain,
-    }
-
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class EqualizedDense(tf.keras.layers.Layer):
+class EqualizedDense(layers.Layer):
   """Dense layer with the equalised learning rate, see `EqualizedConv2D`.
 
   Args:
@@ -205,16 +194,9 @@ class EqualizedDense(tf.keras.layers.Layer):
       x = math.sqrt(2.0) * leaky_relu(x)
     return x
 
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'units': self.units,
-      'activate': self.activate,
-    }
-
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
-class ResidualBlock(tf.keras.layers.Layer):
+class ResidualBlock(layers.Layer):
   """Two convolutions and a skip, both halving: (x + skip) / sqrt(2).
 
   Args:
@@ -249,9 +231,6 @@ class ResidualBlock(tf.keras.layers.Layer):
 
   def call(self, x):
     return self.second(self.first(x)) + self.skip(x)
-
-  def get_config(self):
-    return {**super().get_config(), 'filters': self.filters}
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -344,13 +323,3 @@ class StyleGAN2Discriminator(layers.SizedModel):
     x = self.final_conv(x)
     x = tf.reshape(x, [-1, math.prod(x.shape[1:])])
     return self.logit(self.hidden(x))[:, 0]
-
-  def get_config(self):
-    return {
-      'name': self.name,
-      'image_size': self.image_size,
-      'channel_multiplier': self.channel_multiplier,
-      'max_channels': self.max_channels,
-      'stddev_group': self.stddev_group,
-      'dtype': self.dtype_policy.name,
-    }

@@ -2,14 +2,13 @@
 
 import tensorflow as tf
 
-from vim_tf import config as config_lib
 from vim_tf.config import TransformerConfig
 from vim_tf.nn import layers, positions, transformer
 
 _PIXEL_STDDEV = 0.02 * layers.INIT_STDDEV
 
 
-class _Side(tf.keras.layers.Layer):
+class _Side(layers.Layer):
   """What encoder and decoder share: their settings, and a Transformer.
 
   Args:
@@ -58,21 +57,6 @@ class _Side(tf.keras.layers.Layer):
   def build(self, input_shape=None):
     self.trunk.build([None, None, self.width])
     super().build(input_shape)
-
-  def get_config(self):
-    return {
-      **super().get_config(),
-      'config': config_lib.to_dict(self.config),
-      'image_size': self.image_size,
-      'patch_size': self.patch_size,
-      'position_kind': self.position_kind,
-      'output_mlp': self.output_mlp,
-      'recompute': self.recompute,
-    }
-
-  @classmethod
-  def from_config(cls, config):
-    return cls(**transformer.with_sizes(config))
 
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
@@ -148,9 +132,6 @@ class ViTDecoder(_Side):
   def last_layer(self) -> tf.Variable:
     """The kernel that adaptive adversarial weights are measured at."""
     return self.to_pixels.kernel
-
-  def get_config(self):
-    return {**super().get_config(), 'channels': self.channels}
 
 
 class _Trunk(tf.keras.layers.Layer):
