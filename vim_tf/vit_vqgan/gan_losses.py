@@ -12,9 +12,14 @@ from vim_tf.vit_vqgan import losses
 _wargs = compat.tfgan('losses.losses_wargs')
 
 
-def _per_image(loss, *logits: tf.Tensor, **kwargs) -> tf.Tensor:
-  """A loss of TF-GAN, as a mean over the patches of each image."""
-  return losses.per_example(
+def _loss(name: str, **kwargs):
+  """A loss of TF-GAN as a mean over the patches of each image, float32.
+
+  The logits that it takes are `[batch]`, or `[batch, height, width]` of a map
+  of patches; it gives `[batch]`.
+  """
+  loss = getattr(_wargs, name)
+  return lambda *logits: losses.per_example(
     loss(
       *losses.float32(*logits),
       loss_collection=None,
@@ -24,52 +29,21 @@ def _per_image(loss, *logits: tf.Tensor, **kwargs) -> tf.Tensor:
   )
 
 
-def non_saturating_generator(fake_logits: tf.Tensor) -> tf.Tensor:
-  """softplus(-D(fake)), the generator's loss of Goodfellow et al. (2014).
-
-  Args:
-    fake_logits: `[batch]`, or `[batch, height, width]` of a patch map; so are
-      all logits here.
-
-  Returns:
-    float32 `[batch]`, a mean over the patches.
-  """
-  return _per_image(_wargs.modified_generator_loss, fake_logits)
-
-
-def non_saturating_discriminator(
-  real_logits: tf.Tensor, fake_logits: tf.Tensor
-) -> tf.Tensor:
-  """softplus(-D(real)) + softplus(D(fake)), without label smoothing."""
-  return _per_image(
-    _wargs.modified_discriminator_loss,
-    real_logits,
-    fake_logits,
-    label_smoothing=0.0,  # TF-GAN's default is 0.25.
-  )
-
-
-def hinge_generator(fake_logits: tf.Tensor) -> tf.Tensor:
-  """-D(fake), the generator's side of the hinge loss; may be negative."""
-  return _per_image(_wargs.wasserstein_hinge_generator_loss, fake_logits)
-
-
-def hinge_discriminator(
-  real_logits: tf.Tensor, fake_logits: tf.Tensor
-) -> tf.Tensor:
-  """relu(1 - D(real)) + relu(1 + D(fake)) (Miyato et al., 2018)."""
-  return _per_image(
-    _wargs.wasserstein_hinge_discriminator_loss,
-    real_logits,
-    fake_logits,
-  )
-
-
-# Name to (generator's loss of fake, discriminator's loss of (real, fake)).
 GAN_LOSSES = {
-  'non_saturating': (non_saturating_generator, non_saturating_discriminator),
-  'hinge': (hinge_generator, hinge_discriminator),
+  # softplus(-D(fake)); softplus(-D(real)) + softplus(D(fake)) (Goodfellow et
+  # al., 2014), without TF-GAN's label smoothing of 0.25.
+  'non_saturating': (
+    _loss('modified_generator_loss'),
+    _loss('modified_discriminator_loss', label_smoothing=0.0),
+  ),
+  # -D(fake); relu(1 - D(real)) + relu(1 + D(fake)) (Miyato et al., 2018).
+  'hinge': (
+    _loss('wasserstein_hinge_generator_loss'),
+    _loss('wasserstein_hinge_discriminator_loss'),
+  ),
 }
+"""By name: the generator's loss of D(fake), the discriminator's of D(real) and
+D(fake)."""
 
 
 def r1_penalty(discriminator_fn, images: tf.Tensor) -> tf.Tensor:
