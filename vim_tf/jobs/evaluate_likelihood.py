@@ -76,10 +76,7 @@ def evaluate(
     )
   if protocol.data is None:
     protocol = dataclasses.replace(protocol, data=vim.config.data)
-  if protocol.codes:
-    codes = _cached(tokenizer, vim, protocol)
-  else:
-    codes = _encoded(tokenizer, vim, protocol)
+  codes = _find_codes(tokenizer, vim, protocol)
   sizes = vim.config.model
   classes = sizes.num_classes
 
@@ -173,93 +170,76 @@ def _nats(score, codes, labels, batch_size: int) -> np.ndarray:
   return np.concatenate(parts)[: len(codes)].astype(np.float64)
 
 
-def _encoded(
+def _find_codes(
   tokenizer: restore.Restored,
   vim: restore.Restored,
   protocol: LikelihoodProtocol,
 ) -> _Codes:
-  """Codes of the images, made here."""
-  data = protocol.data
-  if data.image_size != tokenizer.config.model.image_size:
-    raise UserError(
-      f'The images are of {data.image_size} pixels, but the tokenizer takes '
-      f'{tokenizer.config.model.image_size}.'
+  """The codes of a cache, or of the images, made here."""
+  data, seed = protocol.data, vim.config.run.seed
+  size, most = protocol.batch_size, protocol.max_images
+  passes = protocol.passes
+  if protocol.codes:
+    cache = codes_lib.Cache(protocol.codes)
+    cache.check_fits(
+      dataclasses.replace(vim.config, data=data),
+      restore.fingerprint(tokenizer.model),
     )
-  train, held_out = (
-    sources.load(data, split, protocol.on_bad_example)
-    for split in (data.train_split, data.eval_split)
+    cache.check_files()
+    name, train, held_out = data.name, cache.train, cache.evaluation
+    origin = f'cache {cache.fingerprint}'
+    passes = min(passes, train.crops)
+    draws = codes_lib.training_batches(
+      cache,
+      batch_size=size,
+      seed=seed,
+      balance_classes=data.balance_classes,
+    )
+    batches = codes_lib.evaluation_batches(
+      cache, batch_size=size, max_examples=most
+    )
+
+    def codes_of(batch):
+      return batch['codes'].numpy()
+  else:
+    if data.image_size != tokenizer.config.model.image_size:
+      raise UserError(
+        f'The images are of {data.image_size} pixels, but the tokenizer takes '
+        f'{tokenizer.config.model.image_size}.'
+      )
+    train, held_out = (
+      sources.load(data, split, protocol.on_bad_example)
+      for split in (data.train_split, data.eval_split)
+    )
+    name, origin = train.name, 'made from the images'
+    draws = pipeline.training_batches(train, data, batch_size=size, seed=seed)
+    batches = pipeline.evaluation_batches(
+      held_out, data, batch_size=size, max_examples=most
+    )
+    encode = replicas.OnReplicas(
+      tokenizer.model.encode, replicas.of(tokenizer.model)
+    )
+
+    def codes_of(batch):
+      return encode(batch['images'])
+
+  count = min(
+    passes * train.num_examples,
+    max(1, protocol.max_train_codes // vim.config.model.num_codes),
   )
-  encode = replicas.OnReplicas(
-    tokenizer.model.encode, replicas.of(tokenizer.model)
-  )
-  batch_size = protocol.batch_size
-  count = _count(train.num_examples, tokenizer.config.model.num_codes, protocol)
-  logging.info('Encoding %d augmented training images.', count)
-  draws = pipeline.training_batches(
-    train, data, batch_size=batch_size, seed=vim.config.run.seed
-  ).take(-(-count // batch_size))
-  learned = np.concatenate([encode(batch['images']) for batch in draws])
+  logging.info('The codes of %d training images.', count)
+  learned = [codes_of(batch) for batch in draws.take(-(-count // size))]
   codes, labels = [], []
-  for batch in pipeline.evaluation_batches(
-    held_out, data, batch_size=batch_size, max_examples=protocol.max_images
-  ):
+  for batch in batches:
     keep = batch['mask'].numpy() > 0
-    codes.append(encode(batch['images'])[keep])
+    codes.append(codes_of(batch)[keep])
     labels.append(batch['labels'].numpy()[keep])
   return _Codes(
-    train.name,
+    name,
     (train.split, held_out.split),
     (train.fingerprint, held_out.fingerprint),
-    learned[:count],
+    np.concatenate(learned)[:count],
     np.concatenate(codes),
     np.concatenate(labels),
-    'made from the images',
+    origin,
   )
-
-
-def _cached(
-  tokenizer: restore.Restored,
-  vim: restore.Restored,
-  protocol: LikelihoodProtocol,
-) -> _Codes:
-  """Codes of a cache."""
-  cache = codes_lib.Cache(protocol.codes)
-  cache.check_fits(
-    dataclasses.replace(vim.config, data=protocol.data),
-    restore.fingerprint(tokenizer.model),
-  )
-  cache.check_files()
-  count = _count(
-    cache.train.num_examples,
-    cache.description.num_codes,
-    dataclasses.replace(
-      protocol, passes=min(protocol.passes, cache.train.crops)
-    ),
-  )
-  draws = codes_lib.training_batches(
-    cache,
-    batch_size=protocol.batch_size,
-    seed=vim.config.run.seed,
-    balance_classes=protocol.data.balance_classes,
-  ).take(-(-count // protocol.batch_size))
-  held_out = [
-    {name: x[batch['mask'] > 0] for name, x in batch.items()}
-    for batch in codes_lib.evaluation_batches(
-      cache, batch_size=protocol.batch_size, max_examples=protocol.max_images
-    ).as_numpy_iterator()
-  ]
-  return _Codes(
-    cache.description.data.name,
-    (cache.train.split, cache.evaluation.split),
-    (cache.train.fingerprint, cache.evaluation.fingerprint),
-    np.concatenate([batch['codes'] for batch in draws])[:count],
-    np.concatenate([batch['codes'] for batch in held_out]),
-    np.concatenate([batch['labels'] for batch in held_out]),
-    f'cache {cache.fingerprint}',
-  )
-
-
-def _count(examples: int, num_codes: int, protocol: LikelihoodProtocol) -> int:
-  """Draws that the counting models learn from."""
-  most = max(1, protocol.max_train_codes // num_codes)
-  return min(protocol.passes * examples, most)
