@@ -1,10 +1,12 @@
 """The page of the ablations: which claims hold, the rows, the pictures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import collections
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import pathlib
 
+import jinja2
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
@@ -35,6 +37,18 @@ PICTURES, ORIGINALS = 'rows', 'originals'
 SHOWN_SEED = 0
 """Seed of the runs that have pictures."""
 
+_TITLES = {
+  CHART: 'Every run as a dot, the mean as a bar; dashed: the base',
+  'reconstructions.png': (
+    f'Held-out originals and reconstructions, seed {SHOWN_SEED}'
+  ),
+  'samples.png': f'Samples by class, seed {SHOWN_SEED}',
+}
+_KINDS = (
+  (rows_lib.TOKENIZER,),
+  (rows_lib.VIM, rows_lib.SAMPLES),
+  (rows_lib.PROBE,),
+)
 _ACCENT, _FAINT, _INK = '#0f766e', '#e3e6ea', '#3a424d'
 _DPI = 110
 _PANELS = ('l2', 'usage', 'rfd', 'gfd', 'gis', 'top1')
@@ -89,147 +103,73 @@ def write(results: Results, folder: pathlib.Path):
     _draw(results, folder / CHART)
   for file, kinds in SHEETS.items():
     _sheet(results, kinds, folder, file)
-  text = '\n'.join(_page(results, folder)) + '\n'
-  (folder / PAGE).write_text(text)
+  (folder / PAGE).write_text(_page(results, folder))
 
 
-def _page(results: Results, folder: pathlib.Path) -> Iterable[str]:
-  yield '# The claims of the paper at small scale'
-  yield ''
-  yield '<!-- Written by //experiments/studies/ablations; do not edit. -->'
-  yield ''
-  yield from _budget(results)
-  yield ''
-  claims = [c for c in CLAIMS if {c.row, c.against} <= set(results.rows)]
-  if claims:
-    yield from _claims(results, claims)
-    yield ''
-  yield from _rows(results)
-  for file, title in (
-    (CHART, 'Every run as a dot, the mean as a bar; dashed: the base'),
-    (
-      'reconstructions.png',
-      f'Held-out originals and reconstructions, seed {SHOWN_SEED}',
-    ),
-    ('samples.png', f'Samples by class, seed {SHOWN_SEED}'),
-  ):
-    if (folder / file).exists():
-      yield from ('', f'![{title}]({file})', '', f'*{title}.*')
-  yield from ('', f'Pictures: {openmoji.LICENCE}.')
-
-
-def _budget(results: Results) -> Iterable[str]:
-  budget, lines = results.budget, results.lines
-  total = len(results.rows)
-  done = {line['row'] for line in lines}
-  yield (
-    f'OpenMoji at {budget.image_size} px, trained on {budget.train_split} and '
-    f'measured on {budget.eval_split}, {budget.codebook_size} codes, '
-    f'patches of {budget.patch_size} px. A tokenizer: {budget.tokenizer_steps} '
-    f'steps of {budget.tokenizer_batch} images (with codes from step '
-    f'{budget.codes_start}, with the perceptual and the adversarial term from '
-    f'step {budget.full_loss_start} on), width {budget.width}, '
-    f'{budget.blocks} + {budget.blocks} blocks (the base). A VIM: '
-    f'{budget.vim_steps} steps of {budget.vim_batch} images, width '
-    f'{budget.vim_width}, {budget.vim_blocks} or {budget.vim_blocks // 2} '
-    f'blocks; {budget.samples} samples are scored. The paper: '
-    'ImageNet at 256 px, 8,192 codes, 500,000 and 450,000 steps of 256 and '
-    '1,024 images. Budget '
-    f'`{results.name}` of `//experiments/studies/ablations`.'
+def _page(results: Results, folder: pathlib.Path) -> str:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
   )
-  yield ''
-  yield (
-    f'{len(lines)} runs, of {len(done)} of the {total} rows, took '
-    f'{sum(line["cpu_seconds"] for line in lines) / 60:.0f} CPU minutes.'
-  )
-  missing = [name for name in results.rows if name not in done]
-  if missing:
-    yield f'Not run: {", ".join(missing)}.'
-
-
-def _claims(results: Results, claims: Sequence[Claim]) -> Iterable[str]:
-  findings = [
-    claims_lib.judge(claim, results.rows, results.lines) for claim in claims
+  claims = [
+    (claim, claims_lib.judge(claim, results.rows, results.lines))
+    for claim in CLAIMS
+    if {claim.row, claim.against} <= set(results.rows)
   ]
-  counts = {
-    verdict: sum(finding.verdict == verdict for finding in findings)
-    for verdict in VERDICTS
-  }
-  percent = round(100 * claims_lib.CONFIDENCE)
-  yield '## Claims'
-  yield ''
-  yield ', '.join(f'{count} {name}' for name, count in counts.items()) + '.'
-  yield ''
-  yield (
-    'Two rows are compared at a time, paired by seed. The verdict is "within '
-    f'noise" unless the {percent}% interval of the mean difference (Student\'s '
-    't over the seeds) leaves out zero; if it does, the sign decides. Where '
-    f'nothing differs, {100 - percent} comparisons in a hundred are thus '
-    'decided by chance. "FD" is over EfficientNet-Lite0: not the papers\' FID, '
-    'nor is the classifier score their IS. Figures of ours: mean over the '
-    'seeds; differences with half their interval.'
+  counts = collections.Counter(finding.verdict for _, finding in claims)
+  done = {line['row'] for line in results.lines}
+  return environment.get_template(f'{PAGE}.jinja').render(
+    results=results,
+    budget=results.budget,
+    done=done,
+    missing=[name for name in results.rows if name not in done],
+    claims=[_claim(*pair, results.rows) for pair in claims],
+    verdicts=', '.join(f'{counts[name]} {name}' for name in VERDICTS),
+    percent=round(100 * claims_lib.CONFIDENCE),
+    tables=[_table(results, *kinds) for kinds in _KINDS],
+    pictures=[
+      (file, title)
+      for file, title in _TITLES.items()
+      if (folder / file).exists()
+    ],
+    licence=openmoji.LICENCE,
   )
-  yield ''
-  yield (
-    "| claim | where | metric: ours / the paper's | paper | ours | difference "
-    '| seeds | verdict |'
-  )
-  yield '|---|---|---|---|---|---|---|---|'
-  for claim, finding in zip(claims, findings):
-    yield _claim_row(claim, finding, results.rows)
 
 
-def _claim_row(claim, finding, rows) -> str:
-  metric = METRICS[claim.metric]
-  papers = claim.papers(rows)
+def _claim(claim: Claim, finding: claims_lib.Finding, rows) -> tuple:
+  """What the page says of a claim, beside it and what was found."""
+  metric, papers = METRICS[claim.metric], claim.papers(rows)
+  paper, names = f'{claim.expected}, no figures', metric.words
   if papers:
-    paper = f'{_plain(papers[0], metric)} against {_plain(papers[1], metric)}'
-  else:
-    paper = f'{claim.expected}, no figures'
+    # With as many digits as they have in the paper.
+    paper = ' against '.join(f'{metric.scale * x:.4g}' for x in papers)
+    if metric.paper != metric.words:
+      names += f' / {metric.paper}'
   ours, difference = '-', '-'
   if finding.seeds:
-    pair = (np.mean(finding.ours), np.mean(finding.theirs))
+    pair = np.mean(finding.ours), np.mean(finding.theirs)
     ours = ' against '.join(metric.write(value) for value in pair)
     difference = metric.write(finding.difference)
     if not math.isnan(finding.half_width):
       difference += f' ± {metric.write(finding.half_width)}'
-  names = metric.words
-  if papers and metric.paper != metric.words:
-    names += f' / {metric.paper}'
-  return (
-    f'| {claim.words} (`{claim.row}` against `{claim.against}`) '
-    f'| {claim.source} | {names} | {paper} | {ours} | {difference} '
-    f'| {len(finding.seeds)} | **{finding.verdict}** |'
-  )
+  return claim, finding, names, paper, ours, difference
 
 
-def _plain(value: float, metric) -> str:
-  """A figure of the paper with as many digits as it has there."""
-  return f'{metric.scale * value:.4g}'
-
-
-def _rows(results: Results) -> Iterable[str]:
-  yield '## Rows'
-  yield ''
-  yield 'Mean and standard error over the seeds.'
-  for kinds in (
-    (rows_lib.TOKENIZER,),
-    (rows_lib.VIM, rows_lib.SAMPLES),
-    (rows_lib.PROBE,),
-  ):
-    columns = _COLUMNS[kinds[0]]
-    titles = [METRICS[name].words for name in columns]
-    yield ''
-    yield f'| row | what | {" | ".join(titles)} | CPU seconds | seeds |'
-    yield '|---' * (len(columns) + 4) + '|'
-    for row in results.rows.values():
-      if row.kind in kinds:
-        cells = [_spread(results.values(row.name, c), c) for c in columns]
-        seeds = ', '.join(map(str, results.seeds(row.name))) or 'none'
-        cells.append(results.cpu_seconds(row.name))
-        yield (
-          f'| `{row.name}` | {row.words} | {" | ".join(cells)} | {seeds} |'
-        )
+def _table(results: Results, *kinds: str) -> tuple[list[str], list[tuple]]:
+  """The titles of the metrics of some kinds of rows, and those rows."""
+  columns = _COLUMNS[kinds[0]]
+  return [METRICS[name].words for name in columns], [
+    (
+      row,
+      [_spread(results.values(row.name, c), c) for c in columns],
+      results.cpu_seconds(row.name),
+      results.seeds(row.name),
+    )
+    for row in results.rows.values()
+    if row.kind in kinds
+  ]
 
 
 def _spread(values: Sequence[float], name: str) -> str:

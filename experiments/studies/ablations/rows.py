@@ -215,90 +215,68 @@ def _stage2(budget: Budget) -> list[Row]:
   shallow = {'model.transformer.num_blocks': str(budget.vim_blocks // 2)}
   grid = budget.image_size // budget.patch_size
   few = {'model.grid_size': str(grid // 2)}
-  few_data = dict(tokenizer='few_codes')
-  many_data = dict(tokenizer='base')
+
+  def vim(name, words, changes, tokenizer='base', **paper):
+    return Row(name, VIM, words, changes, paper, tokenizer)
+
+  def kept(name, words, acceptance, **paper):
+    row = Row(name, SAMPLES, words, {}, paper)
+    return dataclasses.replace(row, vim='vim_deep', acceptance=acceptance)
+
   return [
-    Row(
-      'vim_deep',
-      VIM,
-      'deep VIM',
-      {},
-      {'gfd': 4.17, 'gis': 175.1},
-      **many_data,
-    ),
-    Row(
-      'vim_shallow',
-      VIM,
-      'VIM of half the depth',
-      shallow,
-      {'gfd': 8.81, 'gis': 110.8},
-      **many_data,
-    ),
-    Row(
+    vim('vim_deep', 'deep VIM', {}, gfd=4.17, gis=175.1),
+    vim('vim_shallow', 'VIM of half the depth', shallow, gfd=8.81, gis=110.8),
+    vim(
       'vim_deep_few',
-      VIM,
       'deep VIM on a quarter of the codes',
       few,
-      {'gfd': 5.3, 'gis': 149.9},
-      **few_data,
+      'few_codes',
+      gfd=5.3,
+      gis=149.9,
     ),
-    Row(
+    vim(
       'vim_shallow_few',
-      VIM,
       'VIM of half the depth on a quarter of the codes',
       {**shallow, **few},
-      {'gfd': 11.20, 'gis': 97.2},
-      **few_data,
+      'few_codes',
+      gfd=11.20,
+      gis=97.2,
     ),
-    Row(
+    kept(
       'accept_half',
-      SAMPLES,
       'deep VIM, half of its samples kept',
-      {},
-      {'gfd': 3.04, 'gis': 227.4},
-      vim='vim_deep',
-      acceptance=0.5,
+      0.5,
+      gfd=3.04,
+      gis=227.4,
     ),
-    Row(
-      'accept_quarter',
-      SAMPLES,
-      'deep VIM, a quarter of its samples kept',
-      vim='vim_deep',
-      acceptance=0.25,
-    ),
+    kept('accept_quarter', 'deep VIM, a quarter of its samples kept', 0.25),
   ]
 
 
 def _probes(budget: Budget) -> list[Row]:
   """Table 7: unconditional, on a tokenizer without the perceptual loss."""
-  common = {'tokenizer': 'no_perceptual'}
-  dropout = {'model.transformer.dropout': '0.1'}
+  dropout, blocks = 'model.transformer.dropout', 'model.transformer.num_blocks'
+
+  def probe(name, words, changes, **paper):
+    return Row(name, PROBE, words, changes, paper, 'no_perceptual')
+
   return [
-    Row(
+    probe(
       'probe_deep',
-      PROBE,
       'probe of a deep VIM without dropout',
-      {'model.transformer.dropout': '0'},
-      {'top1': 0.732},
-      **common,
+      {dropout: '0'},
+      top1=0.732,
     ),
-    Row(
+    probe(
       'probe_deep_dropout',
-      PROBE,
       'probe of a deep VIM with dropout',
-      dropout,
-      **common,
+      {dropout: '0.1'},
     ),
-    Row(
+    probe(
       'probe_shallow',
-      PROBE,
       'probe of a VIM of half the depth, with dropout',
-      {
-        **dropout,
-        'model.transformer.num_blocks': str(budget.vim_blocks // 2),
-      },
-      {'top1': 0.651},
-      **common,
+      {dropout: '0.1', blocks: str(budget.vim_blocks // 2)},
+      top1=0.651,
     ),
   ]
 
