@@ -70,10 +70,9 @@ def main():
     print('\n'.join(programs))
     return
   out = workdir_lib.make_folder(OUT.value).resolve()
-  records = Records(out)
   if not TABLE_ONLY.value:
-    _compile_all(programs, chips, records, out)
-  print(records.write_table())
+    _compile_all(programs, chips, out)
+  print(_write_table(out))
 
 
 def _chosen(flag: str, names: list[str], known: dict) -> dict:
@@ -85,46 +84,34 @@ def _chosen(flag: str, names: list[str], known: dict) -> dict:
   return {name: known[name] for name in names or known}
 
 
-class Records:
-  """What is known of each program, one file each.
-
-  Args:
-    folder: Where the files are.
-  """
-
-  def __init__(self, folder: pathlib.Path):
-    self.folder = folder
-
-  def get(self, name: str) -> dict:
-    """A program's record: 'hlo', a hash of it, 'hlo_bytes' and 'chips'."""
-    path = self.folder / f'{name}.json'
-    return json.loads(path.read_text()) if path.exists() else {'chips': {}}
-
-  def put(self, name: str, record: dict):
-    """Replaces it, and the table."""
-    path = self.folder / f'{name}.json'
-    new = path.with_suffix('.new')
-    new.write_text(json.dumps(record, indent=1))
-    new.replace(path)
-    self.write_table()
-
-  def write_table(self) -> str:
-    """Writes the table of all, and returns it."""
-    text = table.markdown(
-      {name: self.get(name) for name in programs_lib.PROGRAMS}
-    )
-    (self.folder / 'table.md').write_text(text)
-    return text
+def _record(out: pathlib.Path, name: str) -> dict:
+  """What is known of a program: 'hlo', a hash of it, 'hlo_bytes', 'chips'."""
+  path = out / f'{name}.json'
+  return workdir_lib.read_json(path) if path.exists() else {'chips': {}}
 
 
-def _compile_all(programs, chips, records: Records, out: pathlib.Path):
+def _put(out: pathlib.Path, name: str, record: dict):
+  """Replaces a record, and the table."""
+  workdir_lib.write_json(out / f'{name}.json', record)
+  _write_table(out)
+
+
+def _write_table(out: pathlib.Path) -> str:
+  """Writes the table of all, and returns it."""
+  records = {name: _record(out, name) for name in programs_lib.PROGRAMS}
+  text = table.markdown(records)
+  (out / 'table.md').write_text(text)
+  return text
+
+
+def _compile_all(programs, chips, out: pathlib.Path):
   sources = _sources()
   left = [
     (name, chip)
     for chip in chips
     for name in programs
-    if records.get(name).get('sources') != sources
-    or chip not in records.get(name)['chips']
+    if _record(out, name).get('sources') != sources
+    or chip not in _record(out, name)['chips']
   ]
   logging.info(
     '%d of %d are left to do.', len(left), len(programs) * len(chips)
@@ -133,14 +120,14 @@ def _compile_all(programs, chips, records: Records, out: pathlib.Path):
   started, failed = time.monotonic(), []
   for i, (name, chip) in enumerate(left):
     try:
-      _one(name, chip, sources, python, records, out)
-      told = table.in_words(records.get(name)['chips'][chip])
+      _one(name, chip, sources, python, out)
+      told = table.verdict(_record(out, name)['chips'][chip])
     except UserError as error:  # The compiler's end, not its verdict.
       told = str(error)
       failed.append(f'{name} for {chip}')
     seconds = (time.monotonic() - started) / (i + 1)
     logging.info(
-      '%d of %d: %s for %s: %s; about %.0f minutes for the rest.',
+      '%d of %d: %s for %s fits: %s; about %.0f minutes for the rest.',
       i + 1,
       len(left),
       name,
@@ -152,9 +139,9 @@ def _compile_all(programs, chips, records: Records, out: pathlib.Path):
     raise UserError(f'Not compiled: {", ".join(failed)}; see above.')
 
 
-def _one(name, chip, sources, python, records, out):
+def _one(name, chip, sources, python, out):
   """Lowers a program, if its sources changed, and compiles it for a chip."""
-  program, record = programs_lib.PROGRAMS[name], records.get(name)
+  program, record = programs_lib.PROGRAMS[name], _record(out, name)
   path = out / f'{name}.hlo.gz'
   if record.get('sources') != sources or not path.exists():
     logging.info('%s is lowered.', name)
@@ -163,7 +150,7 @@ def _one(name, chip, sources, python, records, out):
     if any(record.get(key) != found[key] for key in ('hlo', 'compiler')):
       record = {'chips': {}}
     record.update(found, sources=sources)
-    records.put(name, record)
+    _put(out, name, record)
   if chip in record['chips']:
     return
   logging.info('%s is compiled for %s.', name, chip)
@@ -177,7 +164,7 @@ def _one(name, chip, sources, python, records, out):
   _run(python, _HERE / 'compiling.py', path, result, json.dumps(wanted))
   record['chips'][chip] = json.loads(result.read_text())
   result.unlink()
-  records.put(name, record)
+  _put(out, name, record)
 
 
 def _lowered(program, path) -> dict:

@@ -1,33 +1,20 @@
 """What the compiler said, as a table and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from experiments.studies.tpu.chips import CHIPS
 from experiments.studies.tpu.programs import PROGRAMS
 
 _GB = 1e9
 _ALONE = (
-  'program',
-  'chip',
-  'compiles and fits',
-  'images of a chip',
-  'arguments, GB',
-  'temporaries, GB',
-  'share of the memory',
-  'TFLOPs an image',
-  'at least',
-  'program, MB',
-  'code, MB',
+  *('program', 'chip', 'compiles and fits', 'images of a chip'),
+  *('arguments, GB', 'temporaries, GB', 'share of the memory'),
+  *('TFLOPs an image', 'at least', 'program, MB', 'code, MB'),
   'compiled in, minutes of a core',
 )
 _TOGETHER = (
-  'program',
-  'chip',
-  'compiles and fits',
-  'chips',
-  'summed, GB',
-  'over the links, ms',
-  'matrix units, ms',
+  *('program', 'chip', 'compiles and fits', 'chips', 'summed, GB'),
+  *('over the links, ms', 'matrix units, ms'),
 )
 
 
@@ -37,7 +24,7 @@ def markdown(records: Mapping[str, Mapping]) -> str:
   Below them, what is not compiled yet, for some chips or for all.
 
   Args:
-    records: By name of the program, as `Records.get` returns them.
+    records: By name of the program what `__main__` keeps of it.
   """
   alone, together, waiting = [], [], []
   for name, record in records.items():
@@ -58,80 +45,10 @@ def markdown(records: Mapping[str, Mapping]) -> str:
   return tables
 
 
-def in_words(found: Mapping) -> str:
-  """A result in one line."""
-  seconds = f'{found["cpu_seconds"]:.0f} s of the processor'
-  if not found['fits']:
-    return f'{_complaint(found)} ({seconds})'
-  return (
-    f'{found["argument_bytes"] / _GB:.2f} GB of arguments, '
-    f'{found["temporary_bytes"] / _GB:.2f} GB of temporaries, '
-    f'{found["flops"] / 1e12:.2f} TFLOPs ({seconds})'
-  )
-
-
-def used_bytes(found: Mapping) -> int:
-  """What a program takes of a chip's memory; what is updated is there once."""
-  return (
-    found['argument_bytes']
-    + found['output_bytes']
-    - found['aliased_bytes']
-    + found['temporary_bytes']
-    + found['code_bytes']
-  )
-
-
-def _alone(name, chip, record) -> tuple:
-  batch, found = PROGRAMS[name].batch, record['chips'][chip]
-  least = f'{PROGRAMS[name].flops() / 1e12:.2f}'
-  size = f'{record["hlo_bytes"] / 1e6:.1f}'
-  minutes = f'{found["cpu_seconds"] / 60:.1f}'
-  if not found['fits']:
-    empty = [''] * 4
-    start = (name, chip, _complaint(found), batch, *empty)
-    return (*start, least, size, '', minutes)
-  return (
-    name,
-    chip,
-    'yes',
-    batch,
-    f'{found["argument_bytes"] / _GB:.2f}',
-    f'{found["temporary_bytes"] / _GB:.2f}',
-    f'{used_bytes(found) / CHIPS[chip].memory:.0%}',
-    f'{found["flops"] / 1e12 / batch:.2f}',
-    least,
-    size,
-    f'{found["code_bytes"] / 1e6:.0f}',
-    minutes,
-  )
-
-
-def _together(name, chip, record) -> tuple:
-  program, kind = PROGRAMS[name], CHIPS[chip]
-  # As in a ring: each chip sends every part but its own, twice.
-  sent = 2 * (program.replicas - 1) / program.replicas * record['summed_bytes']
-  found = record['chips'].get(chip)
-  if found is None:
-    told = 'not compiled'
-  else:
-    told = 'yes' if found['fits'] else _complaint(found)
-  return (
-    name,
-    chip,
-    told,
-    program.replicas,
-    f'{record["summed_bytes"] / _GB:.2f}',
-    _ms(sent, kind.link_rate),
-    _ms(program.flops() * program.batch, kind.flops),
-  )
-
-
-def _ms(amount: float, rate: float) -> str:
-  return f'{1e3 * amount / rate:.1f}'
-
-
-def _complaint(found: Mapping) -> str:
-  """The compiler's, without what it lists."""
+def verdict(found: Mapping) -> str:
+  """'yes', or the compiler's complaint, without what it lists."""
+  if found['fits']:
+    return 'yes'
   text = found['error']
   used = text.find('Used ')
   if 'RESOURCE_EXHAUSTED' in text and used >= 0:
@@ -139,6 +56,53 @@ def _complaint(found: Mapping) -> str:
   return f'no: {text.splitlines()[0][:100]}'
 
 
-def _lines(headings, rows) -> str:
-  cells = [headings, ['---'] * len(headings), *rows]
+def _alone(name: str, chip: str, record: Mapping) -> dict[str, object]:
+  program, found = PROGRAMS[name], record['chips'][chip]
+  row = {
+    'program': name,
+    'chip': chip,
+    'compiles and fits': verdict(found),
+    'images of a chip': program.batch,
+    'at least': f'{program.flops() / 1e12:.2f}',
+    'program, MB': f'{record["hlo_bytes"] / 1e6:.1f}',
+    'compiled in, minutes of a core': f'{found["cpu_seconds"] / 60:.1f}',
+  }
+  if found['fits']:
+    used = (  # What is updated is there once.
+      found['argument_bytes']
+      + found['output_bytes']
+      - found['aliased_bytes']
+      + found['temporary_bytes']
+      + found['code_bytes']
+    )
+    row |= {
+      'arguments, GB': f'{found["argument_bytes"] / _GB:.2f}',
+      'temporaries, GB': f'{found["temporary_bytes"] / _GB:.2f}',
+      'share of the memory': f'{used / CHIPS[chip].memory:.0%}',
+      'TFLOPs an image': f'{found["flops"] / 1e12 / program.batch:.2f}',
+      'code, MB': f'{found["code_bytes"] / 1e6:.0f}',
+    }
+  return row
+
+
+def _together(name: str, chip: str, record: Mapping) -> dict[str, object]:
+  program, kind = PROGRAMS[name], CHIPS[chip]
+  found = record['chips'].get(chip)
+  # As in a ring: each chip sends every part but its own, twice.
+  sent = 2 * (program.replicas - 1) / program.replicas * record['summed_bytes']
+  computed = program.flops() * program.batch
+  return {
+    'program': name,
+    'chip': chip,
+    'compiles and fits': verdict(found) if found else 'not compiled',
+    'chips': program.replicas,
+    'summed, GB': f'{record["summed_bytes"] / _GB:.2f}',
+    'over the links, ms': f'{1e3 * sent / kind.link_rate:.1f}',
+    'matrix units, ms': f'{1e3 * computed / kind.flops:.1f}',
+  }
+
+
+def _lines(headings: Sequence[str], rows: Sequence[Mapping]) -> str:
+  cells = [headings, ['---'] * len(headings)]
+  cells += [[row.get(heading, '') for heading in headings] for row in rows]
   return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in cells)
