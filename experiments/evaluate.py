@@ -78,7 +78,8 @@ def _generation():
   """How good a VIM's samples are (paper Tables 5, 6 and 8)."""
   sampling_flags.selection()  # Refuses a classifier for nothing.
   protocol = flags_lib.read(
-    protocols.SamplesProtocol, sampling=sampling_flags.config()
+    protocols.SamplesProtocol,
+    sampling=flags_lib.read(config_lib.SamplingConfig),
   )
   if protocol.reference and (
     protocol.reference_split or protocol.save_reference

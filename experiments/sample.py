@@ -21,7 +21,12 @@ from etils import epy
 
 from experiments import flags as flags_lib
 from experiments import sampling_flags
-from vim_tf.config import BadExamples, ConfigError, Stage2Config
+from vim_tf.config import (
+  BadExamples,
+  ConfigError,
+  SamplingConfig,
+  Stage2Config,
+)
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.jobs import sample as sample_job
@@ -103,7 +108,8 @@ def main():
     )
     return
   # Checked before TensorFlow is imported.
-  config, selection = sampling_flags.config(), sampling_flags.selection()
+  config = flags_lib.read(SamplingConfig)
+  selection = sampling_flags.selection()
   sample_job.sample(
     WORKDIR.value,
     OUT.value,

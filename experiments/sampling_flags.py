@@ -34,15 +34,6 @@ def define() -> tuple[str, ...]:
   return (*names, PRECISION)
 
 
-def config() -> SamplingConfig:
-  """How codes are drawn.
-
-  Raises:
-    ConfigError: If a value is out of range.
-  """
-  return flags_lib.read(SamplingConfig)
-
-
 def selection() -> SelectionConfig:
   """Which samples are kept.
 

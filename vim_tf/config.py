@@ -14,7 +14,6 @@ from vim_tf.settings import ConfigError as ConfigError
 from vim_tf.settings import Setting as Setting
 from vim_tf.settings import UserError as UserError
 from vim_tf.settings import check_choice as check_choice
-from vim_tf.settings import check_least as check_least
 from vim_tf.settings import first_line as first_line
 from vim_tf.settings import from_dict as from_dict
 from vim_tf.settings import from_json as from_json

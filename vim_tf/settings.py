@@ -44,17 +44,6 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]):
   )
 
 
-def check_least(config, least: float, *names: str):
-  """Refuses values of a dataclass below `least`, and those that are NaN."""
-  for name in names:
-    value = getattr(config, name)
-    check(
-      value >= least,
-      f'{type(config).__name__}.{name} is {value}, but must be at least '
-      f'{least}.',
-    )
-
-
 # ------------------------------------------------------------------- declare
 
 

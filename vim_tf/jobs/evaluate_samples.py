@@ -127,11 +127,7 @@ def evaluate(
 ) -> tuple[dict, dict[str, np.ndarray]]:
   """Draws samples and measures them.
 
-  Args:
-    tokenizer: Turns codes into images.
-    vim: The model.
-    protocol: What to measure, and how; None: its defaults.
-    folder: Where trained heads are kept; None: nowhere.
+  For the arguments see `prepare`; without a protocol it has its defaults.
 
   Returns:
     Figures and protocol as one JSON object, and a uint8 gallery of each

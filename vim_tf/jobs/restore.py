@@ -61,16 +61,7 @@ def tokenizer(workdir: str | os.PathLike, dtype: str | None = None) -> Restored:
 
 
 def vim(workdir: str | os.PathLike, dtype: str | None = None) -> Restored:
-  """The VIM of a stage-2 run, with averaged weights if it has them.
-
-  Args:
-    workdir: The run's working directory.
-    dtype: Policy to compute in; by default that of the run.
-
-  Raises:
-    WorkdirError: If it is no working directory of a stage-2 run.
-    CheckpointError: If it holds no checkpoint that fits.
-  """
+  """The VIM of a stage-2 run; for arguments and errors see `tokenizer`."""
   config = workdir_lib.read_config(workdir, 'vim', Stage2Config)
   model = vim_model.VIM(
     config.model, dtype=dtype or policy(config.run.precision)

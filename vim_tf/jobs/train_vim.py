@@ -35,17 +35,11 @@ def train(
 ):
   """Trains to the last step, or goes on from where a run stopped.
 
-  Args:
-    config: Every setting; `config.tokenizer` names the stage-1 run.
-    path: The working directory.
-    strategy: Where replicas run; None: 'auto' of `strategy.make`.
-    title: What the progress bar says.
-    faults: What to do about bad examples and a loss that is not finite.
-    accept_new_data: Whether a run may go on with other data than it began with.
+  For the arguments see `train_tokenizer.train`; `config.tokenizer` names the
+  stage-1 run.
 
   Raises:
-    UserError: Bad data, a tokenizer of other sizes, a directory of another
-      run, a non-finite loss.
+    UserError: As there, and of a tokenizer of other sizes.
   """
   strategy = strategy or strategy_lib.make()  # Before anything is computed.
   for note in train_tokenizer.schedule_notes(config):

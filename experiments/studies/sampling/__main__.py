@@ -83,7 +83,7 @@ def main():
     rejection.check_acceptance(rate)
   if flags.FLAGS['acceptance'].present:
     raise ConfigError('--acceptance is swept: set --acceptance_rates.')
-  base = sampling_flags.config()
+  base = flags_lib.read(config_lib.SamplingConfig)
   configs = [dataclasses.replace(base, guidance_scale=x) for x in scales]
   with output.new_folder(OUT.value) as out:
     study = _measure(base, configs, rates)
