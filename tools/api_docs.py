@@ -7,7 +7,6 @@ an annotation that cannot be resolved) ends it with status 1. It reads the
 source tree, not what Bazel has built.
 """
 
-import importlib.util
 import os
 import pathlib
 import sys
@@ -17,7 +16,7 @@ from absl import app, flags
 
 from experiments import flag_help
 
-OUT = flags.DEFINE_string('out', None, 'Folder for the pages; must not exist.')
+OUT = flags.DEFINE_string('out', None, 'Folder for the pages.')
 
 PACKAGE = 'vim_tf'
 _ELSEWHERE = 'vim_tf.jobs.encode_beam'  # Beam is an environment of its own.
@@ -26,24 +25,13 @@ _FOREIGN = 'utils.VersionOrStr'
 _ROOT = pathlib.Path(os.path.realpath(__file__)).parents[1]
 
 
-class ApiDocsError(ValueError):
-  """Pages that cannot be made; the message says why."""
-
-
-def build(package: str, out: pathlib.Path):
-  """Renders a package with all of its modules.
+def build(package: str, out: pathlib.Path) -> list[str]:
+  """Renders a package with all of its modules; returns pdoc's warnings.
 
   Args:
     package: Its name, or a path.
     out: Folder for the pages.
-
-  Raises:
-    ApiDocsError: If the folder exists, pdoc is not installed, or it warns.
   """
-  if out.exists():
-    raise ApiDocsError(f'--out={out} exists already; name a new folder.')
-  if importlib.util.find_spec('pdoc') is None:
-    raise ApiDocsError('pdoc is not installed.')
   # TensorFlow Datasets asks the machine for its processor as it is imported.
   os.environ['PDOC_ALLOW_EXEC'] = '1'
   import pdoc
@@ -54,13 +42,11 @@ def build(package: str, out: pathlib.Path):
     try:
       pdoc.pdoc(package, f'!{_ELSEWHERE}', output_directory=out)
     except RuntimeError as error:  # A module that cannot be imported.
-      raise ApiDocsError(f'{error}: {error.__cause__}') from error
+      return [f'{error}: {error.__cause__}']
   # Those of the libraries that are imported have kinds of their own.
   texts = [str(one.message) for one in found if one.category is UserWarning]
   expected = (_FOREIGN, f'import {_ELSEWHERE}')
-  texts = [t for t in texts if not any(part in t for part in expected)]
-  if texts:
-    raise ApiDocsError('\n'.join(texts))
+  return [t for t in texts if not any(part in t for part in expected)]
 
 
 def main(argv):
@@ -68,11 +54,9 @@ def main(argv):
   del argv
   os.chdir(os.environ.get('BUILD_WORKING_DIRECTORY', '.'))
   sys.path.insert(0, str(_ROOT))
-  try:
-    build(PACKAGE, pathlib.Path(OUT.value))
-  except ApiDocsError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(1)
+  problems = build(PACKAGE, pathlib.Path(OUT.value))
+  if problems:
+    sys.exit('\n'.join(['error:', *problems]))
   print(f'The pages are in {OUT.value}; open {OUT.value}/index.html.')
 
 

@@ -24,7 +24,7 @@ class ApiDocsTest(absltest.TestCase):
   def test_every_module_has_its_page(self):
     sys.path.insert(0, str(_ROOT))
     out = self.folder / 'api'
-    api_docs.build(api_docs.PACKAGE, out)  # Raises if there is a warning.
+    self.assertEmpty(api_docs.build(api_docs.PACKAGE, out))
     for path in (_ROOT / api_docs.PACKAGE).rglob('*.py'):
       name = path.relative_to(_ROOT).with_suffix('.html')
       if path.name == '__init__.py':
@@ -43,12 +43,8 @@ class ApiDocsTest(absltest.TestCase):
     package.mkdir()
     (package / '__init__.py').write_text('"""A package."""\n')
     (package / 'wrong.py').write_text('"""A module."""\nimport no_such_thing\n')
-    with self.assertRaisesRegex(api_docs.ApiDocsError, 'no_such_thing'):
-      api_docs.build(str(package), self.folder / 'api')
-
-  def test_nothing_is_overwritten(self):
-    with self.assertRaisesRegex(api_docs.ApiDocsError, 'exists already'):
-      api_docs.build(api_docs.PACKAGE, self.folder)
+    (problem,) = api_docs.build(str(package), self.folder / 'api')
+    self.assertIn('no_such_thing', problem)
 
 
 if __name__ == '__main__':
