@@ -101,7 +101,7 @@ class ImportedRunTest(parameterized.TestCase, tf.test.TestCase):
   def test_other_sizes(self):
     self._weights['pre_quant.weight'] = np.zeros([8, 17], np.float32)
     self._write()
-    self._assert_refused(r'imported. Its tensor pre_quant.weight .*\[8, 17\]')
+    self._assert_refused(r'imported. It has .*pre_quant.weight \[8, 17\]')
 
   def test_cut_short(self):
     self._write()

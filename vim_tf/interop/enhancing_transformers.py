@@ -17,6 +17,7 @@ What the file cannot say is taken as in the public configs: heads of width 64,
 one code an image patch (no residual quantiser), l2-normalised lookup.
 """
 
+import collections
 from collections.abc import Callable, Iterator, Mapping
 import math
 import re
@@ -106,117 +107,57 @@ def read_config(shapes: Shapes) -> ViTVQGANConfig:
   )
 
 
-def expected_shapes(config: ViTVQGANConfig) -> dict[str, tuple[int, ...]]:
-  """Shape of each tensor of a model of these sizes, by name."""
-  encoder, decoder = config.encoder, config.decoder
-  patch = (3, config.patch_size, config.patch_size)
-  return {
-    **_dense(_PATCHES, (encoder.width, *patch)),
-    **_side_shapes('encoder', encoder, config.num_codes),
-    **_dense('pre_quant', (config.code_dim, encoder.width)),
-    _CODEBOOK: (config.codebook_size, config.code_dim),
-    **_dense('post_quant', (decoder.width, config.code_dim)),
-    **_side_shapes('decoder', decoder, config.num_codes),
-    **_dense(_PIXELS, (decoder.width, *patch), 3),
-  }
-
-
-def check(shapes: Shapes, config: ViTVQGANConfig) -> dict[str, int]:
-  """Holds tensors to the sizes that `read_config` found.
+def assign(
+  model: model_lib.ViTVQGAN, shapes: Shapes, read: Callable[[str], np.ndarray]
+) -> dict[str, int]:
+  """Gives every variable of our model its weights.
 
   Args:
+    model: Built from what `read_config` gave.
     shapes: Shape of each tensor, by name.
-    config: The sizes.
+    read: From the name of a tensor to its numbers, of that shape.
 
   Returns:
     How many tensors are not the model's, by the first parts of their names,
     such as 'loss.discriminator'.
 
   Raises:
-    UserError: If a tensor of the model is missing, has another shape, or has
-      no place in it.
+    UserError: If a tensor of the model is missing or has another shape, one
+      has no place in it, or a weight is infinite or not a number.
   """
-  expected = expected_shapes(config)
-  for name, shape in expected.items():
-    if name in shapes and shapes[name] != shape:
-      raise UserError(
-        f'Its tensor {name} has shape {list(shapes[name])}, but the sizes of '
-        f'the others make it {list(shape)}.'
-      )
-  _refuse('It lacks', [name for name in expected if name not in shapes])
-  others = [name for name in shapes if name not in expected]
-  _refuse(
-    'The model has no place for',
-    [name for name in others if name.startswith(_OWN)],
-  )
-  dropped = {}
-  for name in others:
-    group = '.'.join(name.split('.')[:2])
-    dropped[group] = dropped.get(group, 0) + 1
-  return dropped
-
-
-def assign(model: model_lib.ViTVQGAN, read: Callable[[str], np.ndarray]):
-  """Gives every variable of our model its weights.
-
-  Args:
-    model: Built from what `read_config` gave.
-    read: From the name of a tensor to its numbers, of the expected shape.
-
-  Raises:
-    UserError: If a weight is infinite or not a number.
-  """
+  used, done = [], 0
 
   def numbers(name: str) -> np.ndarray:
+    if name not in shapes:
+      raise UserError(f'It lacks the tensor {name}.')
+    used.append(name)
     found = np.asarray(read(name), np.float64)
     if not np.all(np.isfinite(found)):
       raise UserError(f'Its tensor {name} holds numbers that are not finite.')
     return found
 
   left = {variable.ref() for variable in model.variables}
-  for variable, value in _weights(model, numbers):
-    variable.assign(value.astype(np.float32))
-    left.remove(variable.ref())
+  try:
+    for variable, value in _weights(model, numbers):
+      variable.assign(value.astype(np.float32))
+      left.remove(variable.ref())
+      done = len(used)
+  except ValueError as error:
+    if isinstance(error, UserError):
+      raise
+    odd = ', '.join(f'{name} {list(shapes[name])}' for name in used[done:])
+    raise UserError(
+      f'It has tensors of shapes that do not fit the others: {odd}.'
+    ) from error
   if left:
     raise AssertionError(f'{[ref.deref().name for ref in left]} got no weights')
-
-
-def _refuse(what: str, names: list[str]):
-  if names:
-    more = f' and {len(names) - 1} more' if len(names) > 1 else ''
-    raise UserError(f'{what} the tensor {names[0]}{more}.')
-
-
-def _dense(
-  name: str, weight: tuple[int, ...], bias: int | None = None
-) -> dict[str, tuple[int, ...]]:
-  """A linear layer or convolution, and the bias that it has."""
-  return {f'{name}.weight': weight, f'{name}.bias': (bias or weight[0],)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-  return _dense(name, (width,))
-
-
-def _side_shapes(
-  side: str, config: TransformerConfig, num_codes: int
-) -> dict[str, tuple[int, ...]]:
-  """Positions and Transformer of one side, 'encoder' or 'decoder'."""
-  width, inner = config.width, config.num_heads * config.attention_head_width
-  shapes = {_POSITIONS[side]: (1, num_codes, width)}
-  for i in range(config.num_blocks):
-    block = f'{side}.transformer.layers.{i}'
-    shapes.update(
-      {
-        **_norm(f'{block}.0.norm', width),
-        f'{block}.0.fn.to_qkv.weight': (3 * inner, width),
-        **_dense(f'{block}.0.fn.to_out', (width, inner)),
-        **_norm(f'{block}.1.norm', width),
-        **_dense(f'{block}.1.fn.net.0', (config.mlp_width, width)),
-        **_dense(f'{block}.1.fn.net.2', (width, config.mlp_width)),
-      }
-    )
-  return {**shapes, **_norm(f'{side}.transformer.norm', width)}
+  others = [name for name in shapes if name not in used]
+  odd = [name for name in others if name.startswith(_OWN)]
+  if odd:
+    raise UserError(f'The model has no place for {", ".join(odd[:3])}.')
+  return dict(
+    collections.Counter('.'.join(name.split('.')[:2]) for name in others)
+  )
 
 
 _Numbers = Callable[[str], np.ndarray]
@@ -231,8 +172,9 @@ def _weights(model: model_lib.ViTVQGAN, numbers: _Numbers) -> _Weights:
 
   kernel = numbers(f'{_PATCHES}.weight')  # [width, channel, row, column]
   kernel = kernel.transpose(2, 3, 1, 0).reshape(-1, kernel.shape[0])
-  bias = numbers(f'{_PATCHES}.bias') + 0.5 * kernel.sum(axis=0)
   yield encoder.embed.kernel, 0.5 * scale * kernel
+  bias = numbers(f'{_PATCHES}.bias').reshape(kernel.shape[1])
+  bias = bias + 0.5 * kernel.sum(axis=0)
   yield encoder.embed.bias, scale * bias
   yield from _trunk('encoder', encoder.trunk, numbers, scale)
   yield from _linear('pre_quant', model.to_code, numbers)
@@ -250,7 +192,8 @@ def _weights(model: model_lib.ViTVQGAN, numbers: _Numbers) -> _Weights:
 
 def _trunk(side: str, trunk, numbers: _Numbers, scale: float) -> _Weights:
   """Positions and blocks; `scale` is that of the residual stream."""
-  yield trunk.positions.table, scale * numbers(_POSITIONS[side])[0]
+  table = numbers(_POSITIONS[side]).squeeze(0)
+  yield trunk.positions.table, scale * table
   for i, block in enumerate(trunk.transformer.blocks):
     name = f'{side}.transformer.layers.{i}'
     yield from _layer_norm(f'{name}.0.norm', block.attention_norm, numbers)

@@ -55,13 +55,13 @@ def _read(file: torch_file.TorchZip) -> tuple[model_lib.ViTVQGAN, dict]:
   try:
     tensors = _tensors(file.contents)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    config = enhancing_transformers.read_config(shapes)
-    dropped = enhancing_transformers.check(shapes, config)
+    model = model_lib.ViTVQGAN(enhancing_transformers.read_config(shapes))
+    model.build()
+    dropped = enhancing_transformers.assign(
+      model, shapes, lambda name: file.read(tensors[name])
+    )
   except UserError as error:
     raise UserError(f'{file.path} cannot be imported. {error}') from error
-  model = model_lib.ViTVQGAN(config)
-  model.build()
-  enhancing_transformers.assign(model, lambda name: file.read(tensors[name]))
   return model, {
     'steps': _count(file.contents, 'global_step'),
     'epochs': _count(file.contents, 'epoch'),
