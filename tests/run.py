@@ -8,6 +8,7 @@ hold several of them. Arguments behind the files are unittest's, such as
 import atexit
 import gc
 import importlib
+import os
 import pathlib
 import re
 import sys
@@ -66,6 +67,12 @@ def prepare_tensorflow(files: list[pathlib.Path]):
   """
   texts = [file.read_text() for file in files]
   if any('tensorflow' in text for text in texts):
+    # What LLVM's last passes save, no test runs long enough to get back.
+    os.environ.setdefault(
+      'XLA_FLAGS',
+      '--xla_backend_optimization_level=1'
+      ' --xla_llvm_disable_expensive_passes=true',
+    )
     gc.disable()  # What TensorFlow makes is no garbage, nor to be looked at.
     import tensorflow as tf  # Takes seconds, which other tests can spare.
 
