@@ -11,11 +11,14 @@ import contextlib
 import json
 import os
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import random_seed
 
 from vim_tf import config as config_lib
+from vim_tf.data import images
 
 
 def transformer_config(**kwargs) -> config_lib.TransformerConfig:
@@ -82,18 +85,39 @@ class Descent:
     return {'gradient_norm': tf.linalg.global_norm(gradients)}
 
 
+class TestCase(tf.test.TestCase):
+  """A test case whose functions stay ready from one test to the next.
+
+  TensorFlow's own sets the seed of everything before each test, which throws
+  away what was made ready of every function; nothing here may need that seed.
+  """
+
+  def setUp(self):
+    with mock.patch.object(random_seed, 'set_random_seed'):
+      super().setUp()
+
+
 @contextlib.contextmanager
 def eagerly():
-  """Runs every `tf.function` op by op.
+  """Runs every `tf.function` op by op, and reads plain pictures alone.
 
   For tests of what surrounds a training, not of its steps: to trace and to
-  optimise a graph takes far longer than the few steps that it then runs.
+  optimise a graph takes far longer than the few steps that it then runs. And
+  the graph that decodes odd pictures, too, is made ready for each data set.
   """
   tf.config.run_functions_eagerly(True)
   try:
-    yield
+    with mock.patch.object(images, '_decode_square', _decode_square):
+      yield
   finally:
     tf.config.run_functions_eagerly(False)
+
+
+def _decode_square(encoded: tf.Tensor, size: int) -> tf.Tensor:
+  pixels = tf.io.decode_image(encoded, 3, expand_animations=False)
+  pixels.set_shape([None, None, 3])
+  pixels = images.center_crop(pixels)
+  return images.to_uint8(images.resize(images.from_uint8(pixels), size))
 
 
 def check_layer(
