@@ -246,7 +246,6 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
     ('eager', True, 2),
     ('function', False, 1),
     ('function', True, 2),
-    ('xla', False, 2),
     ('xla', True, 2),
   )
   def test_changes_no_output_and_no_gradient(

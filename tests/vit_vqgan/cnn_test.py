@@ -242,11 +242,11 @@ def _change(side, inputs, index):
 
 
 class WholeModelTest(tf.test.TestCase, parameterized.TestCase):
-  # Patches of 1 and 2 pixels have the narrowest of the published channels.
   @parameterized.parameters((2, 'float32'), (1, 'mixed_bfloat16'))
   def test_encodes_decodes_and_trains(self, patch_size, dtype):
     changes = {
       'model.backbone': 'cnn',
+      'model.cnn_multiplier': '0.5',
       'model.patch_size': str(patch_size),
       'model.image_size': str(4 * patch_size),
       'data.image_size': str(4 * patch_size),

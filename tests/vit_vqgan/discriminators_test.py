@@ -214,14 +214,11 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     model = _make(name, dtype='mixed_bfloat16')
     testing.check_saved(self, model, (_images(model),))
 
-  @parameterized.parameters(
-    ('stylegan2', 'float32'),
-    ('stylegan2', 'mixed_bfloat16'),
-    ('patchgan', 'mixed_bfloat16'),
-  )
-  def test_compiles_with_gradient_of_gradient(self, name, dtype):
+  @parameterized.parameters(*_NAMES)
+  def test_compiles_with_gradient_of_gradient(self, name):
+    """In bfloat16; step_test has a whole step of float32."""
     sizes = {'stylegan2': {'image_size': 8}, 'patchgan': {}}
-    model = _make(name, dtype=dtype, **sizes[name])
+    model = _make(name, dtype='mixed_bfloat16', **sizes[name])
     images = _images(model)
 
     def penalty(images):
@@ -238,9 +235,8 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     for x in (logits, loss, *gradients):
       self.assertAllInRange(x, -1e5, 1e5)
     compiled = tf.function(penalty, jit_compile=True, autograph=False)(images)
-    tolerance = 1e-3 if dtype == 'float32' else 0.2
-    self.assertAllClose(compiled[0], logits, atol=tolerance, rtol=tolerance)
-    self.assertAllClose(compiled[1], loss, rtol=tolerance)
+    self.assertAllClose(compiled[0], logits, atol=0.2, rtol=0.2)
+    self.assertAllClose(compiled[1], loss, rtol=0.2)
 
   @parameterized.parameters(*_NAMES)
   def test_bfloat16_is_near_float32(self, name):

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from vim_tf import presets
 from vim_tf.config import CodebookConfig, OptimizerConfig
 from vim_tf.training import optimizers
@@ -49,8 +50,11 @@ def _trained(config) -> model_lib.ViTVQGAN:
 
 class PrecisionTest(tf.test.TestCase):
   def test_codes_of_bfloat16_are_those_of_float32(self):
+    block = testing.transformer_config(num_blocks=1, width=32, mlp_width=64)
+    config = presets.stage1('tiny')
     config = dataclasses.replace(
-      presets.stage1('tiny'),
+      config,
+      model=dataclasses.replace(config.model, encoder=block, decoder=block),
       codebook=CodebookConfig(
         init_from_data=True,
         init_step=40,
