@@ -32,7 +32,7 @@ def _model(dtype='float32', **sizes) -> model_lib.VIM:
   return model
 
 
-class DecoderTest(tf.test.TestCase, parameterized.TestCase):
+class DecoderTest(testing.TestCase, parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -374,7 +374,7 @@ class ReplicasTest(tf.test.TestCase):
     )
 
 
-class RefusalTest(tf.test.TestCase, parameterized.TestCase):
+class RefusalTest(testing.TestCase, parameterized.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
