@@ -18,6 +18,7 @@ from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export import probe, sampler, saved_model, signatures, tokenizer
+from tests import testing
 from tests.export import asked, c_api, calls, served, tiny
 from vim_tf.jobs import restore
 from vim_tf.probe import features
@@ -42,7 +43,7 @@ def _functions_with_weights(version: pathlib.Path) -> list[str]:
   return sorted(set(matrices))
 
 
-class ExportsTest(parameterized.TestCase, tf.test.TestCase):
+class ExportsTest(parameterized.TestCase, testing.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

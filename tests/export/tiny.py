@@ -26,7 +26,8 @@ PROBE_BLOCK = 1
 
 def tokenizer(path: pathlib.Path, seed: int = 0) -> pathlib.Path:
   """A stage-1 working directory with one checkpoint of random weights."""
-  config = presets.stage1('tiny')
+  one_block = {'model.encoder.num_blocks': '1', 'model.decoder.num_blocks': '1'}
+  config = config_lib.replace(presets.stage1('tiny'), one_block)
   model = vit_vqgan_model.ViTVQGAN(config.model)
   _save(path, 'vit_vqgan', config, model, seed, {})
   return path
