@@ -73,7 +73,13 @@ def make_images(folder: pathlib.Path):
 def make_tokenizer(path: pathlib.Path, images: pathlib.Path, **changes: str):
   """A stage-1 run; the keyword arguments change its config."""
   config = replace(
-    presets.stage1('tiny'), {'data.name': f'folder:{images}', **changes}
+    presets.stage1('tiny'),
+    {
+      'data.name': f'folder:{images}',
+      'model.encoder.num_blocks': '1',
+      'model.decoder.num_blocks': '1',
+      **changes,
+    },
   )
   model = vit_vqgan_model.ViTVQGAN(config.model)
   _save(path, 'vit_vqgan', config, model, {})
@@ -92,6 +98,7 @@ def make_vim(
     {
       'data.name': f'folder:{images}',
       'model.num_classes': str(num_classes),
+      'model.transformer.num_blocks': '1',
       'label_drop': '0.1' if num_classes else '0',
       'tokenizer': str(tokenizer),
     },

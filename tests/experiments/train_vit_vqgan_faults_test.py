@@ -21,6 +21,7 @@ _FLAGS = (
   '--log_every=1',
   '--steps_per_loop=1',
   '--checkpoint_every=1000000',
+  '--init_from_data=false',  # A first step of a kind of its own.
   '--set=model.encoder.num_blocks=1',
   '--set=model.decoder.num_blocks=1',
 )

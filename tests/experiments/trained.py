@@ -64,6 +64,8 @@ class Programs:
       '--preset=tiny',
       f'--data=folder:{root / "images"}',
       '--codebook_size=24',
+      '--set=model.encoder.num_blocks=1',
+      '--set=model.decoder.num_blocks=1',
       '--init_from_data=false',  # A first step of a kind of its own.
       f'--steps={STEPS}',
       *SMALL,
@@ -72,6 +74,7 @@ class Programs:
     self._stage2_flags = (
       '--preset=tiny',
       f'--tokenizer={root / "tokenizer"}',
+      '--set=model.transformer.num_blocks=1',
       f'--steps={STEPS}',
       *SMALL,
     )

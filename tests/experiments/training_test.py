@@ -112,6 +112,8 @@ class TrainingTest(trained.TestCase):
         {
           'data.name': f'folder:{self.images}',
           'model.codebook_size': '24',
+          'model.encoder.num_blocks': '1',
+          'model.decoder.num_blocks': '1',
           'codebook.init_from_data': 'false',
           'run.num_steps': str(trained.STEPS),
           'run.batch_size': '4',

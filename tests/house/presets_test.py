@@ -283,6 +283,8 @@ class Stage1Test(tf.test.TestCase, parameterized.TestCase):
       self.assertEqual(_count(model.to_code), _dense(encoder[1], _CODE_DIM))
       self.assertEqual(_count(model.from_code), _dense(_CODE_DIM, decoder[1]))
       self.assertEqual(_count(model.quantizer), _CODES * _CODE_DIM)
+      if name != 'vit_vqgan_ss':  # What is computed is the same in all.
+        return
       before = len(model.weights)
       images = tf.compat.v1.placeholder(tf.float32, [2, 256, 256, 3])
       codes = model.encode(images)
@@ -334,6 +336,8 @@ class Stage2Test(tf.test.TestCase, parameterized.TestCase):
     graph, model = _stage2(name)
     with graph.as_default():
       self.assertEqual(_count(model), expected)
+      if name != 'vim_base_16x16':  # What is computed is the same in all.
+        return
       before = len(model.weights)
       codes = tf.compat.v1.placeholder(tf.int32, [2, grid**2])
       out = {}
