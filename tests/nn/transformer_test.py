@@ -77,7 +77,9 @@ class TransformerTest(tf.test.TestCase, parameterized.TestCase):
     testing.check_layer(
       self,
       lambda **kwargs: transformer.Block(
-        2, 8, 32, dropout=0.1, activation='relu', causal=True, **kwargs
+        testing.transformer_config(dropout=0.1, activation='relu'),
+        causal=True,
+        **kwargs,
       ),
       (_inputs(),),
     )

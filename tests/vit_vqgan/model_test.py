@@ -81,18 +81,18 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     )
 
   def test_conformance_of_encoder_and_decoder(self):
-    config = testing.transformer_config(num_blocks=1)
+    one = testing.transformer_config(num_blocks=1)
+    config = testing.vit_vqgan_config(encoder=one, positions='sincos')
     testing.check_layer(
       self,
-      lambda **kwargs: vit.ViTEncoder(config, 8, 4, 'sincos', **kwargs),
+      lambda **kwargs: vit.ViTEncoder(config, **kwargs),
       (_images(),),
       bfloat16_atol=0.2,
     )
+    config = testing.vit_vqgan_config(decoder=one, output_mlp=False)
     testing.check_layer(
       self,
-      lambda **kwargs: vit.ViTDecoder(
-        config, 8, 4, channels=6, output_mlp=False, recompute=True, **kwargs
-      ),
+      lambda **kwargs: vit.ViTDecoder(config, recompute=True, **kwargs),
       (tf.random.stateless_normal([2, 4, 16], [1, 2]),),
       bfloat16_atol=0.2,
     )
@@ -141,7 +141,7 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
   def test_bfloat16_keeps_images_as_fine_as_they_came(self):
     # Around mid-grey 2x - 1 has bits that bfloat16 has not got for x.
     config = testing.vit_vqgan_config()
-    encoder = vit.ViTEncoder(config.encoder, 8, 4, dtype='mixed_bfloat16')
+    encoder = vit.ViTEncoder(config, dtype='mixed_bfloat16')
     encoder.build()
     grey = tf.fill([1, 8, 8, 3], 0.5)
     nearly = tf.fill([1, 8, 8, 3], 0.5 + 1 / 1024)

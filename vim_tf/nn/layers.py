@@ -53,8 +53,10 @@ def _plain(value):
 class Layer(_Described, tf.keras.layers.Layer):
   """A layer whose constructor's arguments are its attributes, and its config.
 
-  Where one is 'config', it is a `TransformerConfig`.
+  Where one is 'config', it is of the type `config_class`.
   """
+
+  config_class: type = config_lib.TransformerConfig
 
   def get_config(self):
     return {**self._arguments(), **super().get_config()}
@@ -62,9 +64,7 @@ class Layer(_Described, tf.keras.layers.Layer):
   @classmethod
   def from_config(cls, config):
     if 'config' in config:
-      sizes = config_lib.from_dict(
-        config_lib.TransformerConfig, config['config']
-      )
+      sizes = config_lib.from_dict(cls.config_class, config['config'])
       config = {**config, 'config': sizes}
     return cls(**config)
 

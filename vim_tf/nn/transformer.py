@@ -112,66 +112,51 @@ def _fused_activation(activation: str, dropout: float = 0.0):
 class Block(layers.Layer):
   """Attention and MLP, each after a LayerNorm and added to its input.
 
+  A modern one has RMSNorm, SwiGLU of as many weights, and attention as
+  `MultiHeadAttention` has it then.
+
   Args:
-    num_heads: Attention heads.
-    head_width: Width of one head.
-    mlp_width: Hidden width of the MLP.
-    dropout: Rate of dropout on attention, activation and residual outputs.
-    activation: Non-linearity of the MLP, a key of `ACTIVATIONS`.
-    qkv_bias: Whether the attention's input projections have a bias.
+    config: Sizes of the stack that it is of.
     causal: Whether a position sees itself and earlier positions only.
     float32_stream: See `Transformer`.
-    modern: Whether it has RMSNorm, SwiGLU of as many weights, and attention as
-      `MultiHeadAttention` has it then.
-    grid_size: Positions along one side, for that.
+    grid_size: Positions along one side, for modern blocks.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
   def __init__(
     self,
-    num_heads: int,
-    head_width: int,
-    mlp_width: int,
-    dropout: float = 0.0,
-    activation: str = 'gelu',
-    qkv_bias: bool = True,
+    config: TransformerConfig,
     causal: bool = False,
     float32_stream: bool = False,
-    modern: bool = False,
     grid_size: int = 0,
     **kwargs,
   ):
     super().__init__(**{'autocast': not float32_stream, **kwargs})
-    self.num_heads = num_heads
-    self.head_width = head_width
-    self.mlp_width = mlp_width
-    self.dropout = dropout
-    self.activation = activation
-    self.qkv_bias = qkv_bias
+    self.config = config
     self.causal = causal
     self.float32_stream = float32_stream
-    self.modern = modern
     self.grid_size = grid_size
 
   def build(self, input_shape):
+    config, modern = self.config, self.config.block == 'modern'
     norm_dtype = 'float32' if self.float32_stream else self.dtype_policy
-    self.attention_norm = _norm(self.modern, norm_dtype, 'attention_norm')
+    self.attention_norm = _norm(modern, norm_dtype, 'attention_norm')
     self.attention = attention.MultiHeadAttention(
-      self.num_heads,
-      self.head_width,
+      config.num_heads,
+      config.attention_head_width,
       causal=self.causal,
-      qkv_bias=self.qkv_bias,
-      modern=self.modern,
+      qkv_bias=config.qkv_bias,
+      modern=modern,
       grid_size=self.grid_size,
       dtype=self.dtype_policy,
       name='attention',
     )
-    self.mlp_norm = _norm(self.modern, norm_dtype, 'mlp_norm')
+    self.mlp_norm = _norm(modern, norm_dtype, 'mlp_norm')
     # Three matrices instead of two.
     self.mlp = MLP(
-      self.mlp_width * 2 // 3 if self.modern else self.mlp_width,
-      'swiglu' if self.modern else self.activation,
-      dropout=self.dropout,
+      config.mlp_width * 2 // 3 if modern else config.mlp_width,
+      'swiglu' if modern else config.activation,
+      dropout=config.dropout,
       dtype=self.dtype_policy,
       name='mlp',
     )
@@ -203,7 +188,7 @@ class Block(layers.Layer):
   def _drop(self, x, seeds, stream):
     if seeds is None:
       return x
-    return randomness.dropout(x, self.dropout, seeds, stream)
+    return randomness.dropout(x, self.config.dropout, seeds, stream)
 
 
 def _norm(modern, dtype, name):
@@ -256,16 +241,10 @@ class Transformer(layers.Layer):
     config = self.config
     self.blocks = [
       Block(
-        config.num_heads,
-        config.attention_head_width,
-        config.mlp_width,
-        dropout=config.dropout,
-        activation=config.activation,
-        qkv_bias=config.qkv_bias,
-        causal=self.causal,
-        float32_stream=self.float32_stream,
-        modern=config.block == 'modern',
-        grid_size=self.grid_size,
+        config,
+        self.causal,
+        self.float32_stream,
+        self.grid_size,
         dtype=self.dtype_policy,
         name=f'block_{i}',
       )

@@ -30,7 +30,6 @@ class ViTVQGAN(layers.ConfiguredModel):
     kwargs = {'name': 'vit_vqgan', 'autocast': False, **kwargs}
     super().__init__(config, recompute, **kwargs)
     dtype = self.dtype_policy
-    channels = 6 if config.logit_laplace else 3
     if config.backbone == 'cnn':
       from vim_tf.vit_vqgan import cnn  # The baseline alone needs it.
 
@@ -40,21 +39,13 @@ class ViTVQGAN(layers.ConfiguredModel):
         'multiplier': config.cnn_multiplier,
         'dtype': dtype,
       }
+      channels = 6 if config.logit_laplace else 3
       self.encoder = cnn.CNNEncoder(**common, name='encoder')
       self.decoder = cnn.CNNDecoder(**common, channels=channels, name='decoder')
     else:
-      common = {
-        'image_size': config.image_size,
-        'patch_size': config.patch_size,
-        'position_kind': config.positions,
-        'output_mlp': config.output_mlp,
-        'recompute': recompute,
-        'dtype': dtype,
-      }
-      self.encoder = vit.ViTEncoder(config.encoder, **common, name='encoder')
-      self.decoder = vit.ViTDecoder(
-        config.decoder, **common, channels=channels, name='decoder'
-      )
+      common = {'recompute': recompute, 'dtype': dtype}
+      self.encoder = vit.ViTEncoder(config, **common, name='encoder')
+      self.decoder = vit.ViTDecoder(config, **common, name='decoder')
     # Long vectors at the start: where they are normalised, the steps of short
     # ones would turn them too far.
     # In float32 always: rounded to bfloat16, its few outputs alone would change

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from vim_tf.config import TransformerConfig
+from vim_tf.config import TransformerConfig, ViTVQGANConfig
 from vim_tf.nn import layers, positions, transformer
 
 _PIXEL_STDDEV = 0.02 * layers.INIT_STDDEV
@@ -12,42 +12,22 @@ class _Side(layers.Layer):
   """What encoder and decoder share: their settings, and a Transformer.
 
   Args:
-    config: Sizes of the Transformer.
-    image_size: Height and width of the images, in pixels.
-    patch_size: Height and width of a patch, in pixels.
-    position_kind: A kind of `positions.GridPositions`.
-    output_mlp: Whether a two-layer MLP with tanh follows the blocks. The
-      paper's wording leaves its place open; after the stack it explains the
-      published 91M parameters of the Base size.
+    config: Every size of the model.
     recompute: See `transformer.Transformer`.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
 
-  def __init__(
-    self,
-    config: TransformerConfig,
-    image_size: int,
-    patch_size: int,
-    position_kind: str = 'learned',
-    output_mlp: bool = True,
-    recompute: bool = False,
-    **kwargs,
-  ):
+  config_class = ViTVQGANConfig
+
+  def __init__(self, config: ViTVQGANConfig, recompute=False, **kwargs):
     super().__init__(**kwargs)
     self.config = config
-    self.image_size = image_size
-    self.patch_size = patch_size
-    self.position_kind = position_kind
-    self.output_mlp = output_mlp
     self.recompute = recompute
-    self.width = config.width
 
-  def _new_trunk(self, float32_stream: bool = False) -> '_Trunk':
+  def _new_trunk(self, sizes: TransformerConfig, float32_stream=False):
     return _Trunk(
       self.config,
-      self.image_size // self.patch_size,
-      self.position_kind,
-      self.output_mlp,
+      sizes,
       self.recompute,
       float32_stream,
       dtype=self.dtype_policy,
@@ -72,10 +52,11 @@ class ViTEncoder(_Side):
   def __init__(self, *args, **kwargs):
     # Keras would round the images to bfloat16 before they are centred.
     super().__init__(*args, **{'autocast': False, **kwargs})
+    self.width = self.config.encoder.width
     self.embed = layers.dense(
-      self.width, 3 * self.patch_size**2, 'float32', 'patch_embedding'
+      self.width, 3 * self.config.patch_size**2, 'float32', 'patch_embedding'
     )
-    self.trunk = self._new_trunk(float32_stream=True)
+    self.trunk = self._new_trunk(self.config.encoder, float32_stream=True)
 
   def call(self, images: tf.Tensor) -> tf.Tensor:
     """Images `[batch, size, size, 3]` in [0, 1] to `[batch, codes, width]`.
@@ -83,7 +64,7 @@ class ViTEncoder(_Side):
     The output is float32.
     """
     x = 2.0 * tf.cast(images, tf.float32) - 1.0
-    x = tf.nn.space_to_depth(x, self.patch_size)
+    x = tf.nn.space_to_depth(x, self.config.patch_size)
     x = tf.reshape(x, [-1, x.shape[1] * x.shape[2], x.shape[3]])
     return self.trunk(self.embed(x))
 
@@ -92,33 +73,33 @@ class ViTEncoder(_Side):
 class ViTDecoder(_Side):
   """The mirror of `ViTEncoder`: features through a Transformer to pixels.
 
-  Args:
-    *args: See `_Side`.
-    channels: Output channels of a pixel.
-    **kwargs: See `_Side`.
+  A pixel has 6 channels with logit-laplace outputs, and 3 without.
   """
 
-  def __init__(self, *args, channels: int = 3, **kwargs):
+  def __init__(self, *args, **kwargs):
     super().__init__(*args, **kwargs)
-    self.channels = channels
-    self.trunk = self._new_trunk()
+    config = self.config
+    self.width = config.decoder.width
+    self.trunk = self._new_trunk(config.decoder)
+    channels = 6 if config.logit_laplace else 3
     # Starts as plain gray (0.5, or sigmoid(0) with logit-laplace): the noise of
     # untrained features would be the larger part of the first errors.
     self.to_pixels = layers.dense(
-      channels * self.patch_size**2,
+      channels * config.patch_size**2,
       self.width,
       self.dtype_policy,
       'to_pixels',
       stddev=_PIXEL_STDDEV,
-      bias=0.5 if channels == 3 else 0.0,
+      bias=0.0 if config.logit_laplace else 0.5,
     )
 
   def call(self, x: tf.Tensor) -> tf.Tensor:
     """`[batch, codes, width]` to float32 `[batch, size, size, channels]`."""
-    grid = self.image_size // self.patch_size
+    grid = self.config.grid_size
     x = self.to_pixels(self.trunk(x))
     x = tf.reshape(x, [-1, grid, grid, x.shape[-1]])
-    return tf.cast(tf.nn.depth_to_space(x, self.patch_size), tf.float32)
+    x = tf.nn.depth_to_space(x, self.config.patch_size)
+    return tf.cast(x, tf.float32)
 
   def start_from(self, color: tf.Tensor):
     """Makes an untrained decoder answer with one colour everywhere.
@@ -126,7 +107,7 @@ class ViTDecoder(_Side):
     Args:
       color: Outputs of a pixel's channels, `[channels]`.
     """
-    self.to_pixels.bias.assign(tf.tile(color, [self.patch_size**2]))
+    self.to_pixels.bias.assign(tf.tile(color, [self.config.patch_size**2]))
 
   @property
   def last_layer(self) -> tf.Variable:
@@ -135,35 +116,37 @@ class ViTDecoder(_Side):
 
 
 class _Trunk(tf.keras.layers.Layer):
-  """Positions, blocks and the output MLP: the same in both directions."""
+  """Positions, blocks and the output MLP: the same in both directions.
+
+  The paper's wording leaves the MLP's place open; after the stack it explains
+  the published 91M parameters of the Base size.
+  """
 
   def __init__(
     self,
-    config,
-    grid_size,
-    position_kind,
-    output_mlp,
-    recompute,
-    float32_stream=False,
+    config: ViTVQGANConfig,
+    sizes: TransformerConfig,
+    recompute: bool,
+    float32_stream: bool,
     **kwargs,
   ):
     super().__init__(**{'autocast': not float32_stream, **kwargs})
     dtype = 'float32' if float32_stream else self.dtype_policy
     self.positions = positions.GridPositions(
-      grid_size, position_kind, dtype=dtype, name='positions'
+      config.grid_size, config.positions, dtype=dtype, name='positions'
     )
     self.transformer = transformer.Transformer(
-      config,
+      sizes,
       recompute=recompute,
       float32_stream=float32_stream,
-      grid_size=grid_size,
+      grid_size=config.grid_size,
       dtype=self.dtype_policy,
       name='transformer',
     )
     self.output_mlp = None
-    if output_mlp:
+    if config.output_mlp:
       self.output_mlp = transformer.MLP(
-        config.mlp_width, 'tanh', dtype=dtype, name='output_mlp'
+        sizes.mlp_width, 'tanh', dtype=dtype, name='output_mlp'
       )
 
   def build(self, input_shape):
