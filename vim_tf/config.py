@@ -441,6 +441,12 @@ class CodebookConfig(Config):
     0,
     least=0,
   )
+  init_kmeans: int = setting(
+    'Iterations of k-means, which begins as k-means++ does and makes them the '
+    'centres of these outputs; 0: they are outputs drawn uniformly.',
+    0,
+    least=0,
+  )
   revival_interval: int = setting(
     'Steps from one revival to the next, in which codes that a batch left '
     'unused become encoder outputs; 0: none.',
@@ -450,11 +456,13 @@ class CodebookConfig(Config):
   revival_steps: int = setting('Step after which revival ends.', 0, least=0)
 
   def check(self):
-    check(
-      self.init_from_data or self.init_step == 0,
-      f'init_step is {self.init_step}, but init_from_data is off: set it to '
-      'true, or init_step to 0.',
-    )
+    for name in ('init_step', 'init_kmeans'):
+      value = getattr(self, name)
+      check(
+        self.init_from_data or value == 0,
+        f'{name} is {value}, but init_from_data is off: set it to true, or '
+        f'{name} to 0.',
+      )
     check(
       self.revival_interval == 0 or self.revival_steps > self.init_step,
       f'revival_interval is {self.revival_interval}, but revival_steps is '

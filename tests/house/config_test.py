@@ -241,6 +241,7 @@ class ValuesTest(ConfigTestCase):
       ['revival_interval is 50', 'revival_steps is 0'],
     ),
     ('init_step', {'init_step': 10}, ['init_step is 10', 'init_from_data']),
+    ('kmeans', {'init_kmeans': 1}, ['init_kmeans is 1', 'init_from_data']),
   )
   def test_codebook(self, change, names):
     self.assert_refused(lambda: config_lib.CodebookConfig(**change), *names)

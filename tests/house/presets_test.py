@@ -70,6 +70,7 @@ _STAGE1_RECIPE = {
   'losses.codebook': 1.0,
   'losses.commitment': 0.25,
   'codebook.init_from_data': False,
+  'codebook.init_kmeans': 0,
   'codebook.revival_interval': 0,
   # 3.3: L = L_VQ + 0.1 L_adv + 0.1 L_perc + 0.1 L_logit-laplace + 1.0 L_2
   'model.logit_laplace': True,

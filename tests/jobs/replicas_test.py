@@ -28,6 +28,7 @@ _STAGE1 = {
   'losses.adversarial': '0.1',
   'adversarial.channel_multiplier': str(1 / 64),
   'adversarial.r1_interval': '1',
+  'codebook.init_kmeans': '2',
   'codebook.revival_interval': '1',
   'codebook.revival_steps': '100',
 }

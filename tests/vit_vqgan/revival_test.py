@@ -1,5 +1,7 @@
 """Tests of code revival: who is replaced, by what, and who follows."""
 
+from unittest import mock
+
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
@@ -162,6 +164,59 @@ class ReplaceCodesTest(parameterized.TestCase, tf.test.TestCase):
       first_of(np.arange(_CODES) == 0), distances / distances.sum(), atol=0.08
     )
     self.assertAllClose(first_of(np.full(_CODES, True)), [1 / 3] * 3, atol=0.08)
+
+  def test_k_means_starts_as_k_means_plus_plus(self):
+    """The first uniformly, the second by its squared distance from it."""
+    angles = np.array([0.1, 0.3, 1.2, 3.0])
+    features = np.zeros([2, 2, _DIM], np.float32)
+    features[..., 0] = np.cos(angles).reshape(2, 2)
+    features[..., 1] = np.sin(angles).reshape(2, 2)
+    quantizer, count = _quantizer(), 500
+    run = tf.function(
+      lambda seeds: revival.replace_codes(
+        quantizer,
+        tf.ones([_CODES], tf.bool),
+        tf.constant(features),
+        seeds,
+        kmeans=1,  # Moves nothing, with a code on every output.
+      ),
+      autograph=False,
+      jit_compile=True,
+    )
+    seen = np.zeros([4, 4])
+    for seed in range(count):
+      run(_seeds(2, 2 * seed))
+      nearest, _ = _sources(quantizer.codebook, features)
+      seen[nearest[0], nearest[1]] += 1
+      self.assertCountEqual(nearest[:4], range(4))  # None twice.
+    distances = 2 - 2 * np.cos(angles[:, None] - angles)
+    expected = distances / distances.sum(axis=1, keepdims=True) / 4
+    self.assertAllClose(seen / count, expected, atol=0.06)
+
+  @parameterized.parameters(True, False)
+  def test_k_means_ends_at_the_centres(self, l2_normalize):
+    """Where NumPy moves no code any more."""
+    self.enter_context(mock.patch.object(revival, '_NOISE', 0.0))
+    quantizer, features = _quantizer(l2_normalize), _features(4, 20)
+    copy = tf.Variable(tf.zeros([_CODES, _DIM]))
+    revival.replace_codes(
+      quantizer,
+      tf.ones([_CODES], tf.bool),
+      features,
+      _seeds(4),
+      (copy,),
+      kmeans=30,
+    )
+    points = np.reshape(features, [-1, _DIM])
+    codes = quantizer.codebook.numpy()
+    if l2_normalize:
+      points = _unit(points)
+    nearest = ((points[:, None] - codes) ** 2).sum(axis=-1).argmin(axis=1)
+    for code in range(_CODES):
+      mean = points[nearest == code].mean(axis=0)
+      mean = _unit(mean) if l2_normalize else mean
+      self.assertAllClose(codes[code], mean, atol=1e-5)
+    self.assertAllEqual(copy, codes)
 
   def test_equal_outputs_make_different_codes(self):
     """Else codes of one flat colour would tie for ever."""

@@ -194,6 +194,7 @@ class TokenizerStep:
       self._model.features(batch['images']),
       batch['seeds'],
       copies,
+      kmeans=self._config.codebook.init_kmeans if everything else 0,
     )
 
   def _losses(self, batch, parts, global_batch):

@@ -52,6 +52,7 @@ _BEFORE = {
   'classes_of': 'group',
   'checkpoint_minutes': 15.0,
   'block': 'paper',
+  'init_kmeans': 0,
 }
 
 
