@@ -237,7 +237,7 @@ class DropoutTest(tf.test.TestCase):
 
 class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
   def _gradients(self, layer, x, seeds):
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:  # As training steps have it.
       tape.watch(x)
       y = layer(x, seeds)
       loss = tf.reduce_sum(y * tf.reshape(tf.range(16.0), [1, 1, 16]))
@@ -392,7 +392,7 @@ class RecomputeTest(tf.test.TestCase, parameterized.TestCase):
       self.assertAllEqual(tf.math.is_finite(gradient), tf.ones(gradient.shape))
 
   def _gradients_bfloat16(self, layer, x):
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
       loss = tf.reduce_mean(tf.square(tf.cast(layer(x), tf.float32)))
     return tape.gradient(loss, layer.trainable_variables)
 

@@ -64,10 +64,13 @@ def _loop(step, x, weights):
 
   @tf.custom_gradient
   def call(x, *weights):
-    def forward(i, x, inputs):
-      return step(x, [w[i] for w in weights], i), inputs.write(i, x)
+    # No tape looks into the loop, though it lies within one: `gradient` tells.
+    unseen = [tf.stop_gradient(w) for w in weights]
 
-    y, inputs = each(forward, (x, array(x)))
+    def forward(i, x, inputs):
+      return step(x, [w[i] for w in unseen], i), inputs.write(i, x)
+
+    y, inputs = each(forward, (tf.stop_gradient(x), array(x)))
     inputs = inputs.stack()
 
     def gradient(dy):
