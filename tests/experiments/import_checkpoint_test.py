@@ -59,7 +59,7 @@ class ImportCheckpointTest(absltest.TestCase):
     found, _ = evaluate_reconstructions.evaluate(
       restore.tokenizer(self.workdir),
       protocols.ReconstructionProtocol(
-        DataConfig(name=f'folder:{self.images}', image_size=16),
+        data=DataConfig(name=f'folder:{self.images}', image_size=16),
         max_images=100,
         network='',
         perceptual=False,
