@@ -283,7 +283,6 @@ class SmallRun:
       codebook=CodebookConfig(
         init_from_data=True,
         init_step=min(200, steps // 7),
-        init_kmeans=10,
         revival_interval=50,
         revival_steps=steps * 2 // 3,
       ),

@@ -41,7 +41,6 @@ class NotesTest(absltest.TestCase):
       losses__adversarial=0,
       codebook__init_from_data='false',
       codebook__init_step=0,
-      codebook__init_kmeans=0,
     )
     self.assertEqual(kept, [])
 
