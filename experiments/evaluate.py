@@ -61,6 +61,7 @@ for _setting in DATA:
 flags_lib.define_strategy_flags()
 _COMMON = flags_lib.define(protocols.Protocol, 'data')
 _SAMPLING = sampling_flags.define()
+flags_lib.define(protocols.DistanceProtocol, 'reconstruction, generation')
 
 
 def _reconstruction():

@@ -155,8 +155,9 @@ def _group(flag: flags.Flag) -> tuple[str, str]:
     words = words.partition('>: ')[2]
   found = re.match(r'\[([^]]+)\] (.*)', words, re.DOTALL)
   group, words = found.groups() if found else ('flags', words)
-  if choices:
-    words += f' One of {", ".join(choices)}.'
+  told = choices and f'One of {", ".join(choices)}.'
+  if told and told not in words:  # A setting's help has it already.
+    words += f' {told}'
   return group, words
 
 

@@ -31,14 +31,20 @@ class Protocol(BadExamples):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReconstructionProtocol(Protocol):
-  """How reconstructions are measured."""
+class DistanceProtocol(Protocol):
+  """What those have that measure distances between sets of images."""
 
   network: str = setting(
     'Feature network: efficientnet_lite0 (or 1, 2), inception, inception:PATH '
     'or file:PATH; empty, of a reconstruction: no distances.',
     FEATURE_NETWORK,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionProtocol(DistanceProtocol):
+  """How reconstructions are measured."""
+
   perceptual: bool = setting('Measure LPIPS (VGG16).', True)
   precisions: bool = setting(
     'Also compare the codes of bfloat16 with those of float32.', False
@@ -46,7 +52,7 @@ class ReconstructionProtocol(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplesProtocol(Protocol, SelectionConfig):
+class SamplesProtocol(DistanceProtocol, SelectionConfig):
   """How samples are drawn and measured.
 
   Attributes:
@@ -54,7 +60,6 @@ class SamplesProtocol(Protocol, SelectionConfig):
   """
 
   sampling: SamplingConfig = SamplingConfig()
-  network: str = setting('As of reconstructions.', FEATURE_NETWORK)
   num_samples: int = setting('Samples to score.', 1000, least=4)
   seed: int = setting(
     'Seed of the first sample; the next ones count up.', 0, least=0

@@ -174,7 +174,6 @@ def _page(
       }
       for title, panels in stages.items()
     ],
-    folder=folder,
     vim=os.path.join(folder, 'vim'),
     # `bazel run` starts the tools elsewhere, hence the whole path.
     logdir=os.path.abspath(folder),

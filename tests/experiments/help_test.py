@@ -56,6 +56,7 @@ class HelpTest(absltest.TestCase):
         groups = re.findall(r'(?m)^\[(.+)\]$', text)
         self.assertLen(set(groups), len(groups))
         words = ' '.join(text.split())
+        self.assertNotRegex(words, r'(One of [^.]+\.) \1')
         for help_text in own.values():
           group, text = re.match(
             r'(?:<.*>: )?(?:\[(.+?)\] )?(.+)', help_text
