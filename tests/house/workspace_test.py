@@ -149,6 +149,15 @@ class SourcesTest(absltest.TestCase):
       folder = str(path.parent.relative_to(_ROOT / 'tests'))
       self.assertIn(f'"{folder}"', build)
 
+  def test_what_packages_read_is_installed_with_them(self):
+    project = (_ROOT / 'pyproject.toml').read_text()
+    listed = re.search(r'(?m)^"\*" = \[(.+)\]$', project).group(1)
+    endings = set(re.findall(r'"\*(\.\w+)"', listed))
+    code = {'.py', '.pyc', '.ipynb', ''}  # Bazel's own files have no ending.
+    for package in ('vim_tf', 'experiments', 'export'):
+      for path in (_ROOT / package).rglob('*.*'):
+        self.assertIn(path.suffix, endings | code, path)
+
 
 class RequirementsTest(absltest.TestCase):
   def _read(self, name: str) -> dict[str, str]:
