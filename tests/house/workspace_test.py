@@ -175,6 +175,17 @@ class RequirementsTest(absltest.TestCase):
     text = (_ROOT / name).read_text()
     return {_normal(m['name']): m['version'] for m in _LOCKED.finditer(text)}
 
+  def test_the_package_needs_what_the_programs_import(self):
+    project = (_ROOT / 'pyproject.toml').read_text()
+    needed = project.partition('\ndependencies = [')[2].partition('\n]')[0]
+    named = {_normal(name) for name in re.findall(r'"([\w-]+)', needed)}
+    # The environment's alone: held for others, optional, or of developers.
+    others = {
+      *('keras', 'protobuf', 'setuptools', 'wheel', 'tensorflow-metadata'),
+      *('tensorflow-addons', 'ruff', 'mypy', 'pdoc'),
+    }
+    self.assertEqual(set(self._read('requirements.txt')) - named, others)
+
   def test_every_requirement_is_locked(self):
     for name in (
       *('requirements', 'requirements-data', 'requirements-beam'),
