@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import gc
 import json
@@ -15,7 +16,7 @@ from etils import epy
 
 from experiments import flag_help
 from vim_tf import config as config_lib
-from vim_tf import places
+from vim_tf import machine, places
 from vim_tf.data import errors
 from vim_tf.training import preemption, run_record
 from vim_tf.training import workdir as workdir_lib
@@ -208,8 +209,14 @@ def strategy() -> tf.distribute.Strategy:
   return strategy_lib.make(flags.FLAGS.strategy, flags.FLAGS.tpu)
 
 
-def strategy_of_one_process() -> tf.distribute.Strategy:
-  """The same for programs that several workers cannot share.
+def strategy_of_one_process(examples: int = 64) -> tf.distribute.Strategy:
+  """The same for programs that several workers cannot share, nor train.
+
+  A CPU that has an example for each of its cores gives each operation one
+  thread, and each thread its own part of a batch (see `replicas.streams`).
+
+  Args:
+    examples: How many of them are computed at once, at most.
 
   Raises:
     ConfigError: If the flags ask for several workers.
@@ -218,6 +225,12 @@ def strategy_of_one_process() -> tf.distribute.Strategy:
     raise config_lib.ConfigError(
       'Only training runs on several workers: give another --strategy.'
     )
+  alone = flags.FLAGS.strategy in ('auto', 'one_device')
+  gpus = tf.config.list_physical_devices('GPU')
+  if alone and not gpus and examples >= machine.cores():
+    # Too late where TensorFlow has computed something: a notebook, a test.
+    with contextlib.suppress(RuntimeError):
+      tf.config.threading.set_intra_op_parallelism_threads(1)
   return strategy()
 
 

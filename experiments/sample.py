@@ -127,7 +127,9 @@ def main():
     precision=given[sampling_flags.PRECISION].value,
     changes=flags_lib.changes_from_flags([_DATA_DIR]),
     on_bad_example=given.on_bad_example,
-    strategy=flags_lib.strategy_of_one_process(),
+    strategy=flags_lib.strategy_of_one_process(
+      min(BATCH.value, COUNT.value * max(1, len(CLASSES.value)))
+    ),
   )
 
 

@@ -67,6 +67,23 @@ def randomize(layer: tf.keras.layers.Layer, seed: int = 0, scale: float = 0.3):
     weight.assign(rng.normal(mean, scale, weight.shape))
 
 
+@contextlib.contextmanager
+def one_thread_an_operation(count: int):
+  """What is made within it takes operations to have one thread each.
+
+  Args:
+    count: How many of them run at once.
+  """
+  threads = tf.config.threading
+  with (
+    mock.patch.object(threads, 'get_intra_op_parallelism_threads', lambda: 1),
+    mock.patch.object(
+      threads, 'get_inter_op_parallelism_threads', lambda: count
+    ),
+  ):
+    yield
+
+
 class Descent:
   """An optimizer that compiles fast: what it changes is the gradient itself.
 

@@ -4,14 +4,16 @@ import dataclasses
 import importlib
 import json
 import typing
+from unittest import mock
 
 from absl import flags
 from absl.testing import absltest, flagsaver, parameterized
+import tensorflow as tf
 
 from experiments import flags as flags_lib
 from tests.experiments import running
 from vim_tf import config as config_lib
-from vim_tf import presets
+from vim_tf import machine, presets
 
 _CONFIGS = {
   'train_vim': config_lib.Stage2Config,
@@ -54,6 +56,22 @@ class FlagsTest(parameterized.TestCase):
         'vit_vqgan',
         config_lib.Stage1Config,
       )
+
+  @parameterized.parameters(
+    (8, 'auto', True), (7, 'auto', False), (8, 'mirrored', False)
+  )
+  def test_a_batch_for_all_cores_gives_operations_one_thread(
+    self, examples, strategy, alone
+  ):
+    threads = tf.config.threading
+    with (
+      flagsaver.flagsaver(),
+      mock.patch.object(machine, 'cores', lambda: 8),
+      mock.patch.object(threads, 'set_intra_op_parallelism_threads') as given,
+    ):
+      flags.FLAGS(['binary', f'--strategy={strategy}'])
+      flags_lib.strategy_of_one_process(examples)
+    self.assertEqual(given.call_args_list, [mock.call(1)] if alone else [])
 
   @parameterized.parameters(
     ('--flip', True),

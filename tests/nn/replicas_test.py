@@ -1,9 +1,12 @@
 """Tests of functions that all replicas compute: parts, order, what is added."""
 
+import threading
+
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from vim_tf.nn import replicas
 
 
@@ -36,6 +39,28 @@ class OnReplicasTest(parameterized.TestCase, tf.test.TestCase):
       self.assertIsNone(found['none'])
     if count == 2:  # Smaller batches are filled up, and traced no more.
       self.assertEqual(sorted(set(rows)), [3, 4])
+
+  def test_threads_of_a_cpu_compute_their_parts_at_once(self):
+    self.assertEqual(replicas.streams(_strategy(1)), 1)
+    with testing.one_thread_an_operation(3):
+      self.assertEqual(replicas.streams(_strategy(2)), 1)
+      self.assertEqual(replicas.streams(_strategy(1)), 3)
+      together = threading.Barrier(3, timeout=60)
+      sizes = []
+
+      def function(x):
+        together.wait()  # Breaks unless all three are there.
+        sizes.append(len(x))
+        return {'double': 2 * x, 'none': None}
+
+      compute = replicas.OnReplicas(function, _strategy(1), traced=False)
+    for size in (8, 7):  # Filled up to three times three.
+      found = compute(np.arange(size))
+      self.assertAllEqual(found['double'], 2 * np.arange(size))
+      self.assertIsNone(found['none'])
+    self.assertEqual(sizes, [3] * 6)
+    together = threading.Barrier(1)
+    self.assertAllEqual(compute(np.arange(2))['double'], [0, 2])
 
   def test_an_example_that_is_added_is_one_of_the_batch(self):
     compute = replicas.OnReplicas(

@@ -106,6 +106,16 @@ class DecoderTest(testing.TestCase, parameterized.TestCase):
     )
     self.assertAllEqual(found, self.mixed[order])
 
+  def test_same_codes_where_threads_share_the_batch(self):
+    with testing.one_thread_an_operation(3):
+      decoder = decoding.Decoder(self.model)
+    with mock.patch.object(decoder, '_loop', side_effect=decoder._loop) as loop:
+      found = decoder(self.class_ids, _SEEDS, _MIXED)
+      self.assertAllEqual(found, self.mixed)
+      self.assertAllEqual(decoder([1], [2], _PLAIN).shape, [1, _CODES])
+    sizes = [len(call.args[0]['seeds']) for call in loop.call_args_list]
+    self.assertEqual(sorted(sizes), [1, 5, 5, 6])
+
   def test_same_codes_compiled_by_xla(self):
     decoder = decoding.Decoder(self.model, jit_compile=True)
     found = decoder(self.class_ids, _SEEDS, _MIXED)

@@ -9,12 +9,15 @@ A model, network or layer must have been made under the strategy's scope.
 `of(model)` is the strategy that a model was made under.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 import contextlib
 import math
 
 import numpy as np
 import tensorflow as tf
+
+from vim_tf import machine
 
 _AT_ONCE, _AT_ONCE_EACH = 64, 8  # Examples.
 _SEVERAL = (
@@ -42,6 +45,29 @@ def is_one(strategy: tf.distribute.Strategy) -> bool:
 def batch_size(strategy: tf.distribute.Strategy) -> int:
   """Examples to evaluate at once: 64 on one device, 8 a replica of many."""
   return max(_AT_ONCE, _AT_ONCE_EACH * _count(strategy))
+
+
+def streams(strategy: tf.distribute.Strategy) -> int:
+  """Parts of a batch that a CPU computes at once, each on a thread of its own.
+
+  One, as long as threads share each operation. Where an operation has a single
+  thread, after `tf.config.threading.set_intra_op_parallelism_threads(1)`, one
+  for each core, or as many as operations may run at once: threads that need
+  not wait for one another do more, most in products of few rows.
+  """
+  threading = tf.config.threading
+  shared = threading.get_intra_op_parallelism_threads() != 1
+  if shared or not is_one(strategy) or tf.config.list_physical_devices('GPU'):
+    return 1
+  return threading.get_inter_op_parallelism_threads() or machine.cores()
+
+
+def at_once(function: Callable, parts: Sequence) -> list:
+  """A function's results of several parts, each by a thread of its own."""
+  if len(parts) == 1:
+    return [function(parts[0])]
+  with futures.ThreadPoolExecutor(len(parts)) as pool:
+    return list(pool.map(function, parts))
 
 
 @contextlib.contextmanager
@@ -81,7 +107,8 @@ class OnReplicas:
 
   The batch is filled up with its first example to a multiple of the replicas,
   and to the largest batch so far, so that a short last one is not compiled
-  again; what was added is cut off. On one CPU or GPU nothing is added.
+  again; what was added is cut off. On one CPU or GPU nothing is added, but
+  where a CPU computes several parts at once (see `streams`).
 
   Args:
     function: From tensors `[batch, ...]` to a nest of tensors `[batch, ...]`
@@ -98,8 +125,9 @@ class OnReplicas:
   ):
     self._strategy = strategy
     self._replicas = _count(strategy)
+    self._streams = streams(strategy)
     self._exact = is_one(strategy)
-    self._size = 0  # Of a replica's part.
+    self._size = 0  # Of a replica's or a stream's part.
     self._there = None  # Which results are not None.
 
     def part(*args):
@@ -123,21 +151,32 @@ class OnReplicas:
     Returns:
       The function's results as NumPy arrays `[batch, ...]`.
     """
-    if self._exact:
+    if self._exact and self._streams == 1:
       return tf.nest.map_structure(_to_numpy, self._run(*args))
     args = tf.nest.map_structure(np.asarray, args)
     count = len(tf.nest.flatten(args)[0])
-    self._size = max(self._size, math.ceil(count / self._replicas))
-    rows = np.arange(self._size * self._replicas)
-    rows = np.where(rows < count, rows, 0).reshape([self._replicas, -1])
+    parts = max(self._replicas, self._streams)
+    self._size = max(self._size, math.ceil(count / parts))
+    if self._exact:
+      parts = math.ceil(count / self._size)
+    rows = np.arange(self._size * parts)
+    rows = np.where(rows < count, rows, 0).reshape([parts, -1])
+
+    def part_of(own):
+      return tf.nest.map_structure(lambda x: tf.constant(x[own]), args)
+
+    if self._exact:
+      found = at_once(lambda own: self._run(*part_of(own)), rows)
+      return tf.nest.map_structure(
+        lambda *x: None if x[0] is None else np.concatenate(x)[:count], *found
+      )
     # Of several workers, this one's replicas are numbered from its first.
-    parts = iter(rows)
+    left = iter(rows)
 
     def part(context):
       del context
-      own = next(parts)
       with tf.device('CPU'):
-        return tf.nest.map_structure(lambda x: tf.constant(x[own]), args)
+        return part_of(next(left))
 
     spread = self._strategy.experimental_distribute_values_from_function(part)
     found = iter([self._join(x, count) for x in self._run(*spread)])

@@ -39,7 +39,8 @@ class Decoder:
   """Samples codes from a VIM, by a loop that is traced once.
 
   Where the VIM was made under a strategy of several replicas, or of a TPU, they
-  share each batch; the codes are the same.
+  share each batch; the codes are the same. So do the threads of a CPU, if an
+  operation has but one (`replicas.streams`).
 
   Args:
     model: A built VIM.
@@ -60,6 +61,7 @@ class Decoder:
     self._model = model
     self._xla = jit_compile or replicas.is_xla(strategy)
     self._static = self._xla or not one
+    self._streams = replicas.streams(strategy)
     self._frozen = frozen and not self._static and can_freeze(model)
     small = layers.dense_bytes(model) <= _MOST_AS_TRACED
     self._as_traced = small and not self._static and not self._frozen
@@ -134,21 +136,29 @@ class Decoder:
     check_window(window, sizes)
     scales = np.stack([c.guidance_scales(sizes.num_codes) for c in config])
     guided = bool(sizes.num_classes) and bool(np.any(scales != 1.0))
-    if not self._static:  # Tensors do not trace the loop again.
-      window = window or best_window(batch * (1 + guided), sizes.num_codes)
-      guided, window = tf.constant(guided), tf.constant(window)
     examples = {
-      'class_ids': tf.constant(class_ids, tf.int32),
-      'seeds': tf.constant(seeds.astype(np.uint32)),
-      'temperature': tf.constant([c.temperature for c in config], tf.float32),
-      'top_k': tf.constant([c.top_k for c in config], tf.int32),
-      'top_p': tf.constant([c.top_p for c in config], tf.float32),
-      'guidance_scale': tf.constant(scales),
-      'prefix': tf.constant(prefix, tf.int32),
-      'prefix_length': tf.constant(lengths, tf.int32),
+      'class_ids': class_ids.astype(np.int32),
+      'seeds': seeds.astype(np.uint32),
+      'temperature': np.float32([c.temperature for c in config]),
+      'top_k': np.int32([c.top_k for c in config]),
+      'top_p': np.float32([c.top_p for c in config]),
+      'guidance_scale': scales.astype(np.float32),
+      'prefix': prefix.astype(np.int32),
+      'prefix_length': lengths.astype(np.int32),
     }
+
+    def draw(own):
+      one = {name: tf.constant(value[own]) for name, value in examples.items()}
+      if self._static:
+        return np.asarray(self._loop(one, guided, window))
+      # Tensors do not trace the loop again.
+      best = best_window(len(own) * (1 + guided), sizes.num_codes)
+      static = tf.constant(guided), tf.constant(window or best)
+      return np.asarray(self._loop(one, *static))
+
+    parts = np.array_split(np.arange(batch), max(1, min(batch, self._streams)))
     with replicas.as_traced(self._as_traced):
-      return np.asarray(self._loop(examples, guided, window))
+      return np.concatenate(replicas.at_once(draw, parts))
 
   def _signature(self) -> list:
     """Of a loop for any batch."""
