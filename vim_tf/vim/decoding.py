@@ -64,6 +64,7 @@ class Decoder:
     self._streams = replicas.streams(strategy)
     self._frozen = frozen and not self._static and can_freeze(model)
     small = layers.dense_bytes(model) <= _MOST_AS_TRACED
+    self._ready = self._xla  # An empty batch would be compiled.
     self._as_traced = small and not self._static and not self._frozen
     if one:
       self._loop = tf.function(
@@ -158,6 +159,9 @@ class Decoder:
 
     parts = np.array_split(np.arange(batch), max(1, min(batch, self._streams)))
     with replicas.as_traced(self._as_traced):
+      if len(parts) > 1 and not self._ready:
+        draw(parts[0][:0])  # Else each thread makes the loop ready for itself.
+        self._ready = True
       return np.concatenate(replicas.at_once(draw, parts))
 
   def _signature(self) -> list:

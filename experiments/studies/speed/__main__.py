@@ -78,6 +78,12 @@ THREADS = flags.DEFINE_integer(
   '[how] Threads of TensorFlow; 0: as many as cores that it may use.',
   lower_bound=0,
 )
+STREAMS = flags.DEFINE_bool(
+  'streams',
+  False,
+  '[how] One thread an operation, and for each thread a part of the batch in '
+  'encoding, decoding and sampling, as the programs that do that have it.',
+)
 PROFILE = flags.DEFINE_integer(
   'profile',
   0,
@@ -109,8 +115,9 @@ def main():
   planned = _planned(chosen)
   # Every row has models of its own: it would warn of so many traces.
   tf.get_logger().setLevel('ERROR')
-  if THREADS.value:
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
+  if THREADS.value or STREAMS.value:
+    each = 1 if STREAMS.value else THREADS.value
+    tf.config.threading.set_intra_op_parallelism_threads(each)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
   try:
     file = open(OUT.value, 'x') if OUT.value else open(os.devnull, 'w')
@@ -288,13 +295,14 @@ def _pair(versions, times) -> tuple[dict, str]:
 def _machine(sizes: rows_lib.Sizes) -> tuple[dict, str]:
   """Where and with what a run is made."""
   cores = machine_lib.cores()
-  threads = tf.config.threading.get_intra_op_parallelism_threads() or cores
+  threads = tf.config.threading.get_inter_op_parallelism_threads() or cores
   load = os.getloadavg()[0]
   record = {
     'kind': 'machine',
     'cpu': machine_lib.cpu(),
     'cores': cores,
     'threads': threads,
+    'streams': STREAMS.value,
     'load_average': load,
     'python': platform.python_version(),
     'tensorflow': tf.__version__,

@@ -23,6 +23,7 @@ from vim_tf.config import (
   replace,
 )
 from vim_tf.jobs import replica_functions, restore, train_tokenizer
+from vim_tf.nn import replicas
 from vim_tf.settings import Config, group, setting
 from vim_tf.vim import decoding
 from vim_tf.vim import model as vim_model
@@ -256,10 +257,12 @@ def _of_run(settings: Settings) -> dict[str, str]:
 def _pass(sizes, settings, name: str) -> Job:
   """'encode' or 'decode'."""
   config = replace(sizes.stage1, _of_run(settings))
-  function = replica_functions.tokenizer(config, settings.batch)[name]
+  parts = min(settings.batch, replicas.streams(tf.distribute.get_strategy()))
+  batch = settings.batch // parts
+  function = replica_functions.tokenizer(config, batch)[name]
   count = {'encode': counts.encode, 'decode': counts.decode}[name]
-  work = Work(settings.batch * count(config.model), settings.precision)
-  return _job(function, settings.xla, work, settings.batch)
+  work = Work(parts * batch * count(config.model), settings.precision)
+  return _job(function, settings.xla, work, parts * batch, parts=parts)
 
 
 def _stage1_step(sizes, settings) -> Job:
@@ -301,15 +304,17 @@ def _lookup(sizes, settings) -> Job:
   return _job(function, settings.xla, work, count, 'code')
 
 
-def _job(function, xla: bool, work: Work, units: int, unit='image') -> Job:
-  """A call of what a replica runs, to its end."""
+def _job(
+  function, xla: bool, work: Work, units: int, unit='image', parts=1
+) -> Job:
+  """A call of what a replica runs, to its end; of `parts` calls at once."""
   run = tf.function(function.run, jit_compile=xla, autograph=False)
   inputs = tf.nest.map_structure(example, function.specs)
 
-  def call():
+  def call(_):
     tf.nest.map_structure(lambda x: x.numpy(), run(*inputs))
 
-  return Job(call, work, unit, units)
+  return Job(lambda: replicas.at_once(call, range(parts)), work, unit, units)
 
 
 def example(spec: tf.TensorSpec) -> tf.Tensor:

@@ -11,6 +11,7 @@ import time
 import tensorflow as tf
 
 from experiments.studies.speed.counts import MEMORY, Work
+from vim_tf.nn import replicas
 
 _CLEAR = pathlib.Path('/proc/self/clear_refs')
 _RESET_PEAK = '5'  # See proc(5), /proc/PID/clear_refs.
@@ -92,7 +93,7 @@ def _timed(job: Job) -> tuple[float, int | None]:
 
 
 class Ceilings:
-  """What the machine can do at best, at TensorFlow's number of threads.
+  """What the machine can do at best, with all of TensorFlow's threads.
 
   A ceiling is the best of some calls: one that something else disturbed says
   nothing about the machine. TensorFlow's own product is taken, because that is
@@ -116,13 +117,14 @@ class Ceilings:
     if kind not in self._probes:
       self._probes[kind] = self._probe(kind)
     call, amount = self._probes[kind]
+    parts = range(replicas.streams(tf.distribute.get_strategy()))
     call()  # Traces, and touches the memory.
     taken = []
     for _ in range(_CALLS):
       start = time.perf_counter()
-      call()
+      replicas.at_once(lambda _: call(), parts)
       taken.append(time.perf_counter() - start)
-    rate = amount / min(taken)
+    rate = len(parts) * amount / min(taken)
     self.best[kind] = max(rate, self.best.get(kind, 0.0))
     return rate
 

@@ -193,10 +193,23 @@ class BenchmarkTest(absltest.TestCase):
     ):
       threading.set_intra_op_parallelism_threads = order.append
       threading.set_inter_op_parallelism_threads = order.append
-      threading.get_intra_op_parallelism_threads.return_value = 3
+      threading.get_inter_op_parallelism_threads.return_value = 3
       _, lines = self._records('--rows=lookup', '--calls=1', '--threads=3')
     self.assertEqual(order, [3, 3, 'computes'])
     self.assertIn(' 3 threads', lines[0])
+
+  def test_streams_count_what_all_of_them_do(self):
+    with testing.one_thread_an_operation(2):
+      records, _ = self._records(
+        '--rows=encode_float32', '--calls=1', '--setting=batch=4'
+      )
+    shared, _ = self._records(
+      '--rows=encode_float32', '--calls=1', '--setting=batch=4'
+    )
+    (one,) = (r for r in records if r['kind'] == 'row')
+    (other,) = (r for r in shared if r['kind'] == 'row')
+    self.assertEqual(one['flops'], other['flops'])
+    self.assertAlmostEqual(one['per_second'] * one['seconds'], 4)
 
 
 if __name__ == '__main__':
