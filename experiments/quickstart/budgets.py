@@ -43,7 +43,7 @@ BUDGETS = {
     SMALL,
     tokenizer_steps=4000,
     full_loss_steps=300,
-    vim_steps=2400,
+    vim_steps=3000,
   ),
 }
 
