@@ -12,6 +12,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from vim_tf import config as config_lib
 from vim_tf import presets
 from vim_tf.metrics import codebook
 from vim_tf.nn import layers
@@ -264,11 +265,30 @@ def _stage2(name: str) -> tuple[tf.Graph, vim_model.VIM]:
 
 class CoverageTest(tf.test.TestCase):
   def test_every_preset_is_pinned_and_every_kind_counted(self):
-    self.assertEqual({*_STAGE1_PAPER, *_OURS}, set(presets.STAGE1))
-    self.assertEqual({*_STAGE2_PAPER, *_OURS}, set(presets.STAGE2))
+    ours = {'vit_vqgan_ss_modern', *_OURS}
+    self.assertEqual({*_STAGE1_PAPER, *ours}, set(presets.STAGE1))
+    ours = {'vim_base_modern', *_OURS}
+    self.assertEqual({*_STAGE2_PAPER, *ours}, set(presets.STAGE2))
     # Of the grids of 16 x 16 codes, one size stands for all.
     sizes = {row[:2] for row in _STAGE1_PAPER.values()}
     self.assertEqual({_STAGE1_PAPER[name][:2] for name in _STAGE1_SIZES}, sizes)
+
+
+class ModernTest(tf.test.TestCase):
+  def test_it_is_the_papers_but_for_blocks_and_optimizer(self):
+    for preset, paper, parts in (
+      (presets.stage1, 'vit_vqgan_ss', ('encoder', 'decoder')),
+      (presets.stage2, 'vim_base', ('transformer',)),
+    ):
+      back = {'optimizer.name': preset(paper).optimizer.name}
+      for part in parts:
+        back[f'model.{part}.block'] = 'paper'
+      modern = preset(f'{paper}_modern')
+      self.assertEqual(modern.optimizer.name, 'muon')
+      self.assertEqual(config_lib.replace(modern, back), preset(paper))
+      self.assertEqual(
+        {getattr(modern.model, part).block for part in parts}, {'modern'}
+      )
 
 
 class Stage1Test(tf.test.TestCase, parameterized.TestCase):
