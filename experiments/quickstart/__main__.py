@@ -23,8 +23,8 @@ import numpy as np
 from experiments import flags as flags_lib
 from experiments.quickstart import budgets
 from vim_tf import machine as machine_lib
-from vim_tf import presets
-from vim_tf.config import DataConfig, Stage1Config, Stage2Config
+from vim_tf import presets, protocols
+from vim_tf.config import Stage1Config
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -34,6 +34,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from experiments.quickstart import samples as quickstart_samples
   from vim_tf.data import pipeline, sources
   from vim_tf.jobs import (
+    evaluate_likelihood,
     pictures,
     probe_figures,
     references,
@@ -56,6 +57,10 @@ WORKDIR = flags.DEFINE_string(
 )
 
 _SHOWN = 16  # Held-out images in the report.
+_OF_VIM = (
+  *('bits_per_code', 'order0_bits_per_code', 'order1_bits_per_code'),
+  'share_of_order1',
+)
 
 
 def main():
@@ -79,17 +84,14 @@ def main():
   # ----------------------------------------------------------------- figures
   tokenizer, vim = restore.both(folder / 'vim', str(folder / 'tokenizer'))
   with clock.part('baselines'):
-    train, held_out = _load(first.data)
+    train, held_out = (
+      sources.load(first.data, split)
+      for split in (first.data.train_split, first.data.eval_split)
+    )
     tokenizer_figures, shown = measure_tokenizer(
       tokenizer, train, held_out, first
     )
-    vim_figures = measure_vim(
-      tokenizer,
-      vim,
-      *_load(second.data),
-      second,
-      budgets.CODE_EPOCHS[BUDGET.value],
-    )
+    vim_figures = measure_vim(tokenizer, vim, budgets.CODE_EPOCHS[BUDGET.value])
   with clock.part('samples'):
     drawn = quickstart_samples.draw(
       tokenizer,
@@ -141,14 +143,6 @@ def main():
   logging.info('The report is %s.', (folder / 'report.html').resolve())
 
 
-def _load(config: DataConfig) -> tuple[sources.Source, sources.Source]:
-  """The training and the held-out images."""
-  return tuple(
-    sources.load(config, split)
-    for split in (config.train_split, config.eval_split)
-  )
-
-
 def measure_tokenizer(
   tokenizer: restore.Restored,
   train: sources.Source,
@@ -196,39 +190,17 @@ def measure_tokenizer(
 
 
 def measure_vim(
-  tokenizer: restore.Restored,
-  vim: restore.Restored,
-  train: sources.Source,
-  held_out: sources.Source,
-  config: Stage2Config,
-  code_epochs: int,
+  tokenizer: restore.Restored, vim: restore.Restored, code_epochs: int
 ) -> dict:
   """VIM beside order-0 and order-1 models of the same codes, in bits.
 
-  The n-gram models learn from the codes of `code_epochs` augmented passes over
-  the training images, drawn as VIM's own were.
+  These learn from the codes of `code_epochs` augmented passes over the training
+  images, drawn as VIM's own were.
   """
-  figures = train_vim.Figures(vim.model, tokenizer.model)(
-    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
-  )
-  encode = tf.function(tokenizer.model.encode, autograph=False)
-  images, _ = pipeline.evaluation_arrays(held_out, config.data)
-  batch = config.run.batch_size
-  passes = pipeline.training_batches(
-    train, config.data, batch_size=batch, seed=config.run.seed
-  ).take(code_epochs * train.num_examples // batch)
-  counted = baselines.reference_bits_per_code(
-    np.concatenate([encode(part['images']) for part in passes]),
-    np.concatenate(
-      [encode(images[i : i + 64]) for i in range(0, len(images), 64)]
-    ),
-    config.model.codebook_size,
-  )
+  protocol = protocols.LikelihoodProtocol(batch_size=64, passes=code_epochs)
+  figures = evaluate_likelihood.evaluate(tokenizer, vim, protocol)['figures']
   return {
-    'bits_per_code': figures['bits_per_code'],
-    **counted,
-    'share_of_order1': figures['bits_per_code']
-    / counted['order1_bits_per_code'],
+    **{name: figures[name] for name in _OF_VIM},
     'parameters': vim.model.count_params(),
     'steps': vim.step,
   }
