@@ -164,10 +164,15 @@ def measure_tokenizer(
   train_images, _ = pipeline.evaluation_arrays(train, config.data)
   images, _ = pipeline.evaluation_arrays(held_out, config.data)
   logging.info('Fitting the k-means codebook of raw patches.')
-  baseline = baselines.PatchKMeans(
-    config.model.codebook_size, config.model.patch_size, seed=config.run.seed
-  ).fit(train_images)
-  kmeans_images = baseline.reconstruct(images)
+  codebook = baselines.patch_codebook(
+    train_images,
+    config.model.codebook_size,
+    config.model.patch_size,
+    seed=config.run.seed,
+  )
+  kmeans_images = baselines.reconstruct(
+    images, codebook, config.model.patch_size
+  )
   kmeans_psnr = float(
     tf.reduce_mean(reconstruction.psnr(images, kmeans_images))
   )
