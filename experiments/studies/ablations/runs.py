@@ -54,7 +54,7 @@ class Outcome:
   """What a run gave.
 
   Attributes:
-    figures: By metric; see `ablation_claims.METRICS`, and more.
+    figures: By metric; see `claims.METRICS`, and more.
     picture: Some reconstructions or samples in one row, uint8
       `[height, width, 3]`; None of a probe.
   """
@@ -124,8 +124,7 @@ class Runner:
         network=NETWORK,
       ),
     )
-    model = tokenizer.model
-    rebuilt = model.decode(model.encode(tf.constant(self._some_images)))
+    rebuilt = tokenizer.model.reconstruct(tf.constant(self._some_images))
     return Outcome(
       _chosen(result['figures'], _OF_TOKENIZER), pictures.grid(rebuilt, _SHOWN)
     )
