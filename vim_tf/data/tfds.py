@@ -99,6 +99,7 @@ def class_names(features, label_key: str) -> tuple[str, ...]:
   return names
 
 
+@tf.autograph.experimental.do_not_convert
 def in_memory(source, builder, image_key: str, label_key: str):
   """Reads all examples.
 
@@ -117,7 +118,7 @@ def in_memory(source, builder, image_key: str, label_key: str):
   """
   whole = streamed(source, builder, image_key, label_key, numbered=True)
   records, labels, places = [], [], []
-  for example in whole.examples().as_numpy_iterator():
+  for example in whole.stream(None, None).as_numpy_iterator():
     if example['image']:
       records.append(example['image'])
       labels.append(example['label'])
