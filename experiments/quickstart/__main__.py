@@ -178,7 +178,7 @@ def measure_tokenizer(
   )
   chosen = np.linspace(0, len(images) - 1, _SHOWN).astype(int)
   some = tf.constant(images[chosen])
-  rebuilt = tokenizer.model.decode(tokenizer.model.encode(some))
+  rebuilt = tokenizer.model.reconstruct(some)
   return {
     'psnr': figures.pop('mean_psnr'),
     'kmeans_psnr': kmeans_psnr,

@@ -186,7 +186,5 @@ def _picture(model, batches, psnr: np.ndarray) -> np.ndarray:
         found[position] = image
       position += 1
   images = np.stack([found[place] for place in chosen])
-  rebuild = replicas.OnReplicas(
-    lambda images: model.decode(model.encode(images)), replicas.of(model)
-  )
+  rebuild = replicas.OnReplicas(model.reconstruct, replicas.of(model))
   return pictures.pairs(images, rebuild(images), count)

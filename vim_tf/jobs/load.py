@@ -192,10 +192,7 @@ class Run:
 
   @functools.cached_property
   def _decode(self) -> Callable:
-    return tf.function(
-      lambda codes: tf.clip_by_value(self.tokenizer.decode(codes), 0.0, 1.0),
-      autograph=False,
-    )
+    return tf.function(self.tokenizer.decode, autograph=False)
 
   @functools.cached_property
   def _draw(self) -> decoding.Decoder:

@@ -75,9 +75,7 @@ def train(
   def evaluate():
     return figures(examples.held_out(figures.batch_size))
 
-  rebuild = replicas.OnReplicas(
-    lambda images: model.decode(model.encode(images)), strategy
-  )
+  rebuild = replicas.OnReplicas(model.reconstruct, strategy)
 
   def draw():
     batch = next(iter(examples.held_out(_PICTURES)))

@@ -44,7 +44,6 @@ class MLP(layers.Layer):
   Args:
     hidden_width: Width between the layers.
     activation: A key of `ACTIVATIONS`.
-    out_width: Width of the output; 0 means that of the input.
     dropout: Rate of dropout after the non-linearity.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
@@ -53,14 +52,12 @@ class MLP(layers.Layer):
     self,
     hidden_width: int,
     activation: str = 'gelu',
-    out_width: int = 0,
     dropout: float = 0.0,
     **kwargs,
   ):
     super().__init__(**kwargs)
     self.hidden_width = hidden_width
     self.activation = activation
-    self.out_width = out_width
     self.dropout = dropout
 
   def build(self, input_shape):
@@ -69,13 +66,11 @@ class MLP(layers.Layer):
     self.hidden = layers.dense(
       copies * self.hidden_width, width, self.dtype_policy, 'hidden'
     )
-    self.out = layers.dense(
-      self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
-    )
+    self.out = layers.dense(width, self.hidden_width, self.dtype_policy, 'out')
     super().build(input_shape)
 
   def call(self, x, seeds=None, stream: int = 0, training=None):
-    """Maps `[..., width]` to `[..., out_width]`.
+    """Maps `[..., width]` to the same.
 
     Args:
       x: `[batch, ..., width]`.

@@ -27,9 +27,6 @@ def make_discriminator(
 
   Returns:
     A built model.
-
-  Raises:
-    ValueError: The image size does not suit the discriminator.
   """
   model = _DISCRIMINATORS[config.discriminator](
     image_size,
