@@ -40,9 +40,7 @@ class Presets:
 
 
 def parse(
-  argv: Sequence[str],
-  settings: Sequence = (),
-  presets: Presets | None = None,
+  argv: Sequence[str], settings: Sequence = (), presets: Presets | None = None
 ) -> list[str]:
   """Parses flags for `absl.app.run`, or prints help and ends the process.
 

@@ -159,7 +159,7 @@ def measure_tokenizer(
     reconstructions by 'tokenizer' and 'kmeans'.
   """
   figures = train_tokenizer.Figures(tokenizer.model)(
-    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
+    pipeline.evaluation_batches(held_out, config.data, batch_size=64)
   )
   train_images, _ = pipeline.evaluation_arrays(train, config.data)
   images, _ = pipeline.evaluation_arrays(held_out, config.data)

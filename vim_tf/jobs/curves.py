@@ -188,10 +188,7 @@ def all_panels(rows: Sequence[Mapping]) -> dict[str, list[Panel]]:
 def svg(panel: Panel, palette: Palette = LIGHT) -> bytes:
   """One panel as an SVG picture without any outside reference."""
   return _render(
-    [[panel]],
-    palette,
-    format='svg',
-    metadata={'Date': None, 'Creator': None},
+    [[panel]], palette, format='svg', metadata={'Date': None, 'Creator': None}
   )
 
 

@@ -190,10 +190,7 @@ def _find_codes(
     origin = f'cache {cache.fingerprint}'
     passes = min(passes, train.crops)
     draws = codes_lib.training_batches(
-      cache,
-      batch_size=size,
-      seed=seed,
-      balance_classes=data.balance_classes,
+      cache, batch_size=size, seed=seed, balance_classes=data.balance_classes
     )
     batches = codes_lib.evaluation_batches(
       cache, batch_size=size, max_examples=most

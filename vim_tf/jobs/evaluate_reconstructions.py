@@ -24,8 +24,7 @@ _SHOWN = 8  # Images each of the best, the median and the worst.
 
 
 def evaluate(
-  tokenizer: restore.Restored,
-  protocol: ReconstructionProtocol | None = None,
+  tokenizer: restore.Restored, protocol: ReconstructionProtocol | None = None
 ) -> tuple[dict, np.ndarray]:
   """Measures reconstructions.
 

@@ -219,10 +219,7 @@ def _baselines(
   figures = {}
   split, model = data.config.eval_split, tokenizer.model
   reconstruct = replicas.OnReplicas(model.reconstruct, replicas.of(model))
-  for prefix, through in (
-    ('held_out_', None),
-    ('reconstructed_', reconstruct),
-  ):
+  for prefix, through in (('held_out_', None), ('reconstructed_', reconstruct)):
     real = data.read(evaluator.network, split, through)
     found = evaluator.score_features(real.features, real.logits, real.labels)
     figures.update({f'{prefix}{key}': value for key, value in found.items()})

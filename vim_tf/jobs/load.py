@@ -122,11 +122,7 @@ class Run:
         setting is out of range.
     """
     codes = self.sample_codes(
-      classes,
-      seeds=seeds,
-      batch_size=batch_size,
-      window=window,
-      **sampling,
+      classes, seeds=seeds, batch_size=batch_size, window=window, **sampling
     )
     return self.decode(codes, batch_size)
 

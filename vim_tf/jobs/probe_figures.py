@@ -210,9 +210,7 @@ def panel(figures: Mapping) -> curves.Panel:
 def table(figures: Mapping) -> list[str]:
   """The figures as lines of text."""
   errors = figures['top1_standard_error'] is not None
-  lines = [
-    f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}',
-  ]
+  lines = [f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}']
 
   def line(name, row):
     text = f'{name:36} {100 * row["top1"]:6.1f}% {100 * row["top5"]:6.1f}%'

@@ -129,8 +129,7 @@ def tokenizer(config: Stage1Config, batch: int) -> dict[str, ReplicaFunction]:
       model.encode, (tf.TensorSpec([batch, size, size, 3]),)
     ),
     'decode': ReplicaFunction(
-      model.decode,
-      (tf.TensorSpec([batch, config.model.num_codes], tf.int32),),
+      model.decode, (tf.TensorSpec([batch, config.model.num_codes], tf.int32),)
     ),
   }
 

@@ -14,13 +14,7 @@ from vim_tf import config as config_lib
 from vim_tf.config import ConfigError, UserError
 from vim_tf.data import folders
 from vim_tf.data import images as images_lib
-from vim_tf.jobs import (
-  class_names,
-  output,
-  pictures,
-  restore,
-  sample_folder,
-)
+from vim_tf.jobs import class_names, output, pictures, restore, sample_folder
 from vim_tf.metrics import classifiers
 from vim_tf.nn import replicas
 from vim_tf.training import strategy as strategy_lib

@@ -5,13 +5,7 @@ import os
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import (
-  STOP,
-  Faults,
-  Stage1Config,
-  UserError,
-  to_dict,
-)
+from vim_tf.config import STOP, Faults, Stage1Config, UserError, to_dict
 from vim_tf.jobs import pictures, restore, runs
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
@@ -167,9 +161,7 @@ def build(
     average = new_model()
     average.set_weights(model.get_weights())
   optimizer = optimizers.Optimizer(
-    config.optimizer,
-    trained(model),
-    trained(average) if average else None,
+    config.optimizer, trained(model), trained(average) if average else None
   )
   discriminator = discriminator_optimizer = None
   if config.losses.adversarial:

@@ -205,9 +205,7 @@ class Head:
     try:
       with np.load(path, allow_pickle=False) as arrays:
         head = cls(
-          arrays['kernel'],
-          arrays['bias'],
-          json.loads(str(arrays['protocol'])),
+          arrays['kernel'], arrays['bias'], json.loads(str(arrays['protocol']))
         )
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
       return None

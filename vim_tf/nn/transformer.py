@@ -5,14 +5,7 @@ import functools
 import tensorflow as tf
 
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import (
-  attention,
-  fusion,
-  gradients,
-  layers,
-  looped,
-  randomness,
-)
+from vim_tf.nn import attention, fusion, gradients, layers, looped, randomness
 
 _DROPOUTS_PER_BLOCK = 3
 
@@ -255,11 +248,7 @@ class Transformer(layers.Layer):
     super().build(input_shape)
 
   def call(
-    self,
-    x,
-    seeds=None,
-    out: dict | None = None,
-    num_blocks: int | None = None,
+    self, x, seeds=None, out: dict | None = None, num_blocks: int | None = None
   ):
     """`[batch, length, width]` to the same.
 

@@ -77,8 +77,7 @@ class Checkpoints:
     """
     files.remove_unfinished(self._folder)
     return _read_newest(
-      self._folder,
-      lambda path: self._checkpoint.read(path).assert_consumed(),
+      self._folder, lambda path: self._checkpoint.read(path).assert_consumed()
     )
 
   def notes(self, step: int) -> dict:

@@ -95,15 +95,7 @@ def train(
   """
   with contextlib.closing(workdir):  # Which an error may outlive.
     _train(
-      trainer,
-      run,
-      workdir,
-      batches,
-      strategy,
-      evaluate,
-      draw,
-      title,
-      faults,
+      trainer, run, workdir, batches, strategy, evaluate, draw, title, faults
     )
 
 

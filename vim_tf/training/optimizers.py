@@ -149,9 +149,7 @@ class _Rule(Protocol):
 
 
 def _make(
-  config: OptimizerConfig,
-  schedule: Schedule,
-  variables: Sequence[tf.Variable],
+  config: OptimizerConfig, schedule: Schedule, variables: Sequence[tf.Variable]
 ) -> _Rule:
   """The rule that a config names, with all of its state there."""
   if config.name == 'lamb':

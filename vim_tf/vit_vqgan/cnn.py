@@ -49,11 +49,7 @@ class CNNEncoder(layers.Layer):
   """
 
   def __init__(
-    self,
-    image_size: int,
-    patch_size: int,
-    multiplier: float = 1.0,
-    **kwargs,
+    self, image_size: int, patch_size: int, multiplier: float = 1.0, **kwargs
   ):
     # Keras would round the images to bfloat16 before they are centred.
     super().__init__(**{'autocast': False, **kwargs})

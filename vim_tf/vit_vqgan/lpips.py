@@ -141,12 +141,7 @@ class LPIPS(layers.Layer):
   """
 
   def __init__(
-    self,
-    path: str = '',
-    *,
-    sha256: str = '',
-    dtype: str = 'float32',
-    **kwargs,
+    self, path: str = '', *, sha256: str = '', dtype: str = 'float32', **kwargs
   ):
     kwargs = {'name': 'lpips', 'trainable': False, 'autocast': False, **kwargs}
     super().__init__(dtype=dtype, **kwargs)

@@ -115,10 +115,7 @@ class ViTVQGAN(layers.ConfiguredModel):
     return self.decode(self.encode(images))
 
   def call(
-    self,
-    images: tf.Tensor,
-    quantize: bool = True,
-    training: bool | None = None,
+    self, images: tf.Tensor, quantize: bool = True, training: bool | None = None
   ) -> dict[str, tf.Tensor]:
     """Reconstructs images and measures the quantizer.
 

@@ -26,10 +26,7 @@ class PatchGANDiscriminator(layers.SizedModel):
   """
 
   def __init__(
-    self,
-    image_size: int,
-    channel_multiplier: float = 1.0,
-    **kwargs,
+    self, image_size: int, channel_multiplier: float = 1.0, **kwargs
   ):
     super().__init__(autocast=False, **kwargs)
     self.image_size = image_size

@@ -71,8 +71,7 @@ def minibatch_stddev(x: tf.Tensor, group_size: int = 4) -> tf.Tensor:
   batch, height, width, channels = x.shape
   group = max(n for n in range(1, group_size + 1) if batch % n == 0)
   y = tf.reshape(  # [group, groups, height * width * channels]
-    tf.cast(x, tf.float32),
-    [group, batch // group, height * width * channels],
+    tf.cast(x, tf.float32), [group, batch // group, height * width * channels]
   )
   variance = tf.math.reduce_variance(y, axis=0)
   deviation = tf.reduce_mean(tf.sqrt(variance + 1e-8), axis=-1)  # [groups]

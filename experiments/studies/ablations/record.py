@@ -26,11 +26,7 @@ class Record:
   """
 
   def __init__(
-    self,
-    file: pathlib.Path,
-    name: str,
-    budget: Budget,
-    rows: Mapping[str, Row],
+    self, file: pathlib.Path, name: str, budget: Budget, rows: Mapping[str, Row]
   ):
     self.budget = budget
     self.name = name

@@ -191,9 +191,7 @@ def _stage1(budget: Budget) -> list[Row]:
       },
     ),
     row(
-      'no_perceptual',
-      'without the perceptual term',
-      {'losses.perceptual': '0'},
+      'no_perceptual', 'without the perceptual term', {'losses.perceptual': '0'}
     ),
     row(
       'few_codes',

@@ -136,8 +136,7 @@ def _sweep_guidance(bench, protocol, configs) -> list[dict]:
   points = []
   for config in configs:
     kept = evaluate_samples.draw(
-      bench,
-      dataclasses.replace(protocol, sampling=config, acceptance=1.0),
+      bench, dataclasses.replace(protocol, sampling=config, acceptance=1.0)
     )
     points.append(
       {
