@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 
@@ -69,21 +70,21 @@ def main():
   folder = workdir_lib.make_folder(
     WORKDIR.value or f'runs/quickstart-{BUDGET.value}'
   )
-  clock = Clock(folder)
+  clock = functools.partial(timed, folder / 'seconds.json')
   strategy = strategy_lib.make('one_device')
 
   # ---------------------------------------------------------- tokenizer, VIM
   precision = budgets.precision()
   first = budget.stage1(str(folder / 'data'), precision)
-  with clock.part('tokenizer'):
+  with clock('tokenizer'):
     train_tokenizer.train(first, str(folder / 'tokenizer'), strategy)
   second = budget.stage2(first, str(folder / 'tokenizer'))
-  with clock.part('vim'):
+  with clock('vim'):
     train_vim.train(second, str(folder / 'vim'), strategy)
 
   # ----------------------------------------------------------------- figures
   tokenizer, vim = restore.both(folder / 'vim', str(folder / 'tokenizer'))
-  with clock.part('baselines'):
+  with clock('baselines'):
     train, held_out = (
       sources.load(first.data, split)
       for split in (first.data.train_split, first.data.eval_split)
@@ -92,7 +93,7 @@ def main():
       tokenizer, train, held_out, first
     )
     vim_figures = measure_vim(tokenizer, vim, budgets.CODE_EPOCHS[BUDGET.value])
-  with clock.part('samples'):
+  with clock('samples'):
     drawn = quickstart_samples.draw(
       tokenizer,
       vim,
@@ -100,7 +101,7 @@ def main():
       budgets.SELECTION[BUDGET.value],
       references.heads_folder(folder / 'vim'),
     )
-  with clock.part('probe'):
+  with clock('probe'):
     name = 'tiny' if BUDGET.value == 'tiny' else 'quick'
     config = dataclasses.replace(
       presets.probe(name, second),
@@ -116,6 +117,7 @@ def main():
     )
 
   # ------------------------------------------------------------------ report
+  parts = seconds(folder / 'seconds.json')
   report.write(
     report.Report(
       title='vim_tf quickstart',
@@ -124,7 +126,7 @@ def main():
         'tokenizer': tokenizer_figures,
         'vim': {**vim_figures, **drawn.figures},
         'probe': probe_figures.flat(probe),
-        'seconds': clock.seconds(),
+        'seconds': {**parts, 'total': round(sum(parts.values()), 1)},
         'machine': machine(precision),
       },
       reconstructions=shown['tokenizer'],
@@ -221,36 +223,24 @@ def machine(precision: str) -> dict:
   }
 
 
-class Clock:
-  """Seconds of each part, over all the times that a run was started.
+def seconds(file: pathlib.Path) -> dict[str, float]:
+  """Seconds of each part, over all the times that a run was started."""
+  parts = workdir_lib.read_json(file) if file.exists() else {}
+  parts.pop('total', None)  # Which it held once.
+  return parts
 
-  Args:
-    folder: Where `seconds.json` is kept.
-  """
 
-  def __init__(self, folder: pathlib.Path):
-    self._file = folder / 'seconds.json'
-    self._start = time.monotonic()
-
-  @contextlib.contextmanager
-  def part(self, name: str):
-    """Counts what runs inside to one part."""
-    started = time.monotonic()
-    try:
-      yield
-    finally:
-      parts = self.seconds()
-      parts[name] = round(parts.get(name, 0.0) + time.monotonic() - started, 1)
-      if self._file.parent.exists():
-        workdir_lib.write_json(self._file, parts)
-
-  def seconds(self) -> dict[str, float]:
-    """Seconds by part, and their 'total'."""
-    parts = {}
-    if self._file.exists():
-      parts = workdir_lib.read_json(self._file)
-    parts.pop('total', None)
-    return {**parts, 'total': round(sum(parts.values()), 1)}
+@contextlib.contextmanager
+def timed(file: pathlib.Path, part: str):
+  """Adds what runs inside to the seconds of a part."""
+  started = time.monotonic()
+  try:
+    yield
+  finally:
+    parts = seconds(file)
+    parts[part] = round(parts.get(part, 0.0) + time.monotonic() - started, 1)
+    if file.parent.exists():
+      workdir_lib.write_json(file, parts)
 
 
 if __name__ == '__main__':

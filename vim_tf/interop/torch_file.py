@@ -25,7 +25,7 @@ import zipfile
 
 import numpy as np
 
-from vim_tf.config import UserError
+from vim_tf.config import UserError, first_line
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -269,5 +269,4 @@ class TorchZip:
 
 def _text(error: Exception) -> str:
   """An error in one line without a full stop."""
-  lines = str(error).splitlines() or [type(error).__name__]
-  return lines[0].rstrip('.')
+  return first_line(error).rstrip('.')

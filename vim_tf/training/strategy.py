@@ -103,13 +103,10 @@ def _multi_worker() -> tf.distribute.Strategy:
     raise ConfigError(_TF_CONFIG_HELP)
   try:
     return tf.distribute.MultiWorkerMirroredStrategy()
-  except RuntimeError as error:  # TensorFlow has computed something already.
+  # If TensorFlow has computed something already, it is a RuntimeError.
+  except (RuntimeError, tf.errors.OpError) as error:
     raise ConfigError(
-      f'The workers cannot be joined: {str(error).splitlines()[0]}'
-    ) from error
-  except tf.errors.OpError as error:
-    raise ConfigError(
-      f'Worker {index} cannot join the others: {error.message.splitlines()[0]}'
+      f'Worker {index} cannot join the others: {first_line(error)}'
     ) from error
 
 

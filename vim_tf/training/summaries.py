@@ -12,6 +12,7 @@ from PIL import Image
 import tensorflow as tf
 import tqdm
 
+from vim_tf.config import first_line
 from vim_tf.training import workdir as workdir_lib
 
 EVALUATED = 'eval/'
@@ -66,9 +67,9 @@ class Writer:
     try:
       yield
     except (OSError, tf.errors.OpError) as error:
-      line = (str(error).splitlines() or [type(error).__name__])[0]
       raise workdir_lib.WorkdirError(
-        f'Cannot write to the working directory {self._workdir.path}: {line}'
+        f'Cannot write to the working directory {self._workdir.path}: '
+        f'{first_line(error)}'
       ) from error
 
 
