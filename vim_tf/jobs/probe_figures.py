@@ -85,9 +85,6 @@ def most_common(chosen: Sequence[int]) -> int:
 def summarize(outcomes: Sequence[Outcome]) -> dict:
   """Figures over all seeds, as JSON.
 
-  Args:
-    outcomes: One for each seed.
-
   Returns:
     'top1' and 'top5' of the block that the validation part chose, with
     'top1_standard_error' over the seeds (null for one) and

@@ -26,13 +26,7 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-  """The checkpoints of one run.
-
-  Args:
-    folder: Where they lie.
-    contents: Everything to save, by name.
-    keep: How many of the newest to keep.
-  """
+  """The checkpoints of one run: the newest ones of everything in `contents`."""
 
   def __init__(
     self, folder: os.PathLike, contents: dict[str, object], keep: int = 3

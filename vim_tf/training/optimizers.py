@@ -17,11 +17,7 @@ _NO_DECAY = (*_VECTORS, 'embedding', 'embeddings', 'codebook')
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
-  """Learning rates by step: linear warm-up, plateau, then a decay (5.1, 5.2).
-
-  Args:
-    config: Highest and final learning rate, warm-up and decay, in steps.
-  """
+  """Learning rates by step: warm-up, plateau, then a decay (5.1, 5.2)."""
 
   def __init__(self, config: OptimizerConfig):
     self.config = config

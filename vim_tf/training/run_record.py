@@ -81,11 +81,6 @@ def changed(
 def config(record: dict, kind: str, cls):
   """The config in a record; new settings have the values from before them.
 
-  Args:
-    record: The record of a run.
-    kind: What kind the run must be of.
-    cls: Class of the config.
-
   Raises:
     UserError: If it is of another kind or cannot be read by this code; the
       message goes on from the name of the working directory.

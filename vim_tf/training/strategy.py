@@ -160,11 +160,6 @@ def check_input(strategy: tf.distribute.Strategy, python: bool, name: str):
   The hosts of a TPU pod slice run input pipelines, but no Python: one program,
   on the first of them, drives them all.
 
-  Args:
-    strategy: Where replicas run.
-    python: Whether the pipeline of these data calls Python.
-    name: What the message calls them.
-
   Raises:
     ConfigError: If that cannot work.
   """

@@ -203,10 +203,6 @@ class _TerminalBar(tqdm.tqdm):
 class _Times:
   """How long the steps of each kind take.
 
-  Args:
-    kind: Gives the kind of a step.
-    total: The step at which the run ends.
-
   Attributes:
     steps: How many were added.
     seconds: How long they took.

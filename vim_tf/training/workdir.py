@@ -181,9 +181,6 @@ def make_folder(path: str | os.PathLike) -> pathlib.Path:
 def read(path: str | os.PathLike) -> dict:
   """The record of an existing working directory.
 
-  Args:
-    path: The directory of a run.
-
   Returns:
     The contents of `config.json`.
 

@@ -87,10 +87,6 @@ class Runner:
   def __call__(self, row: Row, seed: int) -> Outcome:
     """Does one run.
 
-    Args:
-      row: The row.
-      seed: Of the run and of what it stands upon.
-
     Raises:
       UserError: If the folder holds a run of other settings, or a loss is not
         finite.

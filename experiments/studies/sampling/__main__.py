@@ -202,13 +202,7 @@ def _mean(*values):
 
 
 class Remembered:
-  """Draws and classifies every (class, seed) once.
-
-  Args:
-    sampler: Draws.
-    classifier: Classifies.
-    protocol: How to draw.
-  """
+  """Draws and classifies every (class, seed) once."""
 
   def __init__(self, sampler: sample_job.Sampler, classifier, protocol):
     self._sampler = sampler
