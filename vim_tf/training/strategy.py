@@ -8,7 +8,7 @@ import urllib.error
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import STRATEGIES, ConfigError, first_line
+from vim_tf.config import STRATEGIES, ConfigError, check_choice, first_line
 
 _GPU_SIGNS = ('proc/driver/nvidia', 'dev/nvidia0')
 _NO_GPUS = ('', '-1', 'NoDevFiles')  # Values of CUDA_VISIBLE_DEVICES.
@@ -37,10 +37,7 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
     ConfigError: If the name is unknown, no TPU answers or TF_CONFIG describes
       no cluster.
   """
-  if name not in STRATEGIES:
-    raise ConfigError(
-      f'strategy is {name!r}, but must be one of {", ".join(STRATEGIES)}.'
-    )
+  check_choice('strategy', name, STRATEGIES)
   if name == 'tpu':
     # A TPU would round the factors of float32 products to bfloat16, and what
     # is looked up by them would be other codes.

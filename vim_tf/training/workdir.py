@@ -217,7 +217,11 @@ def read_config(path: str | os.PathLike, kind: str, cls):
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
   """All whole rows of a run's `metrics.jsonl`."""
-  file = pathlib.Path(path) / 'metrics.jsonl'
+  return read_rows(pathlib.Path(path) / 'metrics.jsonl')
+
+
+def read_rows(file: pathlib.Path) -> list[dict]:
+  """The whole JSON lines of a file, if it is there."""
   rows = []
   for line in file.read_text().splitlines() if file.exists() else []:
     try:
