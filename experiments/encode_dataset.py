@@ -32,19 +32,13 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.jobs import restore
 
 flags.DEFINE_string(
-  'workdir',
-  None,
-  '[model] Working directory of a stage-1 run.',
-  required=True,
+  'workdir', None, '[model] Working directory of a stage-1 run.', required=True
 )
 flags.DEFINE_string(
   'out', None, '[output] Folder for the codes; must not exist.', required=True
 )
 flags.DEFINE_integer(
-  'crops',
-  10,
-  '[data] Augmented crops of each training image.',
-  lower_bound=1,
+  'crops', 10, '[data] Augmented crops of each training image.', lower_bound=1
 )
 flags.DEFINE_integer(
   'seed',

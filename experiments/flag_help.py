@@ -7,6 +7,7 @@ in files that binaries share. `--helpfull` is still absl's.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import operator
 import os
 import re
 import shlex
@@ -40,9 +41,7 @@ class Presets:
 
 
 def parse(
-  argv: Sequence[str],
-  settings: Sequence = (),
-  presets: Presets | None = None,
+  argv: Sequence[str], settings: Sequence = (), presets: Presets | None = None
 ) -> list[str]:
   """Parses flags for `absl.app.run`, or prints help and ends the process.
 
@@ -135,16 +134,10 @@ def _values(settings, presets: Presets | None) -> dict[str, object]:
     return {setting.flag: ("the run's",) for setting in settings}
   config = presets.make(flags.FLAGS['preset'].value)
   return {
-    setting.flag: _get(config, setting.paths[0])
+    setting.flag: operator.attrgetter(setting.paths[0])(config)
     for setting in settings
     if setting.flag not in presets.inherited
   } | {flag: (words,) for flag, words in presets.inherited.items()}
-
-
-def _get(config, path: str):
-  for name in path.split('.'):
-    config = getattr(config, name)
-  return config
 
 
 def _group(flag: flags.Flag) -> tuple[str, str]:
@@ -195,7 +188,7 @@ def _about_presets(presets: Presets) -> str:
   for name, about in presets.about.items():
     config = presets.make(name)
     told = ' '.join(
-      f'{path.removeprefix("model.")}={_shown(_get(config, path))}'
+      f'{path.removeprefix("model.")}={_shown(operator.attrgetter(path)(config))}'
       for path in presets.main
     )
     lines += ['', name]

@@ -12,10 +12,7 @@ from vim_tf import config as config_lib
 PAGE = pathlib.Path(os.path.realpath(__file__)).parents[1] / 'docs/settings.md'
 
 _RUNS = (
-  (
-    'A tokenizer: `train_vit_vqgan`',
-    config_lib.Stage1Config,
-  ),
+  ('A tokenizer: `train_vit_vqgan`', config_lib.Stage1Config),
   ('A VIM: `train_vim`', config_lib.Stage2Config),
   ('A linear probe: `train_probe`', config_lib.ProbeConfig),
   ('Sampling', config_lib.SamplingConfig),

@@ -36,6 +36,13 @@ if KERAS == 'tf-keras':
   # TensorFlow reads it as it is imported.
   os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
+
+def versions() -> dict[str, str]:
+  """Those of the packages that what a run writes may depend on."""
+  packages = (TENSORFLOW, KERAS, 'tensorflow-datasets', 'numpy')
+  return {name: importlib.metadata.version(name) for name in packages}
+
+
 _PACKAGES = {'tensorflow_gan': '', 'tensorflow_gan.python': 'python'}
 
 

@@ -70,9 +70,7 @@ class TransformerConfig(Config):
     'Width of one head; 0: width / num_heads.', 0, least=0
   )
   activation: str = setting(
-    'Non-linearity of the block MLPs.',
-    'gelu',
-    choices=('gelu', 'tanh', 'relu'),
+    'Non-linearity of the block MLPs.', 'gelu', choices=('gelu', 'tanh', 'relu')
   )
   qkv_bias: bool = setting(
     'Whether the query, key and value projections have a bias.', True
@@ -119,10 +117,7 @@ class ViTVQGANConfig(Config):
   )
   codebook_size: int = setting('Number of codes.', 8192, paper='3.2', least=2)
   code_dim: int = setting(
-    'Width of the space in which codes are looked up.',
-    32,
-    paper='3.2',
-    least=1,
+    'Width of the space in which codes are looked up.', 32, paper='3.2', least=1
   )
   l2_normalize: bool = setting(
     'Whether lookup compares l2-normalised vectors.', True, paper='3.2'
@@ -485,21 +480,13 @@ class OptimizerConfig(Config):
     choices=('adam', 'adafactor', 'muon', 'lamb'),
   )
   learning_rate: float = setting(
-    'Highest learning rate.',
-    1e-4,
-    paper='5.1, 5.2',
-    above=0.0,
-    may_change=True,
+    'Highest learning rate.', 1e-4, paper='5.1, 5.2', above=0.0, may_change=True
   )
   beta_1: float = setting(
     'Decay of the first moment.', 0.9, least=0.0, below=1.0
   )
   beta_2: float = setting(
-    'Decay of the second moment.',
-    0.99,
-    paper='5.1, 5.2',
-    least=0.0,
-    below=1.0,
+    'Decay of the second moment.', 0.99, paper='5.1, 5.2', least=0.0, below=1.0
   )
   weight_decay: float = setting(
     'Decoupled decay of matrices; not of biases, norms, embeddings and codes.',
@@ -581,9 +568,7 @@ class RunConfig(Config):
   )
   seed: int = setting('The one seed of the run.', 0, least=0)
   precision: str = setting(
-    'What to compute in; variables stay float32.',
-    'float32',
-    choices=PRECISIONS,
+    'What to compute in; variables stay float32.', 'float32', choices=PRECISIONS
   )
   recompute: bool = setting(
     'Whether blocks compute their activations again in the backward pass, for '

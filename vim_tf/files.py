@@ -13,6 +13,8 @@ import pathlib
 import shutil
 import uuid
 
+from vim_tf.settings import UserError
+
 _MARK = '.writing-'
 _HASHED_AT_ONCE = 2**24  # Bytes.
 
@@ -80,3 +82,32 @@ def sha256(path: str | os.PathLike) -> str:
     while block := file.read(_HASHED_AT_ONCE):
       digest.update(block)
   return digest.hexdigest()
+
+
+def read_known(
+  path: str | os.PathLike, sha256: str, what: str, advice: str
+) -> bytes:
+  """Reads a file of known content, such as weights.
+
+  Args:
+    path: The file.
+    sha256: Hash that it must have, in hexadecimal.
+    what: What errors call it.
+    advice: What they tell to do.
+
+  Raises:
+    UserError: If it is absent or has another hash.
+  """
+  try:
+    content = pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(
+      f'{what} cannot be read from {path} ({error.strerror}): {advice}.'
+    ) from None
+  found = hashlib.sha256(content).hexdigest()
+  if found != sha256.lower():
+    raise UserError(
+      f'{what} at {path} has sha256 {found}, but {sha256.lower()} is '
+      f'expected: {advice}.'
+    )
+  return content

@@ -6,7 +6,7 @@ and whether a run may go on with another value. Checks, JSON, flags, `--help`
 and docs/settings.md are made from that.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 import dataclasses
 import json
 import types
@@ -92,84 +92,100 @@ class Range:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A setting, as it is declared and where it stands within a whole config.
+
+  Attributes:
+    help: What it is, with its unit, as a sentence.
+    default: Its value where none is given, or `dataclasses.MISSING`.
+    range: What values it takes.
+    paper: Section or table of the paper that it comes from, or ''.
+    flag: Name of its flag; '': it has none, and `--set` reaches it.
+    may_change: Whether a run may go on with another value, since what has been
+      learned does not depend on it.
+    known_by: Of a path: the fact in a run's `config.json` by which what is
+      there is recognised. The path may change while that fact is the same.
+    place: Of a path: makes the one to use of it and of the setting's name, such
+      as `places.local`.
+    before: Its value in directories that were written before it existed.
+    path: Its name with dots, such as 'model.encoder.width'.
+    type: Type of its value.
+    group: What `--help` calls the settings that it stands with.
+    general_flag: Name of the flag that sets it where its own is not given.
+  """
+
+  help: str
+  default: Any
+  range: Range
+  paper: str
+  flag: str
+  may_change: bool
+  known_by: str
+  place: Callable[[str, str], str] | None
+  before: Any
+  path: str = ''
+  type: type = str
+  group: str = ''
+  general_flag: str = ''
+
+
 def setting(
   help: str,
   default: Any = _REQUIRED,
   *,
   paper: str = '',
-  flag: str | None = None,
+  flag: str = '',
   may_change: bool = False,
   known_by: str = '',
   place: Callable[[str, str], str] | None = None,
   before: Any = _REQUIRED,
   **bounds,
 ) -> Any:
-  """Declares one setting of a config.
+  """Declares one setting of a config as a dataclass field; see `Setting`.
 
-  Args:
-    help: What it is, with its unit, as a sentence.
-    default: Its value where none is given.
-    paper: Section or table of the paper that it comes from.
-    flag: Name of its flag where that is not the field's own.
-    may_change: Whether a run may go on with another value, since what has
-      been learned does not depend on it.
-    known_by: Of a path: the fact in a run's `config.json` by which what is
-      there is recognised. The path may change while that fact is the same.
-    place: Of a path: makes the one to use of it and of the setting's name,
-      such as `places.local`.
-    before: Its value in directories that were written before it existed;
-      without one the default.
-    **bounds: What a `Range` takes.
-
-  Returns:
-    A dataclass field.
+  The flag has the field's name where none is given, `before` is the default,
+  and a path that is known by a fact may change. `bounds` are what a `Range`
+  takes.
   """
-  metadata = {
-    'help': help,
-    'default': default,
-    'paper': paper,
-    'range': Range(**bounds),
-    'flag': flag,
-    'may_change': may_change,
-    'known_by': known_by,
-    'place': place,
-    'before': default if before is _REQUIRED else before,
-  }
-  if default is _REQUIRED:
-    return dataclasses.field(metadata=metadata)
-  return dataclasses.field(default=default, metadata=metadata)
+  own = Setting(
+    help=help,
+    default=default,
+    range=Range(**bounds),
+    paper=paper,
+    flag=flag,
+    may_change=may_change or bool(known_by),
+    known_by=known_by,
+    place=place,
+    before=default if before is _REQUIRED else before,
+  )
+  # MISSING is the field's own word for no default.
+  return dataclasses.field(default=default, metadata={'setting': own})
 
 
-def group(
-  name: str,
-  *,
-  flags: tuple[str, ...] | None = None,
-  prefix: str = '',
-  follows: tuple[str, ...] = (),
-  fixed: bool = False,
-) -> Any:
-  """Declares a field that is a config of its own.
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """What is declared of a config within another.
 
-  Args:
+  Attributes:
     name: What `--help` calls the settings in it.
     flags: The fields in it that have flags; None: all.
     prefix: What the names of their flags begin with.
     follows: The fields in it that flags without that prefix set, too, where
       those with it are not given.
     fixed: Whether nothing in it may change once a run has begun, after all.
-
-  Returns:
-    A dataclass field.
   """
-  return dataclasses.field(
-    metadata={
-      'group': name,
-      'flags': flags,
-      'prefix': prefix,
-      'follows': follows,
-      'fixed': fixed,
-    }
-  )
+
+  name: str
+  flags: tuple[str, ...] | None = None
+  prefix: str = ''
+  follows: tuple[str, ...] = ()
+  fixed: bool = False
+
+
+def group(name: str, **about) -> Any:
+  """Declares a field that is a config of its own; for `about` see `Group`."""
+  return dataclasses.field(metadata={'group': Group(name, **about)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +199,10 @@ class Config:
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      if 'range' not in field.metadata:
+      if 'setting' not in field.metadata:
         continue
-      value, bounds = getattr(self, field.name), field.metadata['range']
+      bounds = field.metadata['setting'].range
+      value = getattr(self, field.name)
       check(
         bounds.holds(value),
         f'{type(self).__name__}.{field.name} is {value!r}, but must be '
@@ -200,39 +217,6 @@ class Config:
 # ---------------------------------------------------------------------- list
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-  """A setting within a whole config.
-
-  Attributes:
-    path: Its name with dots, such as 'model.encoder.width'.
-    type: Type of its value.
-    default: Its value where none is given, or `dataclasses.MISSING`.
-    help: What it is.
-    paper: Section of the paper, or ''.
-    range: What values it takes.
-    group: What `--help` calls the settings that it stands with.
-    flag: Name of its flag; '': it has none, and `--set` reaches it.
-    general_flag: Name of the flag that sets it where its own is not given.
-    may_change: Whether a run may go on with another value.
-    known_by: The fact that must be the same then, or ''.
-    before: Its value in directories older than itself.
-  """
-
-  path: str
-  type: type
-  default: Any
-  help: str
-  paper: str
-  range: Range
-  group: str
-  flag: str
-  general_flag: str
-  may_change: bool
-  known_by: str
-  before: Any
-
-
 def settings_of(cls: type[Config], group: str = 'run') -> tuple[Setting, ...]:
   """All settings of a config and of those within it, in order.
 
@@ -240,50 +224,34 @@ def settings_of(cls: type[Config], group: str = 'run') -> tuple[Setting, ...]:
     cls: The config's class.
     group: What `--help` calls its own settings.
   """
-  return tuple(_settings(cls, '', group, {}))
+  return tuple(_settings(cls, '', Group(group)))
 
 
-def _settings(
-  cls: type[Config], start: str, name: str, about: Mapping[str, Any]
-) -> Iterator[Setting]:
-  """The settings of a config whose own field begins with `start`.
-
-  Args:
-    cls: Its class.
-    start: Its path, with a dot at the end.
-    name: The group's name.
-    about: What `group` said of it.
-  """
+def _settings(cls: type[Config], start: str, about: Group) -> Iterator[Setting]:
+  """The settings of a config whose own path, with a dot, is `start`."""
   hints = typing.get_type_hints(cls)
-  with_flags = about.get('flags')
   for field in dataclasses.fields(cls):
-    path, own = start + field.name, field.metadata
-    if not own:  # Declared as no setting, such as the data of a protocol.
-      continue
-    if 'group' in own:
-      within = dict(own)
-      if with_flags is not None:  # As the probe's, which has a few.
-        within['flags'] = ()
-      within['fixed'] = own['fixed'] or about.get('fixed', False)
-      yield from _settings(hints[field.name], path + '.', own['group'], within)
-      continue
-    flag = own['flag'] or field.name
-    has_flag = with_flags is None or field.name in with_flags
-    fixed = about.get('fixed', False)
-    yield Setting(
-      path=path,
-      type=hints[field.name],
-      default=own['default'],
-      help=own['help'],
-      paper=own['paper'],
-      range=own['range'],
-      group=name,
-      flag=about.get('prefix', '') + flag if has_flag else '',
-      general_flag=flag if field.name in about.get('follows', ()) else '',
-      may_change=not fixed and (own['may_change'] or bool(own['known_by'])),
-      known_by=own['known_by'],
-      before=own['before'],
-    )
+    path, name, hint = start + field.name, field.name, hints[field.name]
+    if 'group' in field.metadata:
+      within = field.metadata['group']
+      if about.flags is not None:  # As the probe's, which has a few.
+        within = dataclasses.replace(within, flags=())
+      fixed = within.fixed or about.fixed
+      within = dataclasses.replace(within, fixed=fixed)
+      yield from _settings(hint, f'{path}.', within)
+    elif 'setting' in field.metadata:  # Not the data of a protocol.
+      own = field.metadata['setting']
+      flag = own.flag or name
+      has_flag = about.flags is None or name in about.flags
+      yield dataclasses.replace(
+        own,
+        path=path,
+        type=hint,
+        group=about.name,
+        flag=about.prefix + flag if has_flag else '',
+        general_flag=flag if name in about.follows else '',
+        may_change=own.may_change and not about.fixed,
+      )
 
 
 def flat(values: dict, prefix: str = '') -> dict:
@@ -355,9 +323,12 @@ def from_dict(
   missing = [name for name in fields if name not in values]
   if recorded:
     before = {
-      name: fields[name].metadata.get('before', _REQUIRED) for name in missing
+      name: fields[name].metadata['setting'].before
+      for name in missing
+      if 'setting' in fields[name].metadata
     }
-    missing = [name for name in missing if before[name] is _REQUIRED]
+    before = {k: x for k, x in before.items() if x is not _REQUIRED}
+    missing = [name for name in missing if name not in before]
     values = {**before, **values}
   check(not missing, f'{where} lacks {", ".join(missing)}.')
   hints = typing.get_type_hints(cls)
@@ -421,5 +392,5 @@ def _convert(field, hint, value, where: str, recorded: bool):
     isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
     f'{where} is {value!r}, but must be of type {hint.__name__}.',
   )
-  place = field.metadata.get('place')
-  return place(value, where) if place else value
+  own = field.metadata.get('setting')
+  return own.place(value, where) if own and own.place else value

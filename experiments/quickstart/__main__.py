@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 
@@ -23,8 +24,8 @@ import numpy as np
 from experiments import flags as flags_lib
 from experiments.quickstart import budgets
 from vim_tf import machine as machine_lib
-from vim_tf import presets
-from vim_tf.config import DataConfig, Stage1Config, Stage2Config
+from vim_tf import presets, protocols
+from vim_tf.config import Stage1Config
 from vim_tf.training import workdir as workdir_lib
 
 with epy.lazy_imports():  # TensorFlow waits until flags are checked.
@@ -34,6 +35,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from experiments.quickstart import samples as quickstart_samples
   from vim_tf.data import pipeline, sources
   from vim_tf.jobs import (
+    evaluate_likelihood,
     pictures,
     probe_figures,
     references,
@@ -56,6 +58,10 @@ WORKDIR = flags.DEFINE_string(
 )
 
 _SHOWN = 16  # Held-out images in the report.
+_OF_VIM = (
+  *('bits_per_code', 'order0_bits_per_code', 'order1_bits_per_code'),
+  'share_of_order1',
+)
 
 
 def main():
@@ -64,33 +70,30 @@ def main():
   folder = workdir_lib.make_folder(
     WORKDIR.value or f'runs/quickstart-{BUDGET.value}'
   )
-  clock = Clock(folder)
+  clock = functools.partial(timed, folder / 'seconds.json')
   strategy = strategy_lib.make('one_device')
 
   # ---------------------------------------------------------- tokenizer, VIM
   precision = budgets.precision()
   first = budget.stage1(str(folder / 'data'), precision)
-  with clock.part('tokenizer'):
+  with clock('tokenizer'):
     train_tokenizer.train(first, str(folder / 'tokenizer'), strategy)
   second = budget.stage2(first, str(folder / 'tokenizer'))
-  with clock.part('vim'):
+  with clock('vim'):
     train_vim.train(second, str(folder / 'vim'), strategy)
 
   # ----------------------------------------------------------------- figures
   tokenizer, vim = restore.both(folder / 'vim', str(folder / 'tokenizer'))
-  with clock.part('baselines'):
-    train, held_out = _load(first.data)
+  with clock('baselines'):
+    train, held_out = (
+      sources.load(first.data, split)
+      for split in (first.data.train_split, first.data.eval_split)
+    )
     tokenizer_figures, shown = measure_tokenizer(
       tokenizer, train, held_out, first
     )
-    vim_figures = measure_vim(
-      tokenizer,
-      vim,
-      *_load(second.data),
-      second,
-      budgets.CODE_EPOCHS[BUDGET.value],
-    )
-  with clock.part('samples'):
+    vim_figures = measure_vim(tokenizer, vim, budgets.CODE_EPOCHS[BUDGET.value])
+  with clock('samples'):
     drawn = quickstart_samples.draw(
       tokenizer,
       vim,
@@ -98,7 +101,7 @@ def main():
       budgets.SELECTION[BUDGET.value],
       references.heads_folder(folder / 'vim'),
     )
-  with clock.part('probe'):
+  with clock('probe'):
     name = 'tiny' if BUDGET.value == 'tiny' else 'quick'
     config = dataclasses.replace(
       presets.probe(name, second),
@@ -114,6 +117,7 @@ def main():
     )
 
   # ------------------------------------------------------------------ report
+  parts = seconds(folder / 'seconds.json')
   report.write(
     report.Report(
       title='vim_tf quickstart',
@@ -122,7 +126,7 @@ def main():
         'tokenizer': tokenizer_figures,
         'vim': {**vim_figures, **drawn.figures},
         'probe': probe_figures.flat(probe),
-        'seconds': clock.seconds(),
+        'seconds': {**parts, 'total': round(sum(parts.values()), 1)},
         'machine': machine(precision),
       },
       reconstructions=shown['tokenizer'],
@@ -141,14 +145,6 @@ def main():
   logging.info('The report is %s.', (folder / 'report.html').resolve())
 
 
-def _load(config: DataConfig) -> tuple[sources.Source, sources.Source]:
-  """The training and the held-out images."""
-  return tuple(
-    sources.load(config, split)
-    for split in (config.train_split, config.eval_split)
-  )
-
-
 def measure_tokenizer(
   tokenizer: restore.Restored,
   train: sources.Source,
@@ -165,21 +161,26 @@ def measure_tokenizer(
     reconstructions by 'tokenizer' and 'kmeans'.
   """
   figures = train_tokenizer.Figures(tokenizer.model)(
-    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
+    pipeline.evaluation_batches(held_out, config.data, batch_size=64)
   )
   train_images, _ = pipeline.evaluation_arrays(train, config.data)
   images, _ = pipeline.evaluation_arrays(held_out, config.data)
   logging.info('Fitting the k-means codebook of raw patches.')
-  baseline = baselines.PatchKMeans(
-    config.model.codebook_size, config.model.patch_size, seed=config.run.seed
-  ).fit(train_images)
-  kmeans_images = baseline.reconstruct(images)
+  codebook = baselines.patch_codebook(
+    train_images,
+    config.model.codebook_size,
+    config.model.patch_size,
+    seed=config.run.seed,
+  )
+  kmeans_images = baselines.reconstruct(
+    images, codebook, config.model.patch_size
+  )
   kmeans_psnr = float(
     tf.reduce_mean(reconstruction.psnr(images, kmeans_images))
   )
   chosen = np.linspace(0, len(images) - 1, _SHOWN).astype(int)
   some = tf.constant(images[chosen])
-  rebuilt = tokenizer.model.decode(tokenizer.model.encode(some))
+  rebuilt = tokenizer.model.reconstruct(some)
   return {
     'psnr': figures.pop('mean_psnr'),
     'kmeans_psnr': kmeans_psnr,
@@ -196,39 +197,17 @@ def measure_tokenizer(
 
 
 def measure_vim(
-  tokenizer: restore.Restored,
-  vim: restore.Restored,
-  train: sources.Source,
-  held_out: sources.Source,
-  config: Stage2Config,
-  code_epochs: int,
+  tokenizer: restore.Restored, vim: restore.Restored, code_epochs: int
 ) -> dict:
   """VIM beside order-0 and order-1 models of the same codes, in bits.
 
-  The n-gram models learn from the codes of `code_epochs` augmented passes over
-  the training images, drawn as VIM's own were.
+  These learn from the codes of `code_epochs` augmented passes over the training
+  images, drawn as VIM's own were.
   """
-  figures = train_vim.Figures(vim.model, tokenizer.model)(
-    pipeline.evaluation_batches(held_out, config.data, batch_size=64),
-  )
-  encode = tf.function(tokenizer.model.encode, autograph=False)
-  images, _ = pipeline.evaluation_arrays(held_out, config.data)
-  batch = config.run.batch_size
-  passes = pipeline.training_batches(
-    train, config.data, batch_size=batch, seed=config.run.seed
-  ).take(code_epochs * train.num_examples // batch)
-  counted = baselines.reference_bits_per_code(
-    np.concatenate([encode(part['images']) for part in passes]),
-    np.concatenate(
-      [encode(images[i : i + 64]) for i in range(0, len(images), 64)]
-    ),
-    config.model.codebook_size,
-  )
+  protocol = protocols.LikelihoodProtocol(batch_size=64, passes=code_epochs)
+  figures = evaluate_likelihood.evaluate(tokenizer, vim, protocol)['figures']
   return {
-    'bits_per_code': figures['bits_per_code'],
-    **counted,
-    'share_of_order1': figures['bits_per_code']
-    / counted['order1_bits_per_code'],
+    **{name: figures[name] for name in _OF_VIM},
     'parameters': vim.model.count_params(),
     'steps': vim.step,
   }
@@ -244,36 +223,24 @@ def machine(precision: str) -> dict:
   }
 
 
-class Clock:
-  """Seconds of each part, over all the times that a run was started.
+def seconds(file: pathlib.Path) -> dict[str, float]:
+  """Seconds of each part, over all the times that a run was started."""
+  parts = workdir_lib.read_json(file) if file.exists() else {}
+  parts.pop('total', None)  # Which it held once.
+  return parts
 
-  Args:
-    folder: Where `seconds.json` is kept.
-  """
 
-  def __init__(self, folder: pathlib.Path):
-    self._file = folder / 'seconds.json'
-    self._start = time.monotonic()
-
-  @contextlib.contextmanager
-  def part(self, name: str):
-    """Counts what runs inside to one part."""
-    started = time.monotonic()
-    try:
-      yield
-    finally:
-      parts = self.seconds()
-      parts[name] = round(parts.get(name, 0.0) + time.monotonic() - started, 1)
-      if self._file.parent.exists():
-        workdir_lib.write_json(self._file, parts)
-
-  def seconds(self) -> dict[str, float]:
-    """Seconds by part, and their 'total'."""
-    parts = {}
-    if self._file.exists():
-      parts = workdir_lib.read_json(self._file)
-    parts.pop('total', None)
-    return {**parts, 'total': round(sum(parts.values()), 1)}
+@contextlib.contextmanager
+def timed(file: pathlib.Path, part: str):
+  """Adds what runs inside to the seconds of a part."""
+  started = time.monotonic()
+  try:
+    yield
+  finally:
+    parts = seconds(file)
+    parts[part] = round(parts.get(part, 0.0) + time.monotonic() - started, 1)
+    if file.parent.exists():
+      workdir_lib.write_json(file, parts)
 
 
 if __name__ == '__main__':

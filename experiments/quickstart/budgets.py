@@ -40,10 +40,7 @@ BUDGETS = {
   ),
   'short': SMALL,
   'long': dataclasses.replace(
-    SMALL,
-    tokenizer_steps=4000,
-    full_loss_steps=300,
-    vim_steps=3000,
+    SMALL, tokenizer_steps=4000, full_loss_steps=300, vim_steps=3000
   ),
 }
 

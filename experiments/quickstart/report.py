@@ -140,40 +140,19 @@ def _page(
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters['quote'] = shlex.quote
+  environment.filters |= {
+    'quote': shlex.quote,
+    'png': lambda image: _uri(_png(image)),
+    'svg': lambda *panel: _uri(curves_lib.svg(*panel), 'svg+xml'),
+  }
   return environment.get_template(_TEMPLATE).render(
     report=report,
     light=curves_lib.LIGHT,
     dark=curves_lib.DARK,
+    shown_pixels=_SHOWN_PIXELS,
+    scale=_scale,
     tables=report_tables.tables(report.figures),
-    samples=_classes(report.samples),
-    selected=_classes(report.selected),
-    reconstructions=[
-      _picture(
-        report.reconstructions,
-        'By the tokenizer',
-        'Rows of held-out images, each above the tokenizer’s reconstructions.',
-      ),
-      _picture(
-        report.kmeans,
-        'By the k-means codebook of raw patches, for comparison',
-        'The same held-out images above what the k-means codebook makes.',
-      ),
-    ],
-    stages=[
-      {
-        'title': title,
-        'panels': [
-          {
-            'light': _uri(curves_lib.svg(panel, curves_lib.LIGHT), 'svg+xml'),
-            'dark': _uri(curves_lib.svg(panel, curves_lib.DARK), 'svg+xml'),
-            'alt': panel.describe(),
-          }
-          for panel in panels
-        ],
-      }
-      for title, panels in stages.items()
-    ],
+    stages=stages,
     vim=os.path.join(folder, 'vim'),
     # `bazel run` starts the tools elsewhere, hence the whole path.
     logdir=os.path.abspath(folder),
@@ -195,41 +174,6 @@ def _panels(report: Report) -> dict[str, list[curves_lib.Panel]]:
     for title, rows in report.curves.items()
   }
   return {**stages, **report.panels}
-
-
-def _classes(samples: Mapping[str, np.ndarray]) -> list[dict]:
-  return [
-    _class(name, images) for name, images in samples.items() if len(images)
-  ]
-
-
-def _class(name: str, images: np.ndarray) -> dict:
-  """The samples of one class; the browser enlarges the pixels."""
-  factor = max(1, _SHOWN_PIXELS // images.shape[2])
-  side = images.shape[2] * factor
-  return {
-    'name': name,
-    'width': len(images) * (side + 4),
-    'pictures': [
-      {
-        'uri': _uri(_png(image)),
-        'width': side,
-        'height': images.shape[1] * factor,
-      }
-      for image in images
-    ],
-  }
-
-
-def _picture(image: np.ndarray, caption: str, alt: str) -> dict:
-  factor = _scale(image.shape[1])
-  return {
-    'uri': _uri(_png(image)),
-    'width': image.shape[1] * factor,
-    'height': image.shape[0] * factor,
-    'caption': caption,
-    'alt': alt,
-  }
 
 
 def _scale(width: int) -> int:

@@ -11,6 +11,7 @@ table of `train_probe` and writes the same files.
 
 from collections.abc import Mapping, Sequence
 import pathlib
+import statistics
 
 from absl import flags
 from etils import epy
@@ -88,7 +89,7 @@ def average(figures: Sequence[Mapping]) -> dict:
   """
   chosen = [row['best_block'] for row in figures]
   result = {
-    'best_block': probe_figures.most_common(chosen),
+    'best_block': statistics.mode(chosen),
     'best_block_by_seed': chosen,
     'num_blocks': figures[0]['num_blocks'],
     **_means(figures),

@@ -154,13 +154,7 @@ class Version:
 
 
 class Model:
-  """A folder of versions, of which those are served that a policy wants.
-
-  Args:
-    config: Its name, folder, policy and labels.
-    retries: How often a version that did not load is tried again.
-    retry_seconds: How long after.
-  """
+  """A folder of versions, of which those are served that a policy wants."""
 
   def __init__(
     self, config: ModelConfig, retries: int = 5, retry_seconds: float = 60.0

@@ -142,13 +142,13 @@ class BadExamplesTest(parameterized.TestCase):
       skipping = sources.load(settings, 'train', errors.SKIP)
     in_order = [
       int(e['image'].numpy()[0, 0, 0])
-      for e in whole.examples().map(
+      for e in whole.stream(None, None).map(
         lambda e: {'image': pipeline.images.decode(e['image']) * 255}
       )
     ]
     clean = _batches(whole, settings)
     lost = self._damage_record()
-    left = list(skipping.examples().as_numpy_iterator())
+    left = list(skipping.stream(None, None).as_numpy_iterator())
     bad = [
       number
       for number, example in zip(in_order, left, strict=True)

@@ -1,5 +1,6 @@
 """Files and folders are there whole or not at all."""
 
+import hashlib
 import os
 import pathlib
 
@@ -54,6 +55,16 @@ class FilesTest(absltest.TestCase):
       self.path.touch()
       files.remove_unfinished(self.root)
       self.assertEqual(os.listdir(self.root), ['x'])
+
+  def test_a_known_file(self):
+    digest = hashlib.sha256(b'abc').hexdigest()
+    with self.assertRaisesRegex(ValueError, 'W cannot be read.*No such.*: do'):
+      files.read_known(self.path, digest, 'W', 'do')
+    self.path.write_text('abc')
+    found = files.read_known(self.path, digest.upper(), 'W', 'do')
+    self.assertEqual(found, b'abc')
+    with self.assertRaisesRegex(ValueError, f'{digest}, but ff is .*: do'):
+      files.read_known(self.path, 'FF', 'W', 'do')
 
 
 if __name__ == '__main__':

@@ -56,7 +56,7 @@ class MLPTest(tf.test.TestCase, parameterized.TestCase):
     ('swiglu', _swiglu),
   )
   def test_equals_numpy_reference(self, activation, function):
-    layer = transformer.MLP(8, activation, out_width=5)
+    layer = transformer.MLP(8, activation)
     layer.build([None, None, _WIDTH])
     testing.randomize(layer)
     x = _inputs().numpy()

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests import testing
 from vim_tf import presets
-from vim_tf.config import replace
+from vim_tf.config import CNN_CHANNELS, replace
 from vim_tf.training import optimizers
 from vim_tf.vit_vqgan import cnn
 from vim_tf.vit_vqgan import model as model_lib
@@ -17,6 +17,7 @@ from vim_tf.vit_vqgan import step as step_lib
 # Groups of three channels. Of single ones, as with 8, the norm would undo
 # what comes before, and biases would have no gradient.
 _BASE = 6
+_FACTOR = _BASE / CNN_CHANNELS
 
 
 def _images(size: int = 8, batch: int = 2) -> tf.Tensor:
@@ -25,8 +26,8 @@ def _images(size: int = 8, batch: int = 2) -> tf.Tensor:
 
 def _sides(image_size, patch_size, scale=0.3):
   """A built encoder and decoder with random weights."""
-  encoder = cnn.CNNEncoder(image_size, patch_size, base_channels=_BASE)
-  decoder = cnn.CNNDecoder(image_size, patch_size, 6, base_channels=_BASE)
+  encoder = cnn.CNNEncoder(image_size, patch_size, multiplier=_FACTOR)
+  decoder = cnn.CNNDecoder(image_size, patch_size, 6, multiplier=_FACTOR)
   for side in (encoder, decoder):
     side.build(None)
     testing.randomize(side, scale=scale)
@@ -121,7 +122,7 @@ class BackboneTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(totals[1] / totals[0], 4.0, atol=0.02)
 
   def test_conformance(self):
-    size = {'image_size': 4, 'patch_size': 2, 'base_channels': _BASE}
+    size = {'image_size': 4, 'patch_size': 2, 'multiplier': _FACTOR}
     # Weights far above those of training; what they give is of the order 10.
     testing.check_layer(
       self,
@@ -182,7 +183,7 @@ class BackboneTest(tf.test.TestCase, parameterized.TestCase):
 
   @parameterized.parameters((3, 0.5), (6, 0.0))
   def test_untrained_decoder_is_gray_and_takes_a_colour(self, channels, gray):
-    decoder = cnn.CNNDecoder(8, 4, channels, base_channels=16)
+    decoder = cnn.CNNDecoder(8, 4, channels, multiplier=1 / 8)
     decoder.build(None)
     vectors = tf.random.stateless_normal([2, 4, 64], [1, 2])
     self.assertAllClose(
@@ -199,8 +200,8 @@ class BackboneTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_bfloat16_computes_in_bfloat16_but_for_norms(self):
     dtype = 'mixed_bfloat16'
-    encoder = cnn.CNNEncoder(8, 4, base_channels=_BASE, dtype=dtype)
-    decoder = cnn.CNNDecoder(8, 4, 3, base_channels=_BASE, dtype=dtype)
+    encoder = cnn.CNNEncoder(8, 4, multiplier=_FACTOR, dtype=dtype)
+    decoder = cnn.CNNDecoder(8, 4, 3, multiplier=_FACTOR, dtype=dtype)
     features = encoder(_images())
     self.assertEqual(features.dtype, tf.bfloat16)
     self.assertEqual(decoder(features).dtype, tf.float32)
@@ -212,26 +213,12 @@ class BackboneTest(tf.test.TestCase, parameterized.TestCase):
 
   def test_bfloat16_keeps_images_as_fine_as_they_came(self):
     # Around mid-grey 2x - 1 has bits that bfloat16 has not got for x.
-    encoder = cnn.CNNEncoder(8, 4, base_channels=_BASE, dtype='mixed_bfloat16')
+    encoder = cnn.CNNEncoder(8, 4, multiplier=_FACTOR, dtype='mixed_bfloat16')
     encoder.build(None)
     seen = []
     encoder.stem.call = lambda x: seen.append(x) or tf.zeros([1, 8, 8, _BASE])
     encoder(tf.fill([1, 8, 8, 3], 0.5 + 1 / 1024))
     self.assertAllEqual(seen[0], np.full([1, 8, 8, 3], 1 / 512))
-
-  @parameterized.named_parameters(
-    ('not_a_power', 24, 6, ['patch_size is 6', '1, 2, 4, 8, 16, 32']),
-    ('too_large', 128, 64, ['patch_size is 64', '1, 2, 4, 8, 16, 32']),
-    ('not_a_multiple', 20, 8, ['image_size 20', 'multiple', '8']),
-  )
-  def test_bad_sizes(self, image_size, patch_size, words):
-    for make in (cnn.CNNEncoder, cnn.CNNDecoder):
-      with self.assertRaises(ValueError) as caught:
-        make(image_size, patch_size)
-      message = str(caught.exception)
-      self.assertNotIn('\n', message)
-      for word in words:
-        self.assertIn(word, message)
 
 
 def _change(side, inputs, index):

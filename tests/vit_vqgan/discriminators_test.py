@@ -142,14 +142,6 @@ class MinibatchStddevTest(tf.test.TestCase, parameterized.TestCase):
       y = stylegan2.minibatch_stddev(x)
     self.assertAllInRange(tape.gradient(y, x), -10.0, 10.0)
 
-  def test_unknown_batch_is_refused(self):
-    @tf.function(input_signature=[tf.TensorSpec([None, 2, 2, 3])])
-    def run(x):
-      return stylegan2.minibatch_stddev(x)
-
-    with self.assertRaisesRegex(ValueError, 'static batch size'):
-      run(tf.zeros([4, 2, 2, 3]))
-
 
 class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters(4, 48, 64, 80)
@@ -188,14 +180,6 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     model = _make('patchgan')
     images = _images(model)
     self.assertAllClose(model(images)[:1], model(images[:1]), atol=1e-5)
-
-  @parameterized.parameters(*_NAMES)
-  def test_bad_sizes_are_refused(self, name):
-    with self.assertRaisesRegex(ValueError, 'image_size is 3'):
-      _make(name, image_size=3)
-    model = _make(name)
-    with self.assertRaisesRegex(ValueError, 'made for images of .* 8x8x3'):
-      model(tf.zeros([4, 8, 8, 3]))
 
   @parameterized.parameters(*_NAMES)
   def test_make_follows_the_config(self, name):

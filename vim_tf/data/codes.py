@@ -308,12 +308,7 @@ def training_batches(
 def evaluation_batches(
   cache: Cache, *, batch_size: int, max_examples: int | None = None
 ) -> tf.data.Dataset:
-  """One pass over the held-out codes in their order.
-
-  Args:
-    cache: The codes.
-    batch_size: Examples of a batch.
-    max_examples: Most examples given out, spread evenly.
+  """One pass over held-out codes in their order, at most some spread evenly.
 
   Returns:
     Dictionaries: `codes`, int32 `[batch_size, num_codes]`; `labels`, int32

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -13,13 +12,6 @@ import numpy as np
 from vim_tf import compat, files
 from vim_tf.data import codes as codes_lib
 from vim_tf.data.errors import DataError
-
-_VERSIONS_OF = (
-  compat.TENSORFLOW,
-  compat.KERAS,
-  'tensorflow-datasets',
-  'numpy',
-)
 
 Batch = dict[str, np.ndarray]
 """'codes' int `[count, num_codes]`, 'labels' and 'indices' int `[count]`."""
@@ -242,9 +234,7 @@ def finish(
     'format': codes_lib.FORMAT,
     **dataclasses.asdict(description),
     'splits': splits,
-    'versions': {
-      name: importlib.metadata.version(name) for name in _VERSIONS_OF
-    },
+    'versions': compat.versions(),
   }
   text = json.dumps(manifest, indent=2) + '\n'
   (folder / codes_lib.MANIFEST).write_text(text)

@@ -42,9 +42,6 @@ def find_data_error(error: Exception) -> DataError | None:
   A pipeline runs Python inside TensorFlow, which wraps what is raised there
   into a `tf.errors.OpError` with a traceback in its text.
 
-  Args:
-    error: What iterating over a data set raised.
-
   Returns:
     The error with its one line, or None if it was another one.
   """

@@ -166,10 +166,6 @@ def refuse(path: str):
 def check_image(encoded: bytes, path: str):
   """Checks an encoded image without decoding it.
 
-  Args:
-    encoded: Content of the file.
-    path: Its name, for the message.
-
   Raises:
     DataError: If it is not a JPEG or PNG image, or a broken one, or one that
       is too large to be decoded as a whole.
@@ -229,11 +225,7 @@ def fingerprint(paths: list[str], folder: str) -> str:
 def _find_splits(
   root: pathlib.Path, subfolders: Sequence[pathlib.Path]
 ) -> dict[str, pathlib.Path]:
-  """Finds the folder of each split.
-
-  Args:
-    root: The folder of the data.
-    subfolders: Its subfolders.
+  """Finds the folder of each split among the subfolders of the data.
 
   Returns:
     'train' and 'validation', and 'test' where there is one; `test` stands in
@@ -283,12 +275,7 @@ def _find_splits(
 def _refuse_nested(
   classes: Sequence[pathlib.Path], trains: Sequence[pathlib.Path] = ()
 ):
-  """Refuses classes that are split inside, which would be trained on whole.
-
-  Args:
-    classes: The folders of the classes.
-    trains: Those of them whose name is that of a split.
-  """
+  """Refuses classes that are split inside, which would be trained on whole."""
   for place in classes:
     inside = [
       p for p in sorted(place.iterdir()) if p.name.lower() in _SPLIT_NAMES

@@ -142,20 +142,8 @@ def evaluation_batches(
     that the source leaves out.
   """
   count = min(source.num_examples, max_examples or source.num_examples)
-  if source.random_access:
-    chosen = np.arange(count) * source.num_examples // count
-    data = tf.data.Dataset.from_tensor_slices(dict(index=chosen))
-  else:
-    data = source.examples().take(count)
   read = _reader(source, config, centered=True)
-
-  def finish(example):
-    image, label, sound = read(example)
-    return dict(
-      images=image, labels=label, indices=example['index'], sound=sound
-    )
-
-  return _one_pass(source, data, finish, batch_size, part, fill_gaps)
+  return _one_pass(source, count, read, batch_size, part, fill_gaps)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -184,24 +172,17 @@ def epoch_batches(
   Returns:
     Dictionaries as `evaluation_batches` gives them.
   """
-  if source.random_access:
-    data = tf.data.Dataset.range(source.num_examples).map(
-      lambda index: dict(index=index)
-    )
-  else:
-    data = source.examples()
   read = _reader(source, config)
   flippable = tf.constant(source.flippable)
 
-  def finish(example):
+  def augmented(example):
     image, label, sound = read(example)
     seeds = example_seeds(seed, tf.constant(epoch, tf.int64), example['index'])
     image = images.augment(image, seeds, tf.gather(flippable, label), config)
-    return dict(
-      images=image, labels=label, indices=example['index'], sound=sound
-    )
+    return image, label, sound
 
-  return _one_pass(source, data, finish, batch_size, part, fill_gaps)
+  count = source.num_examples
+  return _one_pass(source, count, augmented, batch_size, part, fill_gaps)
 
 
 def evaluation_arrays(
@@ -326,15 +307,30 @@ def _stream_examples(source: Source, seed: int, epoch: int):
 
 def _one_pass(
   source: Source,
-  data: tf.data.Dataset,
-  finish: Callable,
+  count: int,
+  read: Callable,
   batch_size: int,
   part: range | None,
   fill_gaps: bool,
 ) -> tf.data.Dataset:
-  """Batches of a part of a pass, the last one filled up with zeros."""
-  part = range(source.num_examples) if part is None else part
+  """Batches of a part of a pass, the last one filled up with zeros.
+
+  The pass is over `count` examples: spread evenly over a random-access source,
+  the first ones of a stream. `read` gives image, label and whether it is sound.
+  """
+  if source.random_access:
+    chosen = np.arange(count) * source.num_examples // count
+    data = tf.data.Dataset.from_tensor_slices(dict(index=chosen))
+  else:
+    data = source.stream(None, None).take(count)
+  part = range(count) if part is None else part
   fill_gaps &= source.on_bad_example == errors.SKIP
+
+  def finish(example):
+    image, label, sound = read(example)
+    return dict(
+      images=image, labels=label, indices=example['index'], sound=sound
+    )
 
   def following(number):
     rest = data.skip(part.start + (number + 1) * batch_size)

@@ -49,11 +49,7 @@ class Report:
   left_out: tuple[str, ...]
 
 
-def prepare(
-  source: pathlib.Path,
-  out: pathlib.Path,
-  size: int,
-) -> Report:
+def prepare(source: pathlib.Path, out: pathlib.Path, size: int) -> Report:
   """Makes a folder that can be trained on, or adds to one.
 
   Args:

@@ -63,7 +63,8 @@ class Source:
     records: Encoded images, or paths, of a random-access source.
     records_are_paths: Which of both `records` holds.
     stream: From a seed and an epoch, or None twice for the order of the files,
-      to the examples of a source that is not random-access.
+      to the examples of a source that is not random-access: `image` (encoded,
+      string), `index` (int64, its identity) and `label` (int32), scalars.
     explain: From the index of an example that cannot be read to what is wrong
       with it, naming its file, both scalar tensors; or it raises a `DataError`.
     on_bad_example: What the pipeline does about an image or a record that
@@ -123,23 +124,6 @@ class Source:
     """The encoded image at a scalar index; for use inside `tf.data`."""
     record = tf.gather(self._record_tensor, index)
     return tf.io.read_file(record) if self.records_are_paths else record
-
-  @tf.autograph.experimental.do_not_convert
-  def examples(self) -> tf.data.Dataset:
-    """All examples in a fixed order.
-
-    Returns:
-      Dictionaries of scalars: `image` (an encoded image, string), `index`
-      (int64, its identity) and `label` (int32).
-    """
-    if not self.random_access:
-      return self.stream(None, None)
-    return tf.data.Dataset.from_tensor_slices(
-      (
-        np.arange(self.num_examples),
-        self.labels,
-      )
-    ).map(lambda i, label: dict(image=self.read(i), index=i, label=label))
 
 
 def load(

@@ -99,6 +99,7 @@ def class_names(features, label_key: str) -> tuple[str, ...]:
   return names
 
 
+@tf.autograph.experimental.do_not_convert
 def in_memory(source, builder, image_key: str, label_key: str):
   """Reads all examples.
 
@@ -117,7 +118,7 @@ def in_memory(source, builder, image_key: str, label_key: str):
   """
   whole = streamed(source, builder, image_key, label_key, numbered=True)
   records, labels, places = [], [], []
-  for example in whole.examples().as_numpy_iterator():
+  for example in whole.stream(None, None).as_numpy_iterator():
     if example['image']:
       records.append(example['image'])
       labels.append(example['label'])
@@ -159,14 +160,7 @@ def in_memory(source, builder, image_key: str, label_key: str):
 def streamed(
   source, builder, image_key: str, label_key: str, numbered: bool = False
 ):
-  """Lets a source read its files each time; arguments as of `in_memory`.
-
-  Args:
-    source: A source that has no examples yet.
-    builder: The prepared data set.
-    image_key: Key of the image.
-    label_key: Key of the label.
-    numbered: Whether it has labels without names, too.
+  """Lets a source read its files each time; labels without names if `numbered`.
 
   Raises:
     DataError: If the files are not TFRecords, or one to be read is not there.

@@ -25,7 +25,7 @@ import zipfile
 
 import numpy as np
 
-from vim_tf.config import UserError
+from vim_tf.config import UserError, first_line
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -145,9 +145,6 @@ def _rebuild_parameter(tensor, *unused):
 def read_state_dict(content: bytes) -> dict[str, np.ndarray]:
   """Reads a file from before PyTorch 1.6 that holds a dict of tensors.
 
-  Args:
-    content: The whole file.
-
   Returns:
     Arrays by name, in the order and the layout of PyTorch.
 
@@ -191,9 +188,6 @@ class TorchZip:
     path: The file.
     contents: The saved object. Tensors in it are `Tensor`: shape and place,
       without numbers; objects of foreign classes are `Foreign`.
-
-  Args:
-    path: The file.
 
   Raises:
     UserError: If it cannot be read or is no such file.
@@ -269,5 +263,4 @@ class TorchZip:
 
 def _text(error: Exception) -> str:
   """An error in one line without a full stop."""
-  lines = str(error).splitlines() or [type(error).__name__]
-  return lines[0].rstrip('.')
+  return first_line(error).rstrip('.')

@@ -68,11 +68,7 @@ _STAGE2 = {
 
 
 def run(path: str | os.PathLike, strategy: tf.distribute.Strategy):
-  """Tries everything, and tells of each part how long it took.
-
-  Args:
-    path: A new folder for the runs.
-    strategy: What is tried.
+  """Tries everything in a new folder, and tells how long each part took.
 
   Raises:
     UserError: If something came out wrong; what fails otherwise raises what

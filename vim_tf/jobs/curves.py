@@ -188,10 +188,7 @@ def all_panels(rows: Sequence[Mapping]) -> dict[str, list[Panel]]:
 def svg(panel: Panel, palette: Palette = LIGHT) -> bytes:
   """One panel as an SVG picture without any outside reference."""
   return _render(
-    [[panel]],
-    palette,
-    format='svg',
-    metadata={'Date': None, 'Creator': None},
+    [[panel]], palette, format='svg', metadata={'Date': None, 'Creator': None}
   )
 
 
@@ -225,12 +222,14 @@ def style(palette: Palette = LIGHT) -> Iterator[None]:
     yield
 
 
-def new_figure(rows: int, columns: int) -> Figure:
-  """A figure with room for so many panels.
+def new_figure(
+  rows: int, columns: int, panel: tuple[float, float] = _PANEL_INCHES
+) -> Figure:
+  """A figure with room for so many panels of a width and height in inches.
 
   Not through pyplot, which would keep it and look for a display.
   """
-  width, height = _PANEL_INCHES
+  width, height = panel
   size = columns * width, max(1, rows) * height
   figure = Figure(figsize=size, layout='constrained')
   FigureCanvasAgg(figure)

@@ -47,12 +47,7 @@ class Job:
 
 
 class Encode(beam.DoFn):
-  """Encodes a shard and writes its files.
-
-  Args:
-    job: What to encode.
-    folder: Where the files go.
-  """
+  """Encodes a shard and writes its files."""
 
   def __init__(self, job: Job, folder: pathlib.Path):
     super().__init__()

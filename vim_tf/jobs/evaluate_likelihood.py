@@ -20,29 +20,6 @@ _BITS_PER_NAT = 1.4426950408889634
 _CHANNELS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class _Codes:
-  """Codes to learn from and to be scored.
-
-  Attributes:
-    name: Data set.
-    splits: Names of the training split and the held-out one.
-    fingerprints: Those of both.
-    train: Training codes, int32 `[count, num_codes]`.
-    held_out: int32 `[images, num_codes]`.
-    labels: Class of each held-out image, int32 `[images]`.
-    origin: What 'codes' is in the protocol.
-  """
-
-  name: str
-  splits: tuple[str, str]
-  fingerprints: tuple[str, str]
-  train: np.ndarray
-  held_out: np.ndarray
-  labels: np.ndarray
-  origin: str
-
-
 def evaluate(
   tokenizer: restore.Restored,
   vim: restore.Restored,
@@ -76,13 +53,13 @@ def evaluate(
     )
   if protocol.data is None:
     protocol = dataclasses.replace(protocol, data=vim.config.data)
-  codes = _find_codes(tokenizer, vim, protocol)
+  train, held_out, true_labels, facts = _find_codes(tokenizer, vim, protocol)
   sizes = vim.config.model
   classes = sizes.num_classes
 
   def nats(labels):
-    labels = np.broadcast_to(labels, codes.labels.shape).astype(np.int32)
-    return _nats(score, codes.held_out, labels, protocol.batch_size)
+    labels = np.broadcast_to(labels, true_labels.shape).astype(np.int32)
+    return _nats(score, held_out, labels, protocol.batch_size)
 
   score = replicas.OnReplicas(
     lambda codes, labels: model_lib.negative_log_likelihood(
@@ -90,18 +67,18 @@ def evaluate(
     ),
     replicas.of(vim.model),
   )
-  figures = _figures(nats(codes.labels), protocol.data.image_size)
+  figures = _figures(nats(true_labels), protocol.data.image_size)
   if classes and vim.config.label_drop:
     found = _figures(nats(classes), protocol.data.image_size)
     figures.update({f'unconditional_{k}': v for k, v in found.items()})
   if protocol.classify:
     by_class = [nats(i).sum(axis=1) for i in range(classes)]
-    right = np.argmin(by_class, axis=0) == codes.labels
+    right = np.argmin(by_class, axis=0) == true_labels
     figures['classified_top1'] = float(right.mean())
     figures['classified_standard_error'] = float(stats.sem(right))
-  logging.info('Fitting the counting models to %d crops.', len(codes.train))
+  logging.info('Fitting the counting models to %d crops.', len(train))
   references = baselines.reference_bits_per_code(
-    codes.train, codes.held_out, sizes.codebook_size
+    train, held_out, sizes.codebook_size
   )
   figures.update(
     {
@@ -116,22 +93,17 @@ def evaluate(
     'job': 'likelihood',
     'figures': figures,
     'protocol': {
-      'data': codes.name,
-      'split': codes.splits[1],
-      'data_fingerprint': codes.fingerprints[1],
-      'images': len(codes.held_out),
+      **facts,
+      'images': len(held_out),
       'image_size': protocol.data.image_size,
       'crop': 'center',
       'num_codes': sizes.num_codes,
       'codebook_size': sizes.codebook_size,
       'conditional': bool(classes),
       'label_drop': vim.config.label_drop,
-      'codes': codes.origin,
-      'train_split': codes.splits[0],
-      'train_data_fingerprint': codes.fingerprints[0],
       'train_crop': protocol.data.crop,
       'train_passes': protocol.passes,
-      'train_draws': len(codes.train),
+      'train_draws': len(train),
       'seed': vim.config.run.seed,
       'precision': vim.config.run.precision,
       'weights': 'average' if vim.config.optimizer.ema_decay else 'last',
@@ -174,8 +146,13 @@ def _find_codes(
   tokenizer: restore.Restored,
   vim: restore.Restored,
   protocol: LikelihoodProtocol,
-) -> _Codes:
-  """The codes of a cache, or of the images, made here."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
+  """The codes of a cache, or of the images, made here.
+
+  Returns:
+    Training codes, int32 `[count, num_codes]`; held-out ones, int32
+    `[images, num_codes]`, and the class of each; what the protocol says of all.
+  """
   data, seed = protocol.data, vim.config.run.seed
   size, most = protocol.batch_size, protocol.max_images
   passes = protocol.passes
@@ -190,10 +167,7 @@ def _find_codes(
     origin = f'cache {cache.fingerprint}'
     passes = min(passes, train.crops)
     draws = codes_lib.training_batches(
-      cache,
-      batch_size=size,
-      seed=seed,
-      balance_classes=data.balance_classes,
+      cache, batch_size=size, seed=seed, balance_classes=data.balance_classes
     )
     batches = codes_lib.evaluation_batches(
       cache, batch_size=size, max_examples=most
@@ -234,12 +208,16 @@ def _find_codes(
     keep = batch['mask'].numpy() > 0
     codes.append(codes_of(batch)[keep])
     labels.append(batch['labels'].numpy()[keep])
-  return _Codes(
-    name,
-    (train.split, held_out.split),
-    (train.fingerprint, held_out.fingerprint),
+  return (
     np.concatenate(learned)[:count],
     np.concatenate(codes),
     np.concatenate(labels),
-    origin,
+    {
+      'data': name,
+      'split': held_out.split,
+      'data_fingerprint': held_out.fingerprint,
+      'codes': origin,
+      'train_split': train.split,
+      'train_data_fingerprint': train.fingerprint,
+    },
   )

@@ -24,8 +24,7 @@ _SHOWN = 8  # Images each of the best, the median and the worst.
 
 
 def evaluate(
-  tokenizer: restore.Restored,
-  protocol: ReconstructionProtocol | None = None,
+  tokenizer: restore.Restored, protocol: ReconstructionProtocol | None = None
 ) -> tuple[dict, np.ndarray]:
   """Measures reconstructions.
 
@@ -186,7 +185,5 @@ def _picture(model, batches, psnr: np.ndarray) -> np.ndarray:
         found[position] = image
       position += 1
   images = np.stack([found[place] for place in chosen])
-  rebuild = replicas.OnReplicas(
-    lambda images: model.decode(model.encode(images)), replicas.of(model)
-  )
+  rebuild = replicas.OnReplicas(model.reconstruct, replicas.of(model))
   return pictures.pairs(images, rebuild(images), count)

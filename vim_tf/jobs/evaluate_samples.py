@@ -217,11 +217,9 @@ def _baselines(
 ) -> dict:
   """What the scores are of real images, and of what the tokenizer leaves."""
   figures = {}
-  split = data.config.eval_split
-  for prefix, through in (
-    ('held_out_', None),
-    ('reconstructed_', sample_job.reconstructor(tokenizer.model)),
-  ):
+  split, model = data.config.eval_split, tokenizer.model
+  reconstruct = replicas.OnReplicas(model.reconstruct, replicas.of(model))
+  for prefix, through in (('held_out_', None), ('reconstructed_', reconstruct)):
     real = data.read(evaluator.network, split, through)
     found = evaluator.score_features(real.features, real.logits, real.labels)
     figures.update({f'{prefix}{key}': value for key, value in found.items()})

@@ -122,11 +122,7 @@ class Run:
         setting is out of range.
     """
     codes = self.sample_codes(
-      classes,
-      seeds=seeds,
-      batch_size=batch_size,
-      window=window,
-      **sampling,
+      classes, seeds=seeds, batch_size=batch_size, window=window, **sampling
     )
     return self.decode(codes, batch_size)
 
@@ -192,10 +188,7 @@ class Run:
 
   @functools.cached_property
   def _decode(self) -> Callable:
-    return tf.function(
-      lambda codes: tf.clip_by_value(self.tokenizer.decode(codes), 0.0, 1.0),
-      autograph=False,
-    )
+    return tf.function(self.tokenizer.decode, autograph=False)
 
   @functools.cached_property
   def _draw(self) -> decoding.Decoder:

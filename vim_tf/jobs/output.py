@@ -12,10 +12,7 @@ from vim_tf.config import ConfigError
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Makes the folder of --out at once, rather than after hours of computing.
-
-  Args:
-    path: A new folder, or an empty one.
+  """Makes the folder of --out, new or empty, before hours of computing.
 
   Yields:
     The folder, which can be written to. If nothing was, it is removed.

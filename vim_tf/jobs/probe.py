@@ -203,30 +203,15 @@ def _tables(
   )
 
 
+@dataclasses.dataclass(frozen=True)
 class _Fit:
-  """Trains softmax layers through the common loop.
+  """Trains softmax layers through the common loop, in the order of a seed."""
 
-  Args:
-    config: Every setting.
-    seed: Of the order of the examples.
-    facts: What else a working directory says.
-    strategy: Where replicas run.
-    num_classes: Number of classes.
-  """
-
-  def __init__(
-    self,
-    config: ProbeConfig,
-    seed: int,
-    facts: Mapping,
-    strategy: tf.distribute.Strategy,
-    num_classes: int,
-  ):
-    self._config = config
-    self._seed = seed
-    self._facts = facts
-    self._strategy = strategy
-    self._num_classes = num_classes
+  config: ProbeConfig
+  seed: int
+  facts: Mapping  # What else a working directory says.
+  strategy: tf.distribute.Strategy
+  num_classes: int
 
   def __call__(
     self,
@@ -250,19 +235,19 @@ class _Fit:
     Returns:
       The trained layers.
     """
-    config = self._config
+    config = self.config
     facts = {
-      **self._facts,
-      'probe_seed': self._seed,
+      **self.facts,
+      'probe_seed': self.seed,
       'penalties': {name: list(values) for name, values in penalties.items()},
     }
     workdir = workdir_lib.Workdir(
-      path, 'probe', config, facts, workers.is_chief(self._strategy)
+      path, 'probe', config, facts, workers.is_chief(self.strategy)
     )
-    with self._strategy.scope():
+    with self.strategy.scope():
       layers = {
         name: linear.SoftmaxLayer(
-          table.features[name].shape[-1], self._num_classes, values, name=name
+          table.features[name].shape[-1], self.num_classes, values, name=name
         )
         for name, values in penalties.items()
       }
@@ -287,9 +272,9 @@ class _Fit:
       config.run,
       workdir,
       lambda first, context: probe_features.feature_batches(
-        table, images, config.run.batch_size, self._seed, first, context
+        table, images, config.run.batch_size, self.seed, first, context
       ),
-      self._strategy,
+      self.strategy,
       evaluate,
       dict,
       title,
@@ -299,7 +284,7 @@ class _Fit:
   def accuracies(self, layers, features, labels) -> dict[str, dict]:
     """What `linear.accuracies` gives, by the name of the features."""
     return {
-      name: linear.accuracies(layer, features[name], labels, self._strategy)
+      name: linear.accuracies(layer, features[name], labels, self.strategy)
       for name, layer in layers.items()
     }
 

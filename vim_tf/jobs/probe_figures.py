@@ -1,12 +1,12 @@
 """Puts the outcomes of probes together: figures, a table, a curve by block."""
 
-import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import math
 import os
 import pathlib
+import statistics
 
 import numpy as np
 
@@ -77,16 +77,8 @@ def write_record(path: str | os.PathLike, record: Mapping):
     (path / 'accuracy_by_block.png').write_bytes(picture)
 
 
-def most_common(chosen: Sequence[int]) -> int:
-  """What was chosen most often; of equals what was chosen first."""
-  return collections.Counter(chosen).most_common(1)[0][0]
-
-
 def summarize(outcomes: Sequence[Outcome]) -> dict:
   """Figures over all seeds, as JSON.
-
-  Args:
-    outcomes: One for each seed.
 
   Returns:
     'top1' and 'top5' of the block that the validation part chose, with
@@ -101,7 +93,7 @@ def summarize(outcomes: Sequence[Outcome]) -> dict:
   """
   chosen = [probe_features.block_index(o.best_block) for o in outcomes]
   names = [o.best_block for o in outcomes]
-  best = most_common(chosen)
+  best = statistics.mode(chosen)  # Of equals the first.
   right = _right(outcomes, names)
   figures = {
     'best_block': best,
@@ -210,9 +202,7 @@ def panel(figures: Mapping) -> curves.Panel:
 def table(figures: Mapping) -> list[str]:
   """The figures as lines of text."""
   errors = figures['top1_standard_error'] is not None
-  lines = [
-    f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}',
-  ]
+  lines = [f'{"features":36} {"top-1":>7} {"top-5":>7} {"margin of VIM":>16}']
 
   def line(name, row):
     text = f'{name:36} {100 * row["top1"]:6.1f}% {100 * row["top5"]:6.1f}%'

@@ -217,27 +217,21 @@ def check_conditional(vim: restore.Restored):
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class Evaluator:
   """Measures samples.
 
-  Args:
+  Attributes:
     network: The network that scores.
     reference: Real images in its features.
     class_names: Names of the data's classes.
     head: Recognises classes in its features; None: nothing of classes.
   """
 
-  def __init__(
-    self,
-    network: feature_networks.FeatureNetwork,
-    reference: generation.Reference,
-    class_names: list[str],
-    head: classifiers.Head | None,
-  ):
-    self.network = network
-    self.reference = reference
-    self._names = class_names
-    self._head = head
+  network: feature_networks.FeatureNetwork
+  reference: generation.Reference
+  class_names: list[str]
+  head: classifiers.Head | None
 
   def score(self, images: np.ndarray, labels: np.ndarray | None) -> dict:
     """Scores generated images.
@@ -275,14 +269,14 @@ class Evaluator:
     figures = {f'g{key}': value for key, value in scores.items()}
     if logits is not None:
       figures[f'is_{name}'] = generation.classifier_score(logits)
-    if self._head is None:
+    if self.head is None:
       return figures
     figures[f'class_score_{name}'] = generation.classifier_score(
-      self._head.logits(features)
+      self.head.logits(features)
     )
     if labels is not None:
       figures['recognition'] = classifiers.accuracy(
-        self._head.probabilities(features), labels, self._names
+        self.head.probabilities(features), labels, self.class_names
       )
     return figures
 

@@ -129,8 +129,7 @@ def tokenizer(config: Stage1Config, batch: int) -> dict[str, ReplicaFunction]:
       model.encode, (tf.TensorSpec([batch, size, size, 3]),)
     ),
     'decode': ReplicaFunction(
-      model.decode,
-      (tf.TensorSpec([batch, config.model.num_codes], tf.int32),),
+      model.decode, (tf.TensorSpec([batch, config.model.num_codes], tf.int32),)
     ),
   }
 
@@ -234,10 +233,7 @@ def knows_tpus() -> bool:
 
 
 def without_kernel(device: str = 'XLA_TPU_JIT') -> dict[str, list[str]]:
-  """The operations of `tiny` that a device cannot compile.
-
-  Args:
-    device: The kind of device, as TensorFlow registers kernels for it.
+  """The operations of `tiny` that a kind of device cannot compile.
 
   Returns:
     Their names, by that of the function; only functions that have any.

@@ -14,13 +14,7 @@ from vim_tf import config as config_lib
 from vim_tf.config import ConfigError, UserError
 from vim_tf.data import folders
 from vim_tf.data import images as images_lib
-from vim_tf.jobs import (
-  class_names,
-  output,
-  pictures,
-  restore,
-  sample_folder,
-)
+from vim_tf.jobs import class_names, output, pictures, restore, sample_folder
 from vim_tf.metrics import classifiers
 from vim_tf.nn import replicas
 from vim_tf.training import strategy as strategy_lib
@@ -177,13 +171,12 @@ def sample_again(
       cannot be written to.
   """
   with output.new_folder(out) as out:
-    record = sample_folder.read(file)
+    samples, facts = sample_folder.read(file)
     with (strategy or strategy_lib.make()).scope():
-      first, second = restore.both(workdir, tokenizer, record.precision)
-    record.check_models(first, second)
-    samples = record.samples
+      first, second = restore.both(workdir, tokenizer, facts['precision'])
+    sample_folder.check_models(file, facts, first, second)
     sampler = Sampler(first.model, second.model, samples.window)
-    _draw_again(record, sampler)
+    _draw_again(samples, sampler, file)
     decode, images = decoder(first.model), []
     for part, own in replicas.parts(len(samples.codes), samples.batch_size):
       images.append(decode(samples.codes[part])[:own])
@@ -193,9 +186,8 @@ def sample_again(
   return samples
 
 
-def _draw_again(record: sample_folder.Record, sampler: 'Sampler'):
-  """Draws the codes of a record from their seeds, and tells what differs."""
-  samples = record.samples
+def _draw_again(samples: sample_folder.Samples, sampler: 'Sampler', file):
+  """Draws the codes of a file from their seeds, and tells what differs."""
   length = len(samples.prefix)
   prefix = np.zeros(samples.codes.shape[1:], np.int32)
   prefix[:length] = samples.prefix
@@ -212,7 +204,7 @@ def _draw_again(record: sample_folder.Record, sampler: 'Sampler'):
       'of the codes in %s.',
       different,
       len(samples.ids),
-      record.path,
+      file,
     )
 
 
@@ -316,16 +308,6 @@ def decoder(tokenizer):
   """A function from codes `[batch, num_codes]` to uint8 images."""
   to_images = replicas.OnReplicas(tokenizer.decode, replicas.of(tokenizer))
   return lambda codes: pictures.to_bytes(to_images(codes))
-
-
-def reconstructor(tokenizer):
-  """A function from images to their reconstructions, clamped to [0, 1]."""
-
-  def reconstruct(images):
-    rebuilt = tokenizer.decode(tokenizer.encode(images))
-    return tf.clip_by_value(rebuilt, 0.0, 1.0)
-
-  return replicas.OnReplicas(reconstruct, replicas.of(tokenizer))
 
 
 def read_prefix(

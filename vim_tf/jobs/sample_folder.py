@@ -111,34 +111,27 @@ def write(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-  """What `write` noted.
-
-  Attributes:
-    path: The file.
-    values: All of it.
-    samples: The same as an object.
-    precision: Policy that the models computed in.
-  """
-
-  path: str
-  values: dict
-  samples: Samples
-  precision: str
-
-  def check_models(self, tokenizer: restore.Restored, vim: restore.Restored):
-    """Refuses models that did not draw these samples."""
-    for key, found in models_facts(tokenizer, vim).items():
-      if self.values[key] != found:
-        raise UserError(
-          f'The samples of {self.path} are of another model: their {key} is '
-          f'{self.values[key]}, but that of the one given is {found}.'
-        )
+def check_models(
+  path: str | os.PathLike,
+  facts: dict,
+  tokenizer: restore.Restored,
+  vim: restore.Restored,
+):
+  """Refuses models that did not draw the samples of a file with such facts."""
+  for key, found in models_facts(tokenizer, vim).items():
+    if facts[key] != found:
+      raise UserError(
+        f'The samples of {path} are of another model: their {key} is '
+        f'{facts[key]}, but that of the one given is {found}.'
+      )
 
 
-def read(path: str | os.PathLike) -> Record:
+def read(path: str | os.PathLike) -> tuple[Samples, dict]:
   """Reads what `write` noted.
+
+  Returns:
+    What was drawn, and the whole file: the models' facts, and their policy as
+    'precision'.
 
   Raises:
     UserError: If the file cannot be read, or holds something else.
@@ -163,9 +156,8 @@ def read(path: str | os.PathLike) -> Record:
       },
       window=values.get('window', 1),  # Before there were windows: one by one.
     )
-    precision = values['precision']
-    if precision not in _POLICIES:
-      raise ValueError(f'precision is {precision!r}')
+    if values['precision'] not in _POLICIES:
+      raise ValueError(f'precision is {values["precision"]!r}')
     _ = [values[key] for key in ('step', 'vim_fingerprint')]
     if samples.codes.ndim != 2:
       raise ValueError('its codes are not all of one length')
@@ -179,7 +171,7 @@ def read(path: str | os.PathLike) -> Record:
     raise UserError(
       f'{path} is no {FILE} of this program ({type(error).__name__}: {error}).'
     ) from error
-  return Record(str(path), values, samples, precision)
+  return samples, values
 
 
 def _columns(ids: np.ndarray) -> int:

@@ -5,21 +5,12 @@ import os
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import (
-  STOP,
-  Faults,
-  Stage1Config,
-  Stage2Config,
-  UserError,
-  to_dict,
-)
-from vim_tf.data import pipeline, sources
-from vim_tf.jobs import pictures, restore
+from vim_tf.config import STOP, Faults, Stage1Config, UserError, to_dict
+from vim_tf.jobs import pictures, restore, runs
 from vim_tf.metrics import codebook as codebook_metrics
 from vim_tf.metrics import reconstruction
 from vim_tf.nn import replicas
-from vim_tf.training import loop, optimizers, preamble, workers
-from vim_tf.training import strategy as strategy_lib
+from vim_tf.training import loop, optimizers, preamble
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vit_vqgan import lpips
 from vim_tf.vit_vqgan import model as model_lib
@@ -49,47 +40,18 @@ def train(
   Raises:
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
-  strategy = strategy or strategy_lib.make()  # Before anything is computed.
-  for note in schedule_notes(config):
-    logging.warning('%s', note)
-  # Whatever can be refused is, before data are read or anything is written.
-  workdir_lib.check(path, 'vit_vqgan', config)
-  logging.info(strategy_lib.describe(strategy, config.run.batch_size))
+  strategy = runs.begin(config, path, 'vit_vqgan', strategy)
   _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
   with strategy.scope():
     perceptual = load_perceptual(config)
-  source = sources.load(
-    config.data, config.data.train_split, faults.on_bad_example
-  )
-  held_out = sources.load(
-    config.data, config.data.eval_split, faults.on_bad_example
-  )
-  strategy_lib.check_input(strategy, source.random_access, source.name)
-  splits = preamble.Split.of(source), preamble.Split.of(held_out)
-  preamble.check_batch(config.run.batch_size, splits[0])
-  facts = {
-    'class_names': list(source.class_names),
-    'data_fingerprint': source.fingerprint,
-    'data_images': {
-      'train': source.num_examples,
-      'held_out': held_out.num_examples,
-    },
-    'data_licence': source.licence,
-  }
+  examples = runs.of_images(config, faults, strategy)
+  facts = {}
   if start is not None:
     facts['start_fingerprint'] = restore.fingerprint(start)
-  workdir = workdir_lib.Workdir(
-    path,
-    'vit_vqgan',
-    config,
-    facts,
-    workers.is_chief(strategy),
-    accept_new_data,
+  workdir = runs.open_workdir(
+    config, path, 'vit_vqgan', strategy, examples, facts, accept_new_data
   )
-  tf.keras.utils.set_random_seed(config.run.seed)
-  if config.run.deterministic:
-    tf.config.experimental.enable_op_determinism()
   with strategy.scope():
     step, model = build(config, start, perceptual)
   parameters = {
@@ -97,30 +59,20 @@ def train(
     for name, part in step.checkpoint_contents().items()
     if name in ('model', 'discriminator')
   }
-  for line in preamble.describe(title, config.run, *splits, parameters, path):
+  for line in preamble.describe(
+    title, config.run, *examples.splits, parameters, path
+  ):
     logging.info(line)
 
   figures = Figures(model)
 
   def evaluate():
-    return figures(
-      pipeline.evaluation_batches(
-        held_out,
-        config.data,
-        batch_size=figures.batch_size,
-        max_examples=config.run.eval_examples,
-      ),
-    )
+    return figures(examples.held_out(figures.batch_size))
 
-  rebuild = replicas.OnReplicas(
-    lambda images: model.decode(model.encode(images)), strategy
-  )
+  rebuild = replicas.OnReplicas(model.reconstruct, strategy)
 
   def draw():
-    batches = pipeline.evaluation_batches(
-      held_out, config.data, batch_size=_PICTURES
-    )
-    batch = next(iter(batches))
+    batch = next(iter(examples.held_out(_PICTURES)))
     images = tf.boolean_mask(batch['images'], batch['mask'] > 0)
     return {'reconstructions': pictures.pairs(images, rebuild(images))}
 
@@ -128,14 +80,7 @@ def train(
     step,
     config.run,
     workdir,
-    lambda first, context: pipeline.training_batches(
-      source,
-      config.data,
-      batch_size=config.run.batch_size,
-      seed=config.run.seed,
-      start_step=first,
-      input_context=context,
-    ),
+    examples.training,
     strategy,
     evaluate,
     draw,
@@ -216,9 +161,7 @@ def build(
     average = new_model()
     average.set_weights(model.get_weights())
   optimizer = optimizers.Optimizer(
-    config.optimizer,
-    trained(model),
-    trained(average) if average else None,
+    config.optimizer, trained(model), trained(average) if average else None
   )
   discriminator = discriminator_optimizer = None
   if config.losses.adversarial:
@@ -282,50 +225,3 @@ class Figures:
 def _measure(model, images):
   codes = model.encode(images)
   return codes, reconstruction.per_image(images, model.decode(codes))
-
-
-def schedule_notes(config: Stage1Config | Stage2Config) -> list[str]:
-  """What of a schedule comes too early or not at all, in one line each.
-
-  The number of steps moves nothing else, so that a run of another length than
-  its preset's may never come to what its schedule plans.
-  """
-  steps, optimizer = config.run.num_steps, config.optimizer
-  found = []
-  if optimizer.decay != 'constant' and optimizer.decay_end > steps:
-    found.append(
-      f'The learning rate falls until step {optimizer.decay_end}, but the run '
-      f'ends at {steps}: --decay_end={steps} lets it fall to its end.'
-    )
-  elif optimizer.decay != 'constant' and optimizer.decay_end < steps:
-    found.append(
-      f'The learning rate is at its lowest from step {optimizer.decay_end} on, '
-      f'but the run goes to {steps}: --decay_end={steps} spreads the fall.'
-    )
-  if not isinstance(config, Stage1Config):
-    return found
-  for what, flag, start, used in (
-    (
-      'The perceptual term starts',
-      'perceptual_start_step',
-      config.perceptual.start_step,
-      config.losses.perceptual,
-    ),
-    (
-      'The adversarial term starts',
-      'adversarial_start_step',
-      config.adversarial.start_step,
-      config.losses.adversarial,
-    ),
-    (
-      'The codebook starts',
-      'init_step',
-      config.codebook.init_step,
-      config.codebook.init_from_data,
-    ),
-  ):
-    if used and start >= steps:
-      found.append(
-        f'{what} at step {start}, but the run ends at {steps}: set --{flag}.'
-      )
-  return found

@@ -1,6 +1,6 @@
 """What the two stages must beat: k-means of patches, counts of codes.
 
-`PatchKMeans` is vector quantisation without any network, with as many codes
+`patch_codebook` is vector quantisation without any network, with as many codes
 for an image as the tokenizer has. Lloyd's algorithm starts from k-means++;
 patches that occur several times (in drawings, plain white) enter once with
 their number as weight, so that they cost one code rather than many, and the
@@ -20,7 +20,7 @@ import sklearn.cluster
 from vim_tf import config as config_lib
 from vim_tf.metrics import codebook as codebook_lib
 
-# Patches compared with all codes at once: bounds the memory of `encode`.
+# Patches compared with all codes at once: bounds the memory.
 _CHUNK = 8192
 # k-means++ starts from this many patches a code, drawn by weight.
 _INIT_PATCHES_PER_CODE = 16
@@ -42,14 +42,8 @@ def extract_patches(images: np.ndarray, patch_size: int) -> np.ndarray:
     `[n, num_patches, patch_size^2 * channels]`, rows of pixels first.
 
   Raises:
-    ValueError: The images do not divide into patches.
+    UserError: The images do not divide into patches.
   """
-  images = np.asarray(images)
-  if images.ndim != 4:
-    raise ValueError(
-      f'Images have the shape {list(images.shape)}, but must be [n, height, '
-      'width, channels].'
-    )
   n, height, width, channels = images.shape
   if height % patch_size or width % patch_size or not n * height * width:
     raise config_lib.UserError(
@@ -72,14 +66,19 @@ def assemble_patches(
   return x.reshape(n, height, width, -1)
 
 
-class PatchKMeans:
-  """Reconstructs images from a codebook of their patches.
-
-  Attributes:
-    codebook: float32 `[codes, patch_size^2 * channels]`; it has fewer codes
-      than asked for only where there were fewer different patches.
+def patch_codebook(
+  images: np.ndarray,
+  num_codes: int,
+  patch_size: int,
+  *,
+  seed: int = 0,
+  max_iterations: int = 40,
+  max_patches: int = 200_000,
+) -> np.ndarray:
+  """Codes for the patches of images, by k-means.
 
   Args:
+    images: `[n, height, width, channels]` in [0, 1].
     num_codes: Size of the codebook.
     patch_size: Pixels a side of a patch.
     seed: Start of the random choices: the same seed, the same codebook.
@@ -87,104 +86,72 @@ class PatchKMeans:
       when the codes come to rest.
     max_patches: Different patches to fit to at most; of more, a random part is
       taken.
+
+  Returns:
+    float32 `[codes, patch_size^2 * channels]`; fewer codes than asked for only
+    where there are fewer different patches.
   """
+  rng = np.random.default_rng(seed)
+  patches = extract_patches(np.asarray(images, np.float32), patch_size)
+  patches, weights = _distinct(patches.reshape(-1, patches.shape[-1]))
+  if len(patches) > max_patches:
+    kept = rng.choice(len(patches), max_patches, replace=False)
+    patches, weights = patches[kept], weights[kept]
+  if len(patches) <= num_codes:
+    return patches
+  model = sklearn.cluster.KMeans(
+    num_codes,
+    init=_start(patches, weights, num_codes, rng, seed),
+    n_init=1,
+    max_iter=max_iterations,
+    random_state=seed,
+  )
+  model.fit(patches, sample_weight=weights)
+  return model.cluster_centers_.astype(np.float32)
 
-  def __init__(
-    self,
-    num_codes: int,
-    patch_size: int,
-    *,
-    seed: int = 0,
-    max_iterations: int = 40,
-    max_patches: int = 200_000,
-  ):
-    if min(num_codes, patch_size, max_iterations, max_patches) < 1:
-      raise config_lib.UserError(
-        f'k-means of {num_codes} codes and {patch_size} pixels a patch, with '
-        f'{max_iterations} iterations on {max_patches} patches: each must be '
-        'at least 1.'
-      )
-    self.num_codes = num_codes
-    self.patch_size = patch_size
-    self.seed = seed
-    self.max_iterations = max_iterations
-    self.max_patches = max_patches
-    self.codebook: np.ndarray | None = None
 
-  def fit(self, images: np.ndarray) -> 'PatchKMeans':
-    """Fits the codebook to images `[n, height, width, channels]` in [0, 1]."""
-    rng = np.random.default_rng(self.seed)
-    patches = extract_patches(np.asarray(images, np.float32), self.patch_size)
-    patches, weights = _distinct(patches.reshape(-1, patches.shape[-1]))
-    if len(patches) > self.max_patches:
-      kept = rng.choice(len(patches), self.max_patches, replace=False)
-      patches, weights = patches[kept], weights[kept]
-    if len(patches) <= self.num_codes:
-      self.codebook = patches
-      return self
-    start = self._start(patches, weights, rng)
-    model = sklearn.cluster.KMeans(
-      self.num_codes,
-      init=start,
-      n_init=1,
-      max_iter=self.max_iterations,
-      random_state=self.seed,
+def reconstruct(
+  images: np.ndarray, codebook: np.ndarray, patch_size: int
+) -> np.ndarray:
+  """Images `[n, height, width, channels]` with each patch by its nearest code.
+
+  Returns:
+    float32, shaped like the images.
+  """
+  patches = extract_patches(np.asarray(images, np.float32), patch_size)
+  height, width = images.shape[1:3]
+  rebuilt = codebook[_nearest(patches, codebook)]
+  return assemble_patches(rebuilt, height, width, patch_size)
+
+
+def _nearest(patches: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+  """Index of the nearest code of each patch, `[n, num_patches]`."""
+  flat = patches.reshape(-1, patches.shape[-1])
+  # |x - c|^2 without |x|^2, which is the same for all codes.
+  offsets = 0.5 * np.sum(codebook**2, axis=1)
+  codes = [
+    np.argmin(offsets - flat[i : i + _CHUNK] @ codebook.T, axis=1)
+    for i in range(0, len(flat), _CHUNK)
+  ]
+  return np.concatenate(codes).reshape(patches.shape[:2])
+
+
+def _start(patches, weights, num_codes: int, rng, seed: int) -> np.ndarray:
+  """k-means++ on a part of the patches."""
+  size = _INIT_PATCHES_PER_CODE * num_codes
+  if size < len(patches):
+    # Without replacement a heavy patch is drawn once, not again and again.
+    part = rng.choice(
+      len(patches), size, replace=False, p=weights / weights.sum()
     )
-    model.fit(patches, sample_weight=weights)
-    self.codebook = model.cluster_centers_.astype(np.float32)
-    return self
-
-  def _start(self, patches, weights, rng) -> np.ndarray:
-    """k-means++ on a part of the patches."""
-    size = _INIT_PATCHES_PER_CODE * self.num_codes
-    if size < len(patches):
-      # Without replacement a heavy patch is drawn once, not again and again.
-      part = rng.choice(
-        len(patches), size, replace=False, p=weights / weights.sum()
-      )
-      patches, weights = patches[part], weights[part]
-    start, _ = sklearn.cluster.kmeans_plusplus(
-      patches.astype(np.float64),  # For each code float32 would be converted.
-      self.num_codes,
-      sample_weight=weights,
-      random_state=self.seed,
-    )
-    return start.astype(np.float32)
-
-  def encode(self, images: np.ndarray) -> np.ndarray:
-    """The nearest code of each patch.
-
-    Args:
-      images: `[n, height, width, channels]` in [0, 1].
-
-    Returns:
-      int32 `[n, num_patches]` in [0, num_codes), in raster order.
-    """
-    codebook = self._fitted()
-    patches = extract_patches(np.asarray(images, np.float32), self.patch_size)
-    flat = patches.reshape(-1, patches.shape[-1])
-    # |x - c|^2 without |x|^2, which is the same for all codes.
-    offsets = 0.5 * np.sum(codebook**2, axis=1)
-    codes = [
-      np.argmin(offsets - flat[i : i + _CHUNK] @ codebook.T, axis=1)
-      for i in range(0, len(flat), _CHUNK)
-    ]
-    return np.concatenate(codes).astype(np.int32).reshape(patches.shape[:2])
-
-  def decode(self, codes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Images of height x width pixels from codes `[n, num_patches]`."""
-    return assemble_patches(
-      self._fitted()[codes], height, width, self.patch_size
-    )
-
-  def reconstruct(self, images: np.ndarray) -> np.ndarray:
-    """Encodes and decodes images; float32, shaped like them, in [0, 1]."""
-    return self.decode(self.encode(images), *np.shape(images)[1:3])
-
-  def _fitted(self) -> np.ndarray:
-    if self.codebook is None:
-      raise ValueError('The k-means codebook is not fitted: call fit first.')
-    return self.codebook
+    patches, weights = patches[part], weights[part]
+  start, _ = sklearn.cluster.kmeans_plusplus(
+    patches.astype(np.float64),  # For each code float32 would be converted.
+    num_codes,
+    sample_weight=weights,
+    random_state=seed,
+  )
+  return start.astype(np.float32)
 
 
 def _distinct(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

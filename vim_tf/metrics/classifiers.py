@@ -193,11 +193,7 @@ class Head:
 
   @classmethod
   def load(cls, path: str | os.PathLike, expected: dict) -> 'Head | None':
-    """Reads what `save` wrote.
-
-    Args:
-      path: The file.
-      expected: What its protocol must say.
+    """Reads what `save` wrote, if its protocol says what is expected.
 
     Returns:
       The head; None if there is none, or not of this protocol.
@@ -205,9 +201,7 @@ class Head:
     try:
       with np.load(path, allow_pickle=False) as arrays:
         head = cls(
-          arrays['kernel'],
-          arrays['bias'],
-          json.loads(str(arrays['protocol'])),
+          arrays['kernel'], arrays['bias'], json.loads(str(arrays['protocol']))
         )
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
       return None

@@ -60,10 +60,6 @@ class CodebookMeter:
   window at the end is left out, as it would use fewer codes only for being
   smaller; if there is no complete one, it is all there is, and
   `images_per_window` says how many images that were.
-
-  Args:
-    codebook_size: Number of codes.
-    window: Images over which usage is counted.
   """
 
   def __init__(self, codebook_size: int, window: int = PAPER_WINDOW):

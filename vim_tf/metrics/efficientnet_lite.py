@@ -9,7 +9,6 @@ the Inception features of the papers' FID.
 """
 
 import dataclasses
-import hashlib
 import importlib.util
 import math
 import os
@@ -18,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf import config as config_lib
+from vim_tf import files
 from vim_tf.interop import torch_file
 
 NUM_FEATURES = 1280
@@ -105,39 +105,26 @@ _STAGES = (
 )
 
 
-def read_weights(
-  path: str = '', *, sha256: str = '', variant: int = 0
-) -> dict[str, np.ndarray]:
-  """Reads the weights in PyTorch's names and layout.
+def read_weights(variant: int = 0) -> dict[str, np.ndarray]:
+  """Reads the weights of a package in PyTorch's names and layout.
 
   Args:
-    path: The file; '' is the one of the package.
-    sha256: Hash the file must have; '' is that of the package's file.
     variant: Number of the network: 0, 1 or 2.
 
   Returns:
     Arrays by name, such as '_blocks.0._bn1.running_mean'.
 
   Raises:
-    ValueError: The file is absent, has another hash or another content.
+    UserError: If the package is absent, or its file another one.
   """
   network = VARIANTS[variant]
-  path = path or _default_path(network)
-  expected = (sha256 or network.sha256).lower()
-  try:
-    with open(path, 'rb') as f:
-      content = f.read()
-  except OSError as error:
-    raise config_lib.UserError(
-      f'{network.name} cannot be read from {path} ({error.strerror}): '
-      f'install {network.package}, or choose another network.'
-    ) from None
-  found = hashlib.sha256(content).hexdigest()
-  if found != expected:
-    raise config_lib.UserError(
-      f'{network.name} at {path} has sha256 {found}, but {expected} is '
-      f'expected: install {network.package} again.'
-    )
+  advice = f'install {network.package}, or choose another network'
+  # The package is not imported.
+  spec = importlib.util.find_spec(network.package.replace('-', '_'))
+  if spec is None or spec.origin is None:
+    raise config_lib.UserError(f'{network.name} is not here: {advice}.')
+  path = os.path.join(os.path.dirname(spec.origin), 'models', network.file)
+  content = files.read_known(path, network.sha256, network.name, advice)
   return torch_file.read_state_dict(content)
 
 
@@ -177,7 +164,7 @@ def build(
     ValueError: See `read_weights`; or the weights are of another network.
   """
   network = VARIANTS[variant]
-  weights = read_weights(variant=variant) if weights is None else weights
+  weights = read_weights(variant) if weights is None else weights
   model = _architecture(network)
   try:
     for layer in model.layers:
@@ -267,14 +254,3 @@ def _layer_weights(layer, weights: dict[str, np.ndarray]) -> list[np.ndarray]:
   if isinstance(layer, tf.keras.layers.DepthwiseConv2D):
     return [kernel.transpose(2, 3, 0, 1)]  # [channels, 1, height, width]
   return [kernel.transpose(2, 3, 1, 0)]  # [out, in, height, width]
-
-
-def _default_path(network: Variant) -> str:
-  """Where the package keeps its file; the package is not imported."""
-  spec = importlib.util.find_spec(network.package.replace('-', '_'))
-  if spec is None or spec.origin is None:
-    raise config_lib.UserError(
-      f'{network.name} is not here: install {network.package}, or choose '
-      'another network.'
-    )
-  return os.path.join(os.path.dirname(spec.origin), 'models', network.file)

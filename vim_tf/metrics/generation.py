@@ -18,8 +18,6 @@ import numpy as np
 from vim_tf import compat, files
 from vim_tf import config as config_lib
 
-# Rows of a distance matrix made at once: bounds its memory.
-_CHUNK = 1024
 _NEIGHBORS = 3  # Whose farthest a ball of a manifold reaches to.
 _LEAST_DISTANCE = 2  # Images of a set that has a distance.
 _LEAST_LOGIT = -700.0
@@ -207,35 +205,26 @@ def precision_recall(
   )
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray):
-  """Yields the first row and `[rows, len(b)]` squared distances of chunks."""
-  squares = np.sum(b * b, axis=1)
-  for i in range(0, len(a), _CHUNK):
-    rows = a[i : i + _CHUNK]
-    d = np.sum(rows * rows, axis=1)[:, None] + squares - 2.0 * rows @ b.T
-    yield i, np.maximum(d, 0.0)
-
-
 def _radii(points: np.ndarray, neighbors: int) -> np.ndarray:
-  """Squared distance of each point to its k-th nearest other one."""
-  radii = np.empty([len(points)])
-  for i, distances in _squared_distances(points, points):
-    rows = np.arange(len(distances))
-    distances[rows, i + rows] = -1.0  # The point itself is always the first.
-    nearest = np.partition(distances, neighbors, axis=1)
-    radii[i : i + len(distances)] = nearest[:, neighbors]
-  return radii
+  """Distance of each point to its k-th nearest other one."""
+  from sklearn import neighbors as neighbors_lib  # Takes seconds.
+
+  search = neighbors_lib.NearestNeighbors(
+    n_neighbors=neighbors, algorithm='brute'
+  )
+  return search.fit(points).kneighbors()[0][:, -1]
 
 
 def _share_within(
   points: np.ndarray, centers: np.ndarray, radii: np.ndarray
 ) -> float:
-  """Share of the points that lie within any center's squared radius."""
-  within = [
-    np.any(distances <= radii, axis=1)
-    for _, distances in _squared_distances(points, centers)
-  ]
-  return float(np.mean(np.concatenate(within)))
+  """Share of the points that lie within any center's radius."""
+  from sklearn import metrics
+
+  within = metrics.pairwise_distances_chunked(
+    points, centers, reduce_func=lambda part, _: np.any(part <= radii, axis=1)
+  )
+  return float(np.mean(np.concatenate(list(within))))
 
 
 def compare(real_features, generated_features, name: str) -> dict[str, float]:

@@ -157,17 +157,7 @@ def dense(
   stddev: float = INIT_STDDEV,
   bias: float = 0.0,
 ) -> HeldDense:
-  """A built Dense layer.
-
-  Args:
-    out_width: Width of the output.
-    in_width: Width of the input.
-    dtype: Policy of the layer.
-    name: Name of the layer.
-    use_bias: Whether it has a bias.
-    stddev: Standard deviation of the weights at the start.
-    bias: Value of the bias at the start.
-  """
+  """A built Dense layer; `stddev` and `bias` are those of its start."""
   drawn = tf.keras.initializers.TruncatedNormal(stddev=stddev)
   layer = HeldDense(
     out_width,

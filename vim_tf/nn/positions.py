@@ -18,12 +18,7 @@ def sincos_2d(grid_size: int, width: int) -> np.ndarray:
 
   Returns:
     float32 `[grid_size**2, width]` in raster order.
-
-  Raises:
-    ValueError: If width is not a multiple of 4.
   """
-  if width % 4:
-    raise ValueError(f'width is {width}, but must be a multiple of 4.')
   frequencies = 10_000.0 ** -(np.arange(width // 4) / (width / 4))
   angles = np.arange(grid_size)[:, None] * frequencies  # [grid, width / 4]
   line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
@@ -69,10 +64,6 @@ class GridPositions(layers.Layer):
 
   def __init__(self, grid_size: int, kind: str = 'learned', **kwargs):
     super().__init__(**kwargs)
-    if kind not in ('learned', 'sincos', 'factorized'):
-      raise ValueError(
-        f'kind is {kind!r}, but must be learned, sincos or factorized.'
-      )
     self.grid_size = grid_size
     self.kind = kind
 

@@ -5,14 +5,7 @@ import functools
 import tensorflow as tf
 
 from vim_tf.config import TransformerConfig
-from vim_tf.nn import (
-  attention,
-  fusion,
-  gradients,
-  layers,
-  looped,
-  randomness,
-)
+from vim_tf.nn import attention, fusion, gradients, layers, looped, randomness
 
 _DROPOUTS_PER_BLOCK = 3
 
@@ -44,7 +37,6 @@ class MLP(layers.Layer):
   Args:
     hidden_width: Width between the layers.
     activation: A key of `ACTIVATIONS`.
-    out_width: Width of the output; 0 means that of the input.
     dropout: Rate of dropout after the non-linearity.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
   """
@@ -53,14 +45,12 @@ class MLP(layers.Layer):
     self,
     hidden_width: int,
     activation: str = 'gelu',
-    out_width: int = 0,
     dropout: float = 0.0,
     **kwargs,
   ):
     super().__init__(**kwargs)
     self.hidden_width = hidden_width
     self.activation = activation
-    self.out_width = out_width
     self.dropout = dropout
 
   def build(self, input_shape):
@@ -69,13 +59,11 @@ class MLP(layers.Layer):
     self.hidden = layers.dense(
       copies * self.hidden_width, width, self.dtype_policy, 'hidden'
     )
-    self.out = layers.dense(
-      self.out_width or width, self.hidden_width, self.dtype_policy, 'out'
-    )
+    self.out = layers.dense(width, self.hidden_width, self.dtype_policy, 'out')
     super().build(input_shape)
 
   def call(self, x, seeds=None, stream: int = 0, training=None):
-    """Maps `[..., width]` to `[..., out_width]`.
+    """Maps `[..., width]` to the same.
 
     Args:
       x: `[batch, ..., width]`.
@@ -260,11 +248,7 @@ class Transformer(layers.Layer):
     super().build(input_shape)
 
   def call(
-    self,
-    x,
-    seeds=None,
-    out: dict | None = None,
-    num_blocks: int | None = None,
+    self, x, seeds=None, out: dict | None = None, num_blocks: int | None = None
   ):
     """`[batch, length, width]` to the same.
 

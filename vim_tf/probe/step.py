@@ -81,8 +81,6 @@ class ProbeStep:
     }
 
 
-def variables(
-  layers: Mapping[str, linear.SoftmaxLayer],
-) -> list[tf.Variable]:
+def variables(layers: Mapping[str, linear.SoftmaxLayer]) -> list[tf.Variable]:
   """The trainable variables of all layers, in their order."""
   return [v for layer in layers.values() for v in layer.trainable_variables]

@@ -156,14 +156,6 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
     rate = tf.cast(self.learning_rate, tf.float32) * correction
     variable.assign_sub(tf.cast(rate * update, variable.dtype))
 
-  def first_moment(self, variable: tf.Variable) -> tf.Tensor:
-    """The moving average of gradients, float32 of the variable's shape."""
-    return self._first_moment(self._slots_of(variable))
-
-  def second_moment(self, variable: tf.Variable) -> tf.Tensor:
-    """The moving average of squared gradients, float32, of the same shape."""
-    return tf.square(math.prod(self._roots(self._slots_of(variable))))
-
   def get_config(self):
     return {
       **super().get_config(),
@@ -187,15 +179,6 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
       )
     self._variables.append(slot)
     return slot
-
-  def _slots_of(self, variable):
-    return self._slots[self._index_dict[self._var_key(variable)]]
-
-  def _first_moment(self, slots):
-    if 'm' in slots:
-      return tf.convert_to_tensor(slots['m'])
-    update = tf.cast(slots['codes'], tf.float32) * slots['scale']
-    return update * _unit(self._roots(slots), self.epsilon)
 
   def _roots(self, slots) -> list[tf.Tensor]:
     """Factors of the second moment's root: its own, or of rows and columns."""

@@ -26,13 +26,7 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-  """The checkpoints of one run.
-
-  Args:
-    folder: Where they lie.
-    contents: Everything to save, by name.
-    keep: How many of the newest to keep.
-  """
+  """The checkpoints of one run: the newest ones of everything in `contents`."""
 
   def __init__(
     self, folder: os.PathLike, contents: dict[str, object], keep: int = 3
@@ -77,8 +71,7 @@ class Checkpoints:
     """
     files.remove_unfinished(self._folder)
     return _read_newest(
-      self._folder,
-      lambda path: self._checkpoint.read(path).assert_consumed(),
+      self._folder, lambda path: self._checkpoint.read(path).assert_consumed()
     )
 
   def notes(self, step: int) -> dict:

@@ -10,13 +10,7 @@ _CHUNK_SECONDS = 10.0
 
 
 def chunk_end(step: int, run: RunConfig, most: int) -> int:
-  """The first step after `step` at which the host has something to do.
-
-  Args:
-    step: Steps done.
-    run: Intervals.
-    most: Steps that the chunk has at most.
-  """
+  """The next step, at most `most` on, at which the host has something to do."""
   lengths = (
     run.steps_per_loop,
     run.log_every,

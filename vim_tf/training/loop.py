@@ -95,15 +95,7 @@ def train(
   """
   with contextlib.closing(workdir):  # Which an error may outlive.
     _train(
-      trainer,
-      run,
-      workdir,
-      batches,
-      strategy,
-      evaluate,
-      draw,
-      title,
-      faults,
+      trainer, run, workdir, batches, strategy, evaluate, draw, title, faults
     )
 
 
@@ -220,36 +212,29 @@ def _train(
     team.any(False)  # The others wait here until the chief has written.
 
 
+@dataclasses.dataclass(frozen=True)
 class _Host:
-  """What the writing process does between chunks with the model as it is.
+  """What the writing process does between chunks with the model as it is."""
 
-  Args:
-    run: Intervals.
-    workdir: Where the results go.
-    evaluate: As of `train`.
-    draw: As of `train`.
-  """
-
-  def __init__(self, run: RunConfig, workdir, evaluate, draw):
-    self._run = run
-    self._evaluate = evaluate
-    self._draw = draw
-    self._workdir = workdir
+  run: RunConfig
+  workdir: workdir_lib.Workdir
+  evaluate: Callable[[], dict[str, float]]
+  draw: Callable[[], dict[str, np.ndarray]]
 
   @functools.cached_property
   def writer(self) -> summaries.Writer:
     """Made when there is something to write."""
-    return summaries.Writer(self._workdir)
+    return summaries.Writer(self.workdir)
 
   def look(self, step: int):
     """Evaluates and draws, if that is due at a step and was not done."""
-    run = self._run
+    run = self.run
     if intervals.due(step, run.eval_every, run.num_steps):
-      if not summaries.evaluated(self._workdir, step):
-        self.writer.scalars(step, self._evaluate(), summaries.EVALUATED)
+      if not summaries.evaluated(self.workdir, step):
+        self.writer.scalars(step, self.evaluate(), summaries.EVALUATED)
     if intervals.due(step, run.picture_every, run.num_steps):
-      if not summaries.drawn(self._workdir, step):
-        self.writer.images(step, self._draw())
+      if not summaries.drawn(self.workdir, step):
+        self.writer.images(step, self.draw())
 
 
 def _go_back(

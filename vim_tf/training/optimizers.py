@@ -3,9 +3,9 @@
 An update is: reduce, clip, step, average.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import math
-from typing import Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,11 +17,7 @@ _NO_DECAY = (*_VECTORS, 'embedding', 'embeddings', 'codebook')
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
-  """Learning rates by step: linear warm-up, plateau, then a decay (5.1, 5.2).
-
-  Args:
-    config: Highest and final learning rate, warm-up and decay, in steps.
-  """
+  """Learning rates by step: warm-up, plateau, then a decay (5.1, 5.2)."""
 
   def __init__(self, config: OptimizerConfig):
     self.config = config
@@ -130,30 +126,10 @@ class Optimizer(tf.Module):
       average.assign_sub((1.0 - decay) * (average - variable))
 
 
-class _Rule(Protocol):
-  """What moves weights along gradients: AdamW, Muon, FactoredAdam or LAMB.
-
-  Attributes:
-    iterations: Updates so far, int64.
-  """
-
-  iterations: tf.Variable
-
-  def apply_gradients(
-    self,
-    grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
-    *,
-    experimental_aggregate_gradients: bool,
-  ):
-    """Updates each variable once; False: the gradients are summed already."""
-
-
 def _make(
-  config: OptimizerConfig,
-  schedule: Schedule,
-  variables: Sequence[tf.Variable],
-) -> _Rule:
-  """The rule that a config names, with all of its state there."""
+  config: OptimizerConfig, schedule: Schedule, variables: Sequence[tf.Variable]
+) -> Any:
+  """AdamW, Muon, FactoredAdam or LAMB, with all of its state there."""
   if config.name == 'lamb':
     from vim_tf.training import addons  # Large batches alone.
 

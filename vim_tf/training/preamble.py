@@ -84,17 +84,7 @@ def describe(
   folder: str | os.PathLike,
   pictures: bool = True,
 ) -> list[str]:
-  """Tells what a training is about to do, line by line.
-
-  Args:
-    title: What it is called.
-    run: Its length and intervals.
-    train: What it trains on.
-    held_out: What it is measured on.
-    parameters: How many each model has, by what it is called.
-    folder: The working directory.
-    pictures: Whether it draws any.
-  """
+  """Tells what a training of models with so many parameters is about to do."""
   epochs = run.num_steps * run.batch_size / (train.images * train.crops)
   sizes = (f'{name} {count:,}' for name, count in parameters.items())
   written = f'everything is written to {folder}'

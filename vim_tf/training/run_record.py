@@ -9,7 +9,6 @@ accepted.
 
 from collections.abc import Sequence
 import dataclasses
-import importlib.metadata
 
 from absl import logging
 
@@ -19,13 +18,6 @@ from vim_tf.settings import flat, settings_of
 
 FORMAT_VERSION = 1
 """Of `config.json`; the files before it have none."""
-
-_VERSIONS_OF = (
-  compat.TENSORFLOW,
-  compat.KERAS,
-  'tensorflow-datasets',
-  'numpy',
-)
 
 _DATA = ('data_fingerprint', 'data_images', 'data_licence')
 """The facts that new pictures change."""
@@ -56,9 +48,7 @@ def new(kind: str, config, facts: dict) -> dict:
     'kind': kind,
     'config': to_dict(config),
     **facts,
-    'versions': {
-      name: importlib.metadata.version(name) for name in _VERSIONS_OF
-    },
+    'versions': compat.versions(),
   }
 
 
@@ -90,11 +80,6 @@ def changed(
 
 def config(record: dict, kind: str, cls):
   """The config in a record; new settings have the values from before them.
-
-  Args:
-    record: The record of a run.
-    kind: What kind the run must be of.
-    cls: Class of the config.
 
   Raises:
     UserError: If it is of another kind or cannot be read by this code; the

@@ -8,7 +8,7 @@ import urllib.error
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import STRATEGIES, ConfigError, first_line
+from vim_tf.config import STRATEGIES, ConfigError, check_choice, first_line
 
 _GPU_SIGNS = ('proc/driver/nvidia', 'dev/nvidia0')
 _NO_GPUS = ('', '-1', 'NoDevFiles')  # Values of CUDA_VISIBLE_DEVICES.
@@ -37,10 +37,7 @@ def make(name: str = 'auto', tpu: str = 'local') -> tf.distribute.Strategy:
     ConfigError: If the name is unknown, no TPU answers or TF_CONFIG describes
       no cluster.
   """
-  if name not in STRATEGIES:
-    raise ConfigError(
-      f'strategy is {name!r}, but must be one of {", ".join(STRATEGIES)}.'
-    )
+  check_choice('strategy', name, STRATEGIES)
   if name == 'tpu':
     # A TPU would round the factors of float32 products to bfloat16, and what
     # is looked up by them would be other codes.
@@ -103,13 +100,10 @@ def _multi_worker() -> tf.distribute.Strategy:
     raise ConfigError(_TF_CONFIG_HELP)
   try:
     return tf.distribute.MultiWorkerMirroredStrategy()
-  except RuntimeError as error:  # TensorFlow has computed something already.
+  # If TensorFlow has computed something already, it is a RuntimeError.
+  except (RuntimeError, tf.errors.OpError) as error:
     raise ConfigError(
-      f'The workers cannot be joined: {str(error).splitlines()[0]}'
-    ) from error
-  except tf.errors.OpError as error:
-    raise ConfigError(
-      f'Worker {index} cannot join the others: {error.message.splitlines()[0]}'
+      f'Worker {index} cannot join the others: {first_line(error)}'
     ) from error
 
 
@@ -162,11 +156,6 @@ def check_input(strategy: tf.distribute.Strategy, python: bool, name: str):
 
   The hosts of a TPU pod slice run input pipelines, but no Python: one program,
   on the first of them, drives them all.
-
-  Args:
-    strategy: Where replicas run.
-    python: Whether the pipeline of these data calls Python.
-    name: What the message calls them.
 
   Raises:
     ConfigError: If that cannot work.

@@ -12,6 +12,7 @@ from PIL import Image
 import tensorflow as tf
 import tqdm
 
+from vim_tf.config import first_line
 from vim_tf.training import workdir as workdir_lib
 
 EVALUATED = 'eval/'
@@ -66,9 +67,9 @@ class Writer:
     try:
       yield
     except (OSError, tf.errors.OpError) as error:
-      line = (str(error).splitlines() or [type(error).__name__])[0]
       raise workdir_lib.WorkdirError(
-        f'Cannot write to the working directory {self._workdir.path}: {line}'
+        f'Cannot write to the working directory {self._workdir.path}: '
+        f'{first_line(error)}'
       ) from error
 
 
@@ -201,10 +202,6 @@ class _TerminalBar(tqdm.tqdm):
 
 class _Times:
   """How long the steps of each kind take.
-
-  Args:
-    kind: Gives the kind of a step.
-    total: The step at which the run ends.
 
   Attributes:
     steps: How many were added.

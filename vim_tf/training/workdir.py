@@ -181,9 +181,6 @@ def make_folder(path: str | os.PathLike) -> pathlib.Path:
 def read(path: str | os.PathLike) -> dict:
   """The record of an existing working directory.
 
-  Args:
-    path: The directory of a run.
-
   Returns:
     The contents of `config.json`.
 
@@ -220,7 +217,11 @@ def read_config(path: str | os.PathLike, kind: str, cls):
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
   """All whole rows of a run's `metrics.jsonl`."""
-  file = pathlib.Path(path) / 'metrics.jsonl'
+  return read_rows(pathlib.Path(path) / 'metrics.jsonl')
+
+
+def read_rows(file: pathlib.Path) -> list[dict]:
+  """The whole JSON lines of a file, if it is there."""
   rows = []
   for line in file.read_text().splitlines() if file.exists() else []:
     try:

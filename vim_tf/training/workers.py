@@ -34,11 +34,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 class Workers:
-  """All worker processes of a run.
-
-  Args:
-    strategy: Where replicas run.
-  """
+  """All worker processes of a run."""
 
   def __init__(self, strategy: tf.distribute.Strategy):
     self._replicas = strategy.num_replicas_in_sync
@@ -95,9 +91,6 @@ class Workers:
   @contextlib.contextmanager
   def or_lost(self, title: str):
     """Turns the errors of a lost worker into one line.
-
-    Args:
-      title: What the line calls the run.
 
     Raises:
       WorkerLost: Instead of TensorFlow's error.

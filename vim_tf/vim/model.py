@@ -119,10 +119,7 @@ class VIM(layers.ConfiguredModel):
     return self.logits(x) if head else x
 
   def intermediates(
-    self,
-    codes: tf.Tensor,
-    class_ids: tf.Tensor,
-    last_block: int | None = None,
+    self, codes: tf.Tensor, class_ids: tf.Tensor, last_block: int | None = None
   ) -> dict[str, tf.Tensor]:
     """What the blocks make of a whole image, for probes (paper 4.2).
 

@@ -12,6 +12,7 @@ import math
 
 import tensorflow as tf
 
+from vim_tf.config import CNN_CHANNELS
 from vim_tf.nn import attention, layers
 
 _BLOCKS_PER_LEVEL = 2  # VQGAN's decoder has one more.
@@ -41,32 +42,21 @@ class CNNEncoder(layers.Layer):
     patch_size: Pixels along one side of the image behind one code: 1, 2, 4,
       8, 16 or 32.
     multiplier: Factor of all channels; the paper has 1 and 2.
-    base_channels: Channels at full resolution at multiplier 1.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
 
   Attributes:
     width: Channels of the output.
-
-  Raises:
-    ValueError: If the patch size is none of these or does not divide the
-      image size.
   """
 
   def __init__(
-    self,
-    image_size: int,
-    patch_size: int,
-    multiplier: float = 1.0,
-    base_channels: int = 128,
-    **kwargs,
+    self, image_size: int, patch_size: int, multiplier: float = 1.0, **kwargs
   ):
     # Keras would round the images to bfloat16 before they are centred.
     super().__init__(**{'autocast': False, **kwargs})
     self.image_size = image_size
     self.patch_size = patch_size
     self.multiplier = multiplier
-    self.base_channels = base_channels
-    widths = _widths(image_size, patch_size, int(multiplier * base_channels))
+    widths = _widths(patch_size, int(multiplier * CNN_CHANNELS))
     self.width = widths[-1]
     dtype = self.dtype_policy
     self.stem = _conv(widths[0], dtype, 'stem')
@@ -108,14 +98,10 @@ class CNNDecoder(layers.Layer):
     patch_size: As in `CNNEncoder`.
     channels: Output channels of a pixel.
     multiplier: As in `CNNEncoder`.
-    base_channels: As in `CNNEncoder`.
     **kwargs: Arguments of `tf.keras.layers.Layer`.
 
   Attributes:
     width: Channels of the input.
-
-  Raises:
-    ValueError: As in `CNNEncoder`.
   """
 
   def __init__(
@@ -124,7 +110,6 @@ class CNNDecoder(layers.Layer):
     patch_size: int,
     channels: int = 3,
     multiplier: float = 1.0,
-    base_channels: int = 128,
     **kwargs,
   ):
     super().__init__(**kwargs)
@@ -132,8 +117,7 @@ class CNNDecoder(layers.Layer):
     self.patch_size = patch_size
     self.channels = channels
     self.multiplier = multiplier
-    self.base_channels = base_channels
-    widths = _widths(image_size, patch_size, int(multiplier * base_channels))
+    widths = _widths(patch_size, int(multiplier * CNN_CHANNELS))
     self.width = widths[-1]
     dtype = self.dtype_policy
     self.stem = _conv(self.width, dtype, 'stem')
@@ -278,19 +262,10 @@ class _Upsample(tf.keras.layers.Layer):
     return self.conv(tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2))
 
 
-def _widths(image_size, patch_size, channels):
+def _widths(patch_size, channels):
   """Channels of each resolution, from the image down to the codes."""
-  known = [2**i for i in range(len(_LEVEL_MULTIPLIERS))]
-  if patch_size not in known:
-    raise ValueError(
-      f'patch_size is {patch_size}, but the cnn backbone knows '
-      f'{", ".join(str(size) for size in known)}.'
-    )
-  if image_size % patch_size:
-    raise ValueError(
-      f'image_size {image_size} is not a multiple of patch_size {patch_size}.'
-    )
-  return [channels * m for m in _LEVEL_MULTIPLIERS[known.index(patch_size)]]
+  multipliers = _LEVEL_MULTIPLIERS[patch_size.bit_length() - 1]
+  return [channels * m for m in multipliers]
 
 
 def _middle(width, dtype):

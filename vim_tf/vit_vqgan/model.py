@@ -110,11 +110,12 @@ class ViTVQGAN(layers.ConfiguredModel):
     vectors = self.quantizer.lookup(codes)
     return tf.clip_by_value(self._pixels(vectors)['reconstruction'], 0.0, 1.0)
 
+  def reconstruct(self, images: tf.Tensor) -> tf.Tensor:
+    """What `decode` makes of the codes of images."""
+    return self.decode(self.encode(images))
+
   def call(
-    self,
-    images: tf.Tensor,
-    quantize: bool = True,
-    training: bool | None = None,
+    self, images: tf.Tensor, quantize: bool = True, training: bool | None = None
   ) -> dict[str, tf.Tensor]:
     """Reconstructs images and measures the quantizer.
 

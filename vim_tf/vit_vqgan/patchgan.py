@@ -7,6 +7,8 @@ import tensorflow as tf
 from vim_tf.nn import layers
 from vim_tf.vit_vqgan import stylegan2
 
+_STRIDED = 3  # Convolutions of stride 2, as in VQGAN.
+
 
 @tf.keras.saving.register_keras_serializable(package='vim_tf')
 class PatchGANDiscriminator(layers.SizedModel):
@@ -20,38 +22,24 @@ class PatchGANDiscriminator(layers.SizedModel):
   Args:
     image_size: Height and width of the images, in pixels.
     channel_multiplier: Factor of all channel numbers; 1 is 64 to 512.
-    num_strided: Convolutions of stride 2; 3 in VQGAN.
     **kwargs: Arguments of `tf.keras.Model`.
-
-  Raises:
-    ValueError: The images are too small to leave a logit.
   """
 
   def __init__(
-    self,
-    image_size: int,
-    channel_multiplier: float = 1.0,
-    num_strided: int = 3,
-    **kwargs,
+    self, image_size: int, channel_multiplier: float = 1.0, **kwargs
   ):
     super().__init__(autocast=False, **kwargs)
     self.image_size = image_size
     self.channel_multiplier = channel_multiplier
-    self.num_strided = num_strided
-    if image_size // 2**num_strided < 3:
-      raise ValueError(
-        f'image_size is {image_size}, but a PatchGAN of {num_strided} '
-        f'strided layers needs at least {3 * 2**num_strided}.'
-      )
     policy = self.dtype_policy
     self.convs, self.norms = [], []
-    for i in range(num_strided + 1):
+    for i in range(_STRIDED + 1):
       channels = max(1, round(64 * channel_multiplier * min(2**i, 8)))
       self.convs.append(
         tf.keras.layers.Conv2D(
           channels,
           4,
-          strides=2 if i < num_strided else 1,
+          strides=2 if i < _STRIDED else 1,
           use_bias=i == 0,  # Elsewhere the norm has one.
           kernel_initializer=tf.keras.initializers.RandomNormal(stddev=0.02),
           dtype=policy,
@@ -89,10 +77,9 @@ class PatchGANDiscriminator(layers.SizedModel):
       images: `[batch, size, size, 3]` in [0, 1].
 
     Returns:
-      float32 `[batch, n, n]`, n = size / 2^num_strided - 2 for the usual sizes;
+      float32 `[batch, n, n]`, n = size / 8 - 2 for the usual sizes;
       the losses average over the map.
     """
-    stylegan2.check_images(images, self.image_size)
     pad = [[0, 0], [1, 1], [1, 1], [0, 0]]
     x = tf.cast(2.0 * images - 1.0, self.compute_dtype)
     for i, conv in enumerate(self.convs):

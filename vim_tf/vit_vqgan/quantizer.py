@@ -49,11 +49,7 @@ class Quantizer(layers.Layer):
   """
 
   def __init__(
-    self,
-    codebook_size: int,
-    code_dim: int,
-    l2_normalize: bool = True,
-    **kwargs,
+    self, codebook_size: int, code_dim: int, l2_normalize: bool = True, **kwargs
   ):
     super().__init__(**{**kwargs, 'dtype': 'float32'})
     self.codebook_size = codebook_size

@@ -14,11 +14,7 @@ _NOISE = 0.02  # Share of a vector's norm; parts codes of equal patches.
 
 
 class UsageCounter(tf.Module):
-  """Counts how often each code was used since the last revival.
-
-  Args:
-    codebook_size: Number of codes.
-  """
+  """Counts how often each code was used since the last revival."""
 
   def __init__(self, codebook_size: int):
     super().__init__(name='usage_counter')

@@ -27,9 +27,6 @@ def make_discriminator(
 
   Returns:
     A built model.
-
-  Raises:
-    ValueError: The image size does not suit the discriminator.
   """
   model = _DISCRIMINATORS[config.discriminator](
     image_size,
@@ -214,10 +211,7 @@ class TokenizerStep:
       }
       if weights.logit_laplace:
         terms['logit_laplace'] = losses.logit_laplace_nll(
-          images,
-          out['mu'],
-          out['log_scale'],
-          form=weights.logit_laplace_form,
+          images, out['mu'], out['log_scale'], form=weights.logit_laplace_form
         )
       if 'perceptual' in parts:
         terms['perceptual'] = self._perceptual(images, reconstruction)

@@ -23,15 +23,6 @@ def leaky_relu(x: tf.Tensor) -> tf.Tensor:
   return _LEAKINESS * x + (1.0 - _LEAKINESS) * tf.nn.relu(x)
 
 
-def check_images(images: tf.Tensor, image_size: int):
-  """Raises a `ValueError` if images are not `[batch, size, size, 3]`."""
-  if tuple(images.shape[1:]) != (image_size, image_size, 3):
-    raise ValueError(
-      f'The discriminator is made for images of {image_size}x{image_size}x3, '
-      f'but got {"x".join(str(n) for n in images.shape[1:])}.'
-    )
-
-
 def blur(x: tf.Tensor, padding: int) -> tf.Tensor:
   """Filters every channel with the outer product of [1, 3, 3, 1] / 8.
 
@@ -76,20 +67,11 @@ def minibatch_stddev(x: tf.Tensor, group_size: int = 4) -> tf.Tensor:
 
   Returns:
     `[batch, height, width, channels + 1]`; statistics in float32.
-
-  Raises:
-    ValueError: The batch size is not static.
   """
   batch, height, width, channels = x.shape
-  if batch is None:
-    raise ValueError(
-      'The minibatch standard deviation needs a static batch size: batch '
-      'with drop_remainder=True.'
-    )
   group = max(n for n in range(1, group_size + 1) if batch % n == 0)
   y = tf.reshape(  # [group, groups, height * width * channels]
-    tf.cast(x, tf.float32),
-    [group, batch // group, height * width * channels],
+    tf.cast(x, tf.float32), [group, batch // group, height * width * channels]
   )
   variance = tf.math.reduce_variance(y, axis=0)
   deviation = tf.reduce_mean(tf.sqrt(variance + 1e-8), axis=-1)  # [groups]
@@ -249,9 +231,6 @@ class StyleGAN2Discriminator(layers.SizedModel):
     stddev_group: Most images of a group of `minibatch_stddev`; 0 leaves the
       extra channel out.
     **kwargs: Arguments of `tf.keras.Model`.
-
-  Raises:
-    ValueError: The image size cannot be halved down to 4, 5, 6 or 7.
   """
 
   def __init__(
@@ -267,14 +246,6 @@ class StyleGAN2Discriminator(layers.SizedModel):
     self.channel_multiplier = channel_multiplier
     self.max_channels = max_channels
     self.stddev_group = stddev_group
-    size = image_size
-    while size > 7 and size % 2 == 0:
-      size //= 2
-    if not 4 <= size <= 7:
-      raise ValueError(
-        f'image_size is {image_size}, but the StyleGAN2 discriminator needs '
-        '4, 5, 6 or 7 times a power of two.'
-      )
     policy = self.dtype_policy
     self.from_rgb = EqualizedConv2D(
       self._channels(image_size), 1, dtype=policy, name='from_rgb'
@@ -313,7 +284,6 @@ class StyleGAN2Discriminator(layers.SizedModel):
 
   def call(self, images: tf.Tensor) -> tf.Tensor:
     """Images `[batch, size, size, 3]` in [0, 1] to float32 logits `[batch]`."""
-    check_images(images, self.image_size)
     x = tf.cast(2.0 * images - 1.0, self.compute_dtype)
     x = self.from_rgb(x)
     for block in self.blocks:

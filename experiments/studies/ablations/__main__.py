@@ -172,8 +172,7 @@ def _save(picture, file: pathlib.Path):
 
 def _write_page(record: record_lib.Record, out: pathlib.Path):
   page.write(
-    page.Results(record.name, record.budget, record.rows, record.lines),
-    out,
+    page.Results(record.name, record.budget, record.rows, record.lines), out
   )
   logging.info('The page is %s.', out / page.PAGE)
 

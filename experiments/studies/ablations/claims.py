@@ -181,9 +181,6 @@ def judge(
 def interval(values: Sequence[float]) -> tuple[float, float]:
   """Mean of some values, and half the width of its interval.
 
-  Args:
-    values: One a seed.
-
   Returns:
     The mean, not a number without values; and half the width of its interval
     of `CONFIDENCE`, not a number for fewer than two.

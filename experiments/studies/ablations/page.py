@@ -7,8 +7,6 @@ import math
 import pathlib
 
 import jinja2
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 import numpy as np
 from PIL import Image
 from scipy import stats
@@ -24,6 +22,7 @@ from experiments.studies.ablations.claims import (
 )
 from experiments.studies.ablations.rows import Row
 from vim_tf.data import openmoji
+from vim_tf.jobs import curves
 
 PAGE, CHART = 'ablations.md', 'ablations.png'
 SHEETS = {
@@ -49,8 +48,7 @@ _KINDS = (
   (rows_lib.VIM, rows_lib.SAMPLES),
   (rows_lib.PROBE,),
 )
-_ACCENT, _FAINT, _INK = '#0f766e', '#e3e6ea', '#3a424d'
-_DPI = 110
+_BASES = 'base', 'vim_deep', 'probe_deep'
 _PANELS = ('l2', 'usage', 'rfd', 'gfd', 'gis', 'top1')
 _COLUMNS = {
   rows_lib.TOKENIZER: ('l2', 'psnr', 'lpips', 'usage', 'rfd'),
@@ -193,31 +191,24 @@ def _draw(results: Results, file: pathlib.Path):
   columns = min(3, len(panels))
   lines = math.ceil(len(panels) / columns)
   longest = max(len(found) for _, found in panels)
-  figure = Figure(
-    figsize=(4.4 * columns, lines * (1.0 + 0.24 * longest)),
-    layout='constrained',
-  )
-  FigureCanvasAgg(figure)  # Without pyplot, which would look for a display.
-  for i, (name, found) in enumerate(panels):
-    axes = figure.add_subplot(lines, columns, i + 1)
-    scale = METRICS[name].scale
-    for place, values in enumerate(found.values()):
-      values = scale * np.asarray(values)
-      axes.plot(values, [place] * len(values), 'o', color=_ACCENT, ms=4)
-      axes.plot([values.mean()], [place], '|', color=_INK, ms=11)
-    base = found.get('base') or found.get('vim_deep') or found.get('probe_deep')
-    if base:
-      axes.axvline(
-        scale * float(np.mean(base)), color=_INK, linewidth=0.9, linestyle='--'
-      )
-    axes.set_yticks(range(len(found)), list(found), fontsize=8)
-    axes.invert_yaxis()
-    axes.set_title(METRICS[name].words, fontsize=9)
-    axes.tick_params(axis='x', labelsize=8)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.grid(True, axis='x', linewidth=0.6, color=_FAINT)
-    axes.set_axisbelow(True)
-  figure.savefig(file, dpi=_DPI, metadata={'Software': None})
+  accent, ink = curves.LIGHT.accent, curves.LIGHT.ink
+  with curves.style():
+    figure = curves.new_figure(lines, columns, (4.4, 1.0 + 0.24 * longest))
+    for i, (name, found) in enumerate(panels):
+      axes = figure.add_subplot(lines, columns, i + 1)
+      scale = METRICS[name].scale
+      for place, values in enumerate(found.values()):
+        values = scale * np.asarray(values)
+        axes.plot(values, [place] * len(values), 'o', color=accent, ms=4)
+        axes.plot([values.mean()], [place], '|', color=ink, ms=11)
+      base = next((found[x] for x in _BASES if x in found), None)
+      if base:
+        mean = scale * float(np.mean(base))
+        axes.axvline(mean, color=ink, linewidth=0.9, linestyle='--')
+      axes.set_yticks(range(len(found)), list(found))
+      axes.invert_yaxis()
+      axes.set_title(METRICS[name].words)
+    figure.savefig(file, dpi=curves.DPI, metadata={'Software': None})
 
 
 def _sheet(results, kinds, folder: pathlib.Path, file: str):
@@ -230,8 +221,7 @@ def _sheet(results, kinds, folder: pathlib.Path, file: str):
   strips = [(name, path) for name, path in strips if path.exists()]
   if not any(name in names for name, _ in strips):
     return
-  figure = Figure(figsize=(7.2, 0.62 * len(strips)), layout='constrained')
-  FigureCanvasAgg(figure)
+  figure = curves.new_figure(len(strips), 1, (7.2, 0.62))
   for i, (name, path) in enumerate(strips):
     axes = figure.add_subplot(len(strips), 1, i + 1)
     axes.imshow(np.asarray(Image.open(path)), interpolation='nearest')
@@ -240,5 +230,8 @@ def _sheet(results, kinds, folder: pathlib.Path, file: str):
     axes.spines[:].set_visible(False)
     axes.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=8)
   figure.savefig(  # Tight, lest long names be cut.
-    folder / file, dpi=_DPI, bbox_inches='tight', metadata={'Software': None}
+    folder / file,
+    dpi=curves.DPI,
+    bbox_inches='tight',
+    metadata={'Software': None},
   )

@@ -7,6 +7,7 @@ import pathlib
 from experiments.studies.ablations import rows as rows_lib
 from experiments.studies.ablations.budgets import Budget
 from experiments.studies.ablations.rows import Row
+from vim_tf.training import workdir as workdir_lib
 
 LINES = 'runs.jsonl'
 """Name of the file."""
@@ -26,11 +27,7 @@ class Record:
   """
 
   def __init__(
-    self,
-    file: pathlib.Path,
-    name: str,
-    budget: Budget,
-    rows: Mapping[str, Row],
+    self, file: pathlib.Path, name: str, budget: Budget, rows: Mapping[str, Row]
   ):
     self.budget = budget
     self.name = name
@@ -42,7 +39,7 @@ class Record:
     }
     self.lines = [
       line
-      for line in read_lines(file)
+      for line in workdir_lib.read_rows(file)
       if self._fingerprints.get(line['row']) == line['fingerprint']
     ]
 
@@ -61,14 +58,3 @@ class Record:
     with open(self._file, 'a') as file:
       file.write(text)
     self.lines.append(line)
-
-
-def read_lines(file: pathlib.Path) -> list[dict]:
-  """The whole lines of a file of runs, without one that was cut short."""
-  lines = []
-  for text in file.read_text().splitlines() if file.exists() else []:
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      continue
-  return lines

@@ -3,10 +3,11 @@
 A row is a base run with some settings changed. Those of stage 1 are the rows
 of the paper's Table 4 that fit a small machine; the others are those of its
 Tables 6 to 8, upon the tokenizer of a stage-1 row of the same seed. The paper's
-figures stand beside each row, by the metrics of `ablation_claims.METRICS`.
+figures of each row, by the metrics of `claims.METRICS`, are in `paper.csv`.
 """
 
 from collections.abc import Mapping
+import csv
 import dataclasses
 import hashlib
 import json
@@ -82,6 +83,18 @@ class Row:
   acceptance: float = 1.0
 
 
+def _read_paper(file: pathlib.Path) -> dict[str, dict[str, float]]:
+  """The paper's figures by row and metric, where it gives any."""
+  with file.open(newline='') as lines:
+    return {
+      line.pop('row'): {key: float(text) for key, text in line.items() if text}
+      for line in csv.DictReader(lines)
+    }
+
+
+_PAPER = _read_paper(pathlib.Path(__file__).with_name('paper.csv'))
+
+
 def make(budget: Budget) -> dict[str, Row]:
   """All rows by name; one that needs another comes after it."""
   rows = [*_stage1(budget), *_stage2(budget), *_probes(budget)]
@@ -117,40 +130,35 @@ def read(file: str, budget: Budget) -> dict[str, Row]:
   return rows
 
 
+def _row(name: str, kind: str, words: str, changes=None, **upon) -> Row:
+  return Row(name, kind, words, changes or {}, _PAPER.get(name, {}), **upon)
+
+
 def _stage1(budget: Budget) -> list[Row]:
   """Table 4. The paper's base is base-base, 32 dimensions, StyleGAN."""
 
-  def row(name, words, changes=None, **paper):
-    return Row(name, TOKENIZER, words, changes or {}, paper)
+  def row(name, words, changes=None):
+    return _row(name, TOKENIZER, words, changes)
 
   small = budget.width * 3 // 4, max(1, budget.blocks * 2 // 3)
   large = budget.width * 3 // 2, budget.blocks * 2
   encoder = _sizes('model.encoder', *small)
   return [
-    row('base', 'base-base', l2=3.09e-3, rfd=1.55, usage=0.96),
+    row('base', 'base-base'),
     row(
       'small_small',
       'smaller encoder and decoder',
       {**encoder, **_sizes('model.decoder', *small)},
-      l2=3.34e-3,
-      rfd=1.99,
-      usage=0.95,
     ),
     row(
       'small_large',
       'smaller encoder, larger decoder',
       {**encoder, **_sizes('model.decoder', *large)},
-      l2=2.88e-3,
-      rfd=1.28,
-      usage=0.95,
     ),
     row(
       'cnn',
       'CNN instead of ViT',
       {'model.backbone': 'cnn', 'model.cnn_multiplier': '0.25'},
-      l2=3.81e-3,
-      rfd=2.26,
-      usage=0.63,
     ),
     row(
       'patchgan',
@@ -159,35 +167,19 @@ def _stage1(budget: Budget) -> list[Row]:
         'adversarial.discriminator': 'patchgan',
         'adversarial.channel_multiplier': str(_PATCHGAN_CHANNELS),
       },
-      l2=2.58e-3,
-      rfd=3.88,
-      usage=0.89,
     ),
     *(
       row(
         f'dim_{dim}',
         f'codes of {dim} dimensions instead of 32',
         {'model.code_dim': str(dim)},
-        l2=l2,
-        rfd=rfd,
-        usage=usage,
       )
-      for dim, l2, rfd, usage in (
-        (256, 4.28e-3, 3.68, 0.04),
-        (128, 3.93e-3, 2.77, 0.14),
-        (64, 3.37e-3, 2.50, 0.37),
-        (16, 2.96e-3, 1.50, 0.95),
-        (8, 2.92e-3, 1.52, 0.96),
-        (4, 4.18e-3, 3.68, 0.96),
-      )
+      for dim in (256, 128, 64, 16, 8, 4)
     ),
     row(
       'no_l2_norm',
       'lookup without l2-normalisation',
       {'model.l2_normalize': 'false'},
-      l2=5.41e-3,
-      rfd=5.44,
-      usage=0.02,
     ),
     row(
       'logit_laplace',
@@ -199,9 +191,7 @@ def _stage1(budget: Budget) -> list[Row]:
       },
     ),
     row(
-      'no_perceptual',
-      'without the perceptual term',
-      {'losses.perceptual': '0'},
+      'no_perceptual', 'without the perceptual term', {'losses.perceptual': '0'}
     ),
     row(
       'few_codes',
@@ -217,39 +207,23 @@ def _stage2(budget: Budget) -> list[Row]:
   grid = budget.image_size // budget.patch_size
   few = {'model.grid_size': str(grid // 2)}
 
-  def vim(name, words, changes, tokenizer='base', **paper):
-    return Row(name, VIM, words, changes, paper, tokenizer)
+  def vim(name, words, changes, tokenizer='base'):
+    return _row(name, VIM, words, changes, tokenizer=tokenizer)
 
-  def kept(name, words, acceptance, **paper):
-    row = Row(name, SAMPLES, words, {}, paper)
-    return dataclasses.replace(row, vim='vim_deep', acceptance=acceptance)
+  def kept(name, words, acceptance):
+    return _row(name, SAMPLES, words, vim='vim_deep', acceptance=acceptance)
 
   return [
-    vim('vim_deep', 'deep VIM', {}, gfd=4.17, gis=175.1),
-    vim('vim_shallow', 'VIM of half the depth', shallow, gfd=8.81, gis=110.8),
-    vim(
-      'vim_deep_few',
-      'deep VIM on a quarter of the codes',
-      few,
-      'few_codes',
-      gfd=5.3,
-      gis=149.9,
-    ),
+    vim('vim_deep', 'deep VIM', {}),
+    vim('vim_shallow', 'VIM of half the depth', shallow),
+    vim('vim_deep_few', 'deep VIM on a quarter of the codes', few, 'few_codes'),
     vim(
       'vim_shallow_few',
       'VIM of half the depth on a quarter of the codes',
       {**shallow, **few},
       'few_codes',
-      gfd=11.20,
-      gis=97.2,
     ),
-    kept(
-      'accept_half',
-      'deep VIM, half of its samples kept',
-      0.5,
-      gfd=3.04,
-      gis=227.4,
-    ),
+    kept('accept_half', 'deep VIM, half of its samples kept', 0.5),
     kept('accept_quarter', 'deep VIM, a quarter of its samples kept', 0.25),
   ]
 
@@ -257,28 +231,21 @@ def _stage2(budget: Budget) -> list[Row]:
 def _probes(budget: Budget) -> list[Row]:
   """Table 7: unconditional, on a tokenizer without the perceptual loss."""
   dropout, blocks = 'model.transformer.dropout', 'model.transformer.num_blocks'
-
-  def probe(name, words, changes, **paper):
-    return Row(name, PROBE, words, changes, paper, 'no_perceptual')
-
   return [
-    probe(
-      'probe_deep',
-      'probe of a deep VIM without dropout',
-      {dropout: '0'},
-      top1=0.732,
-    ),
-    probe(
-      'probe_deep_dropout',
-      'probe of a deep VIM with dropout',
-      {dropout: '0.1'},
-    ),
-    probe(
-      'probe_shallow',
-      'probe of a VIM of half the depth, with dropout',
-      {dropout: '0.1', blocks: str(budget.vim_blocks // 2)},
-      top1=0.651,
-    ),
+    _row(name, PROBE, words, changes, tokenizer='no_perceptual')
+    for name, words, changes in (
+      ('probe_deep', 'probe of a deep VIM without dropout', {dropout: '0'}),
+      (
+        'probe_deep_dropout',
+        'probe of a deep VIM with dropout',
+        {dropout: '0.1'},
+      ),
+      (
+        'probe_shallow',
+        'probe of a VIM of half the depth, with dropout',
+        {dropout: '0.1', blocks: str(budget.vim_blocks // 2)},
+      ),
+    )
   ]
 
 

@@ -54,7 +54,7 @@ class Outcome:
   """What a run gave.
 
   Attributes:
-    figures: By metric; see `ablation_claims.METRICS`, and more.
+    figures: By metric; see `claims.METRICS`, and more.
     picture: Some reconstructions or samples in one row, uint8
       `[height, width, 3]`; None of a probe.
   """
@@ -63,38 +63,29 @@ class Outcome:
   picture: np.ndarray | None
 
 
+@dataclasses.dataclass(frozen=True)
 class Runner:
   """Does the runs of one budget in one folder.
 
   A run that was stopped goes on from its checkpoint. What a run stands upon is
   trained first if it is not there.
 
-  Args:
+  Attributes:
     folder: Where working directories go, one a row and seed.
     budget: What a run may cost.
     rows: All rows by name.
     strategy: Where replicas run.
+    ready: The working directories of what is trained.
   """
 
-  def __init__(
-    self,
-    folder: pathlib.Path,
-    budget: Budget,
-    rows: Mapping[str, Row],
-    strategy: tf.distribute.Strategy,
-  ):
-    self._folder = folder
-    self._budget = budget
-    self._rows = rows
-    self._strategy = strategy
-    self._ready = set()
+  folder: pathlib.Path
+  budget: Budget
+  rows: Mapping[str, Row]
+  strategy: tf.distribute.Strategy
+  ready: set[pathlib.Path] = dataclasses.field(default_factory=set)
 
   def __call__(self, row: Row, seed: int) -> Outcome:
     """Does one run.
-
-    Args:
-      row: The row.
-      seed: Of the run and of what it stands upon.
 
     Raises:
       UserError: If the folder holds a run of other settings, or a loss is not
@@ -119,19 +110,18 @@ class Runner:
       tokenizer,
       protocols.ReconstructionProtocol(
         data=tokenizer.config.data,
-        max_images=self._budget.max_images,
-        batch_size=min(_EVAL_BATCH, self._budget.max_images),
+        max_images=self.budget.max_images,
+        batch_size=min(_EVAL_BATCH, self.budget.max_images),
         network=NETWORK,
       ),
     )
-    model = tokenizer.model
-    rebuilt = model.decode(model.encode(tf.constant(self._some_images)))
+    rebuilt = tokenizer.model.reconstruct(tf.constant(self._some_images))
     return Outcome(
       _chosen(result['figures'], _OF_TOKENIZER), pictures.grid(rebuilt, _SHOWN)
     )
 
   def _samples_run(self, row: Row, seed: int) -> Outcome:
-    model_row = self._rows[row.vim] if row.vim else row
+    model_row = self.rows[row.vim] if row.vim else row
     tokenizer, vim = restore.both(self._vim(model_row, seed))
     data, evaluator, counts = self._evaluator
     classifier = None
@@ -140,7 +130,7 @@ class Runner:
         rows_lib.CLASSIFIER, vim, data, self._heads, evaluator.network
       )
     ids = references.spread(
-      self._budget.samples, vim.config.model.num_classes, counts
+      self.budget.samples, vim.config.model.num_classes, counts
     )
     kept = sample_job.Sampler(tokenizer.model, vim.model).keep_best(
       ids,
@@ -148,7 +138,7 @@ class Runner:
       sampling.SamplingConfig(),  # The paper's (4.1).
       acceptance=row.acceptance,
       classifier=classifier,
-      batch_size=min(_SAMPLE_BATCH, self._budget.samples),
+      batch_size=min(_SAMPLE_BATCH, self.budget.samples),
     )
     scores = evaluator.score(kept.images, ids)
     figures = _chosen(scores, _OF_SAMPLES)
@@ -158,7 +148,7 @@ class Runner:
         data.source(data.config.eval_split),
         data.config,
         batch_size=_EVAL_BATCH,
-        max_examples=self._budget.max_images,
+        max_examples=self.budget.max_images,
       )
       found = train_vim.Figures(vim.model, tokenizer.model)(batches)
       figures['bits_per_code'] = found['bits_per_code']
@@ -172,7 +162,7 @@ class Runner:
   def _probe_run(self, row: Row, seed: int) -> Outcome:
     path = self._vim(row, seed)
     tokenizer, vim = restore.both(path)
-    config = rows_lib.probe(self._budget, vim.config, seed)
+    config = rows_lib.probe(self.budget, vim.config, seed)
     (found,) = probe_job.sweep(
       tokenizer,
       vim,
@@ -180,7 +170,7 @@ class Runner:
       sources.load(config.data, config.data.eval_split),
       config,
       path / 'probe',
-      self._strategy,
+      self.strategy,
     )
     blocks = vim.config.model.transformer.num_blocks
     by_block = [found.top1[features_lib.block_name(i)] for i in range(blocks)]
@@ -198,43 +188,43 @@ class Runner:
   def _tokenizer(self, row: Row, seed: int) -> pathlib.Path:
     """The working directory of a trained tokenizer."""
     path = self._path(row, seed)
-    if path not in self._ready:
-      config = rows_lib.stage1(row, self._budget, seed, self._data_dir)
+    if path not in self.ready:
+      config = rows_lib.stage1(row, self.budget, seed, self._data_dir)
       train_tokenizer.train(
-        config, str(path), self._strategy, f'{row.name}, seed {seed}'
+        config, str(path), self.strategy, f'{row.name}, seed {seed}'
       )
-      self._ready.add(path)
+      self.ready.add(path)
     return path
 
   def _vim(self, row: Row, seed: int) -> pathlib.Path:
     """The working directory of a trained VIM."""
     path = self._path(row, seed)
-    if path not in self._ready:
-      tokenizer = self._tokenizer(self._rows[row.tokenizer], seed)
+    if path not in self.ready:
+      tokenizer = self._tokenizer(self.rows[row.tokenizer], seed)
       config = rows_lib.stage2(
-        row, self._budget, seed, self._data_dir, str(tokenizer)
+        row, self.budget, seed, self._data_dir, str(tokenizer)
       )
       train_vim.train(
-        config, str(path), self._strategy, f'{row.name}, seed {seed}'
+        config, str(path), self.strategy, f'{row.name}, seed {seed}'
       )
-      self._ready.add(path)
+      self.ready.add(path)
     return path
 
   def _path(self, row: Row, seed: int) -> pathlib.Path:
-    return self._folder / f'{row.name}-{seed}'
+    return self.folder / f'{row.name}-{seed}'
 
   # ----------------------------------------------------------------- measuring
   @property
   def _data_dir(self) -> str:
-    return str(self._folder / 'data')
+    return str(self.folder / 'data')
 
   @property
   def _heads(self) -> pathlib.Path:
-    return self._folder / 'classifiers'
+    return self.folder / 'classifiers'
 
   @functools.cached_property
   def _base(self):
-    return rows_lib.stage1(self._rows['base'], self._budget, 0, self._data_dir)
+    return rows_lib.stage1(self.rows['base'], self.budget, 0, self._data_dir)
 
   @functools.cached_property
   def _some_images(self) -> np.ndarray:
@@ -248,9 +238,9 @@ class Runner:
   def _evaluator(self):
     """The real images, what samples are held against, images a class."""
     data = references.Data(
-      self._base.data, self._budget.max_images, _SAMPLE_BATCH
+      self._base.data, self.budget.max_images, _SAMPLE_BATCH
     )
-    file = self._folder / 'reference.npz'
+    file = self.folder / 'reference.npz'
     evaluator, counts = references.load_evaluator(
       NETWORK,
       data,

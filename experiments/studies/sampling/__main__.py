@@ -45,6 +45,7 @@ with epy.lazy_imports():  # TensorFlow waits until flags are checked.
   from vim_tf.data import images as images_lib
   from vim_tf.jobs import evaluate_samples, references, restore
   from vim_tf.jobs import sample as sample_job
+  from vim_tf.metrics import classifiers
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, '[model] Working directory of a stage-2 run.', required=True
@@ -136,8 +137,7 @@ def _sweep_guidance(bench, protocol, configs) -> list[dict]:
   points = []
   for config in configs:
     kept = evaluate_samples.draw(
-      bench,
-      dataclasses.replace(protocol, sampling=config, acceptance=1.0),
+      bench, dataclasses.replace(protocol, sampling=config, acceptance=1.0)
     )
     points.append(
       {
@@ -202,40 +202,34 @@ def _mean(*values):
   return values[0] if len(set(values)) == 1 else float(np.mean(values))
 
 
+@dataclasses.dataclass
 class Remembered:
-  """Draws and classifies every (class, seed) once.
+  """Draws and classifies every (class, seed) once."""
 
-  Args:
-    sampler: Draws.
-    classifier: Classifies.
-    protocol: How to draw.
-  """
-
-  def __init__(self, sampler: sample_job.Sampler, classifier, protocol):
-    self._sampler = sampler
-    self._classifier = classifier
-    self._protocol = protocol
-    self._drawn = {}
-    self._scores = {}
-    self._last = None
+  sampler: sample_job.Sampler
+  classifier: classifiers.Classifier
+  protocol: protocols.SamplesProtocol
+  drawn: dict = dataclasses.field(default_factory=dict)
+  scores: dict = dataclasses.field(default_factory=dict)
+  last: list = dataclasses.field(default_factory=list)
 
   def draw(self, ids, seeds) -> tuple[np.ndarray, np.ndarray]:
     """Codes and images, as `rejection.Draw` gives them."""
     keys = list(zip(ids.tolist(), seeds.tolist()))
-    if any(key not in self._drawn for key in keys):
-      found = self._sampler(ids, seeds, self._protocol.sampling)
-      self._drawn.update(zip(keys, zip(*found)))
-    self._last = keys
-    codes, images = zip(*(self._drawn[key] for key in keys))
+    if any(key not in self.drawn for key in keys):
+      found = self.sampler(ids, seeds, self.protocol.sampling)
+      self.drawn.update(zip(keys, zip(*found)))
+    self.last = keys
+    codes, images = zip(*(self.drawn[key] for key in keys))
     return np.stack(codes), np.stack(images)
 
   def score(self, images) -> np.ndarray:
     """Class probabilities of the batch that was drawn last."""
-    keys = self._last
-    if any(key not in self._scores for key in keys):
-      found = self._classifier(images_lib.from_uint8(images))
-      self._scores.update(zip(keys, found))
-    return np.stack([self._scores[key] for key in keys])
+    keys = self.last
+    if any(key not in self.scores for key in keys):
+      found = self.classifier(images_lib.from_uint8(images))
+      self.scores.update(zip(keys, found))
+    return np.stack([self.scores[key] for key in keys])
 
 
 def _numbers(flag: str, texts: list[str]) -> list[float]:

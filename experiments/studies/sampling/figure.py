@@ -28,12 +28,7 @@ _CLASSES = 'recognition.by_class.'
 
 
 def draw(study: dict, path: str | os.PathLike):
-  """Draws a study.
-
-  Args:
-    study: What the program writes.
-    path: The PNG file.
-  """
+  """Draws what the program writes as a PNG file."""
   network = study['protocol']['network']
   baselines = flat(study['baselines'])
   with curves.style():

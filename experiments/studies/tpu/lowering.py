@@ -46,10 +46,7 @@ def write(program: Program, path: str | os.PathLike) -> dict:
     function = _function(program)
     found = lower(function.run, function.specs)
   pathlib.Path(path).write_bytes(gzip.compress(found, 1))
-  return {
-    'hlo': hashlib.sha256(found).hexdigest(),
-    **sizes(found),
-  }
+  return {'hlo': hashlib.sha256(found).hexdigest(), **sizes(found)}
 
 
 def sizes(program: bytes) -> dict[str, int]:

@@ -40,7 +40,7 @@ class AblationsTest(tf.test.TestCase):
     result = self._run(f'--rows={_ROWS}')
     self.assertEqual(result.status, 0, result.error)
     out = self.root / 'results'
-    lines = record_lib.read_lines(out / record_lib.LINES)
+    lines = workdir_lib.read_rows(out / record_lib.LINES)
     self.assertEqual(
       [(line['row'], line['seed']) for line in lines],
       [(name, 0) for name in _NAMES],
@@ -80,7 +80,7 @@ class AblationsTest(tf.test.TestCase):
     result = self._run('--rows=no_perceptual')
     self.assertEqual(result.status, 0, result.error)
     self.assertIn('all 4 steps are done', result.error)
-    again = record_lib.read_lines(file)
+    again = workdir_lib.read_rows(file)
     self.assertEqual([line['row'] for line in again], [*_NAMES[1:], _NAMES[0]])
     self.assertEqual(again[-1]['figures'], tokenizer)
 
@@ -102,7 +102,7 @@ class AblationsTest(tf.test.TestCase):
       f'--workdir={self.root}/own',
     )
     self.assertEqual(result.status, 0, result.error)
-    (line,) = record_lib.read_lines(out / record_lib.LINES)
+    (line,) = workdir_lib.read_rows(out / record_lib.LINES)
     self.assertGreater(line['figures']['bits_per_code'], 0)
     self.assertIn('recognised', line['figures'])
     record = workdir_lib.read(self.root / 'own' / 'new-0')

@@ -4,13 +4,13 @@ from absl.testing import absltest
 
 from vim_tf import presets
 from vim_tf.config import replace
-from vim_tf.jobs import train_tokenizer
+from vim_tf.jobs import runs
 
 
 class NotesTest(absltest.TestCase):
   def notes(self, config, **changes):
     changes = {key.replace('__', '.'): str(x) for key, x in changes.items()}
-    return train_tokenizer.schedule_notes(replace(config, changes))
+    return runs.schedule_notes(replace(config, changes))
 
   def test_every_preset_fits_its_steps(self):
     for name in presets.STAGE1:
