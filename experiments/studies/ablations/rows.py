@@ -118,7 +118,10 @@ def read(file: str, budget: Budget) -> dict[str, Row]:
     own = json.loads(pathlib.Path(file).read_text())
     for name, row in own.items():
       kind = VIM if 'tokenizer' in row else TOKENIZER
-      rows[name] = Row(name, kind, json.dumps(row['changes']), **row)
+      words = ', '.join(f'{key}={x}' for key, x in row['changes'].items())
+      if kind == VIM:
+        words += f', codes of `{row["tokenizer"]}`'
+      rows[name] = Row(name, kind, words, **row)
       if kind == VIM:
         rows[row['tokenizer']]
   except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
