@@ -112,7 +112,8 @@ class AblationsTest(tf.test.TestCase):
     self.assertEqual(config['data']['train_split'], 'train[:90%]')
     self.assertEqual(record['data_images'], {'train': 296, 'held_out': 33})
     text = (out / page.PAGE).read_text()
-    self.assertIn('`new` | {"optimizer.name": "muon"', text)
+    self.assertIn('optimizer.name=muon, ', text)
+    self.assertNotIn('probe', text)
     self.assertNotIn('## Claims', text)
 
   def test_bad_flags_are_told_in_one_line(self):
