@@ -206,11 +206,6 @@ class PrecisionRecallTest(tf.test.TestCase):
       generation.precision_recall(real, generated), (precision, recall)
     )
 
-  def test_too_few_images_are_refused(self):
-    x = np.zeros([3, 2])
-    with self.assertRaisesRegex(ValueError, '3 neighbours got 3.*at least 4'):
-      generation.precision_recall(x, x)
-
 
 class ProtocolTest(tf.test.TestCase):
   def test_names_say_the_network(self):
@@ -280,12 +275,6 @@ class ProtocolTest(tf.test.TestCase):
       self.assertNotIn('\n', str(caught.exception))
     with self.assertRaisesRegex(ValueError, 'No such file'):
       generation.Reference.load('/no/such.npz')
-
-  def test_sets_that_cannot_be_compared_are_refused(self):
-    with self.assertRaisesRegex(ValueError, r'\[4, 3\] and \[4, 2\]'):
-      generation.frechet_distance(np.zeros([4, 3]), np.zeros([4, 2]))
-    with self.assertRaisesRegex(ValueError, 'at least 2'):
-      generation.kernel_distance(np.zeros([4, 3]), np.zeros([1, 3]))
 
 
 if __name__ == '__main__':

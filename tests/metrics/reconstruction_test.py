@@ -67,8 +67,6 @@ class ReconstructionTest(tf.test.TestCase):
 
   def test_small_images_have_no_ssim(self):
     a, b = _images(size=10)
-    with self.assertRaisesRegex(ValueError, '10x10 pixels.*at least 11'):
-      reconstruction.ssim(a, b)
     self.assertCountEqual(reconstruction.per_image(a, b), ['l1', 'l2', 'psnr'])
 
   def test_shapes_are_not_broadcast(self):

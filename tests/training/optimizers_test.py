@@ -295,10 +295,6 @@ class OptimizerTest(parameterized.TestCase, tf.test.TestCase):
         expected[i] = keep * expected[i] + (1 - keep) * variable.numpy()
         self.assertAllClose(averages[i], expected[i], rtol=1e-5, atol=1e-5)
 
-  def test_needs_averages(self):
-    with self.assertRaisesRegex(ValueError, 'no averages'):
-      optimizers.Optimizer(OptimizerConfig(ema_decay=0.9), _variables())
-
 
 class RuleTest(parameterized.TestCase, tf.test.TestCase):
   """What moves weights along gradients, within all that surrounds it."""

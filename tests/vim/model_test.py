@@ -150,13 +150,6 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
     for name, value in part.items():
       self.assertAllEqual(value, whole[name])
 
-  def test_refuses_a_block_that_is_not_there(self):
-    for block in (-1, 2):
-      with self.assertRaisesRegex(
-        ValueError, f'There is no block {block}: the VIM has the blocks 0 to 1'
-      ):
-        _model().intermediates(_codes(), tf.constant([0, 1, 2]), block)
-
   def test_negative_log_likelihood(self):
     logits = _model()(_codes(), tf.constant([0, 1, 2]))
     found = model_lib.negative_log_likelihood(logits, _codes())

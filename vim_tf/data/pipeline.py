@@ -64,7 +64,6 @@ def training_batches(
 
   Raises:
     DataError: If classes shall be balanced, but the source is streamed.
-    ValueError: If the batch does not divide among the input pipelines.
   """
   local_size, share = own_share(batch_size, input_context)
   if config.balance_classes and not source.random_access:
@@ -253,23 +252,16 @@ def own_share(
   """What one of several input pipelines gives of each batch.
 
   Args:
-    batch_size: Examples of one step, over all input pipelines.
+    batch_size: Examples of one step, over all input pipelines; a multiple of
+      their number, as `strategy.describe` has checked.
     input_context: Of `tf.distribute`; None: this one gives everything.
 
   Returns:
     How many examples that is, and a function from a batch to that part.
-
-  Raises:
-    ValueError: If the batch does not divide among the input pipelines.
   """
-  num_pipelines = input_context.num_input_pipelines if input_context else 1
-  if batch_size % num_pipelines:
-    raise ValueError(
-      f'batch_size {batch_size} does not divide among {num_pipelines} input '
-      'pipelines.'
-    )
-  size = batch_size // num_pipelines
-  first = input_context.input_pipeline_id * size if input_context else 0
+  context = input_context or tf.distribute.InputContext()
+  size = batch_size // context.num_input_pipelines
+  first = context.input_pipeline_id * size
   return size, lambda batch: {
     name: x[first : first + size] for name, x in batch.items()
   }

@@ -188,17 +188,8 @@ def precision_recall(
   Returns:
     Precision (share of generated images in the manifold of the real ones) and
     recall (share of real images in that of the generated ones), in [0, 1].
-
-  Raises:
-    ValueError: There are too few images.
   """
   real, generated = _pair(real_features, generated_features)
-  fewest = min(len(real), len(generated))
-  if fewest <= neighbors:
-    raise config_lib.UserError(
-      f'Precision and recall with {neighbors} neighbours got {fewest} images, '
-      f'but need at least {neighbors + 1} of each kind.'
-    )
   return (
     _share_within(generated, real, _radii(real, neighbors)),
     _share_within(real, generated, _radii(generated, neighbors)),
@@ -381,15 +372,4 @@ class Reference:
 
 
 def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
-  a, b = (np.asarray(x, np.float64) for x in (features_a, features_b))
-  if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-    raise ValueError(
-      f'Features have the shapes {list(a.shape)} and {list(b.shape)}, but must '
-      'be [images, num_features] of one network.'
-    )
-  if min(len(a), len(b)) < _LEAST_DISTANCE:
-    raise config_lib.UserError(
-      f'Distances of {len(a)} to {len(b)} images: at least {_LEAST_DISTANCE} '
-      'of each are needed.'
-    )
-  return a, b
+  return np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)

@@ -63,17 +63,8 @@ def ssim(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Tensor:
 
   Returns:
     float32 `[batch]` in [-1, 1].
-
-  Raises:
-    ValueError: The images are smaller than the window.
   """
   images, reconstructions = _pair(images, reconstructions)
-  height, width = images.shape[1:3]
-  if min(height, width) < MIN_SSIM_SIZE:
-    raise config_lib.UserError(
-      f'SSIM got images of {height}x{width} pixels, but its window needs at '
-      f'least {MIN_SSIM_SIZE} pixels a side.'
-    )
   return tf.image.ssim(
     images,
     reconstructions,

@@ -55,9 +55,6 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
       whoever compiles the whole step has it compiled already.
     name: The optimizer's name.
     **kwargs: Of `tf.keras.optimizers.Optimizer`, such as `clipnorm`.
-
-  Raises:
-    ValueError: If a decay of the moments or `min_size` is out of its range.
   """
 
   def __init__(
@@ -77,11 +74,6 @@ class FactoredAdam(tf.keras.optimizers.Optimizer):
     super().__init__(
       name=name, weight_decay=weight_decay, jit_compile=jit_compile, **kwargs
     )
-    for key, value in (('beta_1', beta_1), ('beta_2', beta_2)):
-      if not 0 <= value < 1:
-        raise ValueError(f'{key} is {value}, but must be in [0, 1).')
-    if min_size < 1:
-      raise ValueError(f'min_size is {min_size}, but must be at least 1.')
     self._learning_rate = self._build_learning_rate(learning_rate)
     self.beta_1 = beta_1
     self.beta_2 = beta_2

@@ -77,8 +77,6 @@ class Optimizer(tf.Module):
     averages: Sequence[tf.Variable] | None = None,
   ):
     super().__init__(name='optimizer')
-    if config.ema_decay and averages is None:
-      raise ValueError('ema_decay is above 0, but no averages were given.')
     self.config = config
     self.schedule = Schedule(config)
     self._variables = list(variables)

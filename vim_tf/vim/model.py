@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from vim_tf.config import UserError, VIMConfig
+from vim_tf.config import VIMConfig
 from vim_tf.nn import attention, layers, positions, randomness, transformer
 
 _EMBEDDING_DROPOUT_STREAM = 1_000_000  # Above any block's streams.
@@ -135,15 +135,7 @@ class VIM(layers.ConfiguredModel):
       'embedded', 'block_<index>' of every block run and, after all of them,
       'final', each `[batch, num_codes, width]`: the elements of the codes,
       without the start, which is the same for every image.
-
-    Raises:
-      UserError: If there is no such block.
     """
-    last = self.config.transformer.num_blocks - 1
-    if last_block is not None and not 0 <= last_block <= last:
-      raise UserError(
-        f'There is no block {last_block}: the VIM has the blocks 0 to {last}.'
-      )
     x = tf.concat([self.start(class_ids), self.embed(codes)], axis=1)
     out = {'embedded': x}
     num_blocks = None if last_block is None else last_block + 1
