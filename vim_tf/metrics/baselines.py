@@ -16,12 +16,10 @@ model is scored on play no part in that.
 
 import numpy as np
 import sklearn.cluster
+import sklearn.metrics
 
-from vim_tf import config as config_lib
 from vim_tf.metrics import codebook as codebook_lib
 
-# Patches compared with all codes at once: bounds the memory.
-_CHUNK = 8192
 # k-means++ starts from this many patches a code, drawn by weight.
 _INIT_PATCHES_PER_CODE = 16
 # Each image of so many in turn is kept out to choose the smoothing.
@@ -40,16 +38,8 @@ def extract_patches(images: np.ndarray, patch_size: int) -> np.ndarray:
 
   Returns:
     `[n, num_patches, patch_size^2 * channels]`, rows of pixels first.
-
-  Raises:
-    UserError: The images do not divide into patches.
   """
   n, height, width, channels = images.shape
-  if height % patch_size or width % patch_size or not n * height * width:
-    raise config_lib.UserError(
-      f'{n} images of {height}x{width} pixels do not divide into patches of '
-      f'{patch_size}x{patch_size}.'
-    )
   rows, columns = height // patch_size, width // patch_size
   x = images.reshape(n, rows, patch_size, columns, patch_size, channels)
   x = x.transpose(0, 1, 3, 2, 4, 5)  # [n, rows, columns, patch, patch, channel]
@@ -120,20 +110,11 @@ def reconstruct(
   """
   patches = extract_patches(np.asarray(images, np.float32), patch_size)
   height, width = images.shape[1:3]
-  rebuilt = codebook[_nearest(patches, codebook)]
+  nearest = sklearn.metrics.pairwise_distances_argmin(
+    patches.reshape(-1, patches.shape[-1]), codebook
+  )
+  rebuilt = codebook[nearest.reshape(patches.shape[:2])]
   return assemble_patches(rebuilt, height, width, patch_size)
-
-
-def _nearest(patches: np.ndarray, codebook: np.ndarray) -> np.ndarray:
-  """Index of the nearest code of each patch, `[n, num_patches]`."""
-  flat = patches.reshape(-1, patches.shape[-1])
-  # |x - c|^2 without |x|^2, which is the same for all codes.
-  offsets = 0.5 * np.sum(codebook**2, axis=1)
-  codes = [
-    np.argmin(offsets - flat[i : i + _CHUNK] @ codebook.T, axis=1)
-    for i in range(0, len(flat), _CHUNK)
-  ]
-  return np.concatenate(codes).reshape(patches.shape[:2])
 
 
 def _start(patches, weights, num_codes: int, rng, seed: int) -> np.ndarray:
@@ -207,15 +188,13 @@ class Order0:
     """Fits to training codes `[images, num_codes]` and chooses alpha."""
     return _fit_tuned(
       lambda part, alpha: cls(part, codebook_size, alpha),
-      _images(codes),
+      np.asarray(codes),
       _ALPHAS,
     )
 
   def bits_per_code(self, codes) -> float:
     """Mean -log2 p of codes `[images, num_codes]`."""
-    codes = _images(codes)
-    codebook_lib.histogram(codes, len(self.probabilities))  # Checks the range.
-    return float(-np.mean(np.log2(self.probabilities[codes])))
+    return float(-np.mean(np.log2(self.probabilities[np.asarray(codes)])))
 
 
 class Order1:
@@ -236,8 +215,6 @@ class Order1:
     self.order0 = order0
     self.strength = float(strength)
     self._codebook_size = len(order0.probabilities)
-    codes = _images(codes)
-    codebook_lib.histogram(codes, self._codebook_size)  # Checks the range.
     contexts, pairs = self._contexts_and_pairs(codes)
     self._context_counts = np.bincount(
       contexts.ravel(), minlength=self._codebook_size + 1
@@ -247,7 +224,7 @@ class Order1:
   @classmethod
   def fit(cls, codes, codebook_size: int) -> 'Order1':
     """Fits to training codes `[images, num_codes]`, chooses both constants."""
-    codes = _images(codes)
+    codes = np.asarray(codes)
     alpha = Order0.fit(codes, codebook_size).alpha
     return _fit_tuned(
       lambda part, strength: cls(
@@ -259,14 +236,13 @@ class Order1:
 
   def _contexts_and_pairs(self, codes) -> tuple[np.ndarray, np.ndarray]:
     """The code before each code, and one number for both together."""
+    codes = np.asarray(codes, np.int64)  # Pairs are too many for 32 bits.
     start = np.full([len(codes), 1], self._codebook_size)
     contexts = np.concatenate([start, codes[:, :-1]], axis=1)
     return contexts, contexts * self._codebook_size + codes
 
   def bits_per_code(self, codes) -> float:
     """Mean -log2 p of codes `[images, num_codes]`."""
-    codes = _images(codes)
-    codebook_lib.histogram(codes, self._codebook_size)  # Checks the range.
     contexts, pairs = self._contexts_and_pairs(codes)
     places = np.searchsorted(self._pairs, pairs)
     places = np.minimum(places, len(self._pairs) - 1)
@@ -290,7 +266,7 @@ def reference_bits_per_code(
     'order0_bits_per_code' and 'order1_bits_per_code'.
 
   Raises:
-    ValueError: There are no codes, or some lie outside of the codebook.
+    ValueError: Some training codes lie outside of the codebook.
   """
   models = {'order0': Order0, 'order1': Order1}
   return {
@@ -299,14 +275,3 @@ def reference_bits_per_code(
     ).bits_per_code(held_out_codes)
     for name, model in models.items()
   }
-
-
-def _images(codes) -> np.ndarray:
-  """Codes as an array, which must be of images."""
-  codes = np.asarray(codes)
-  if codes.ndim != 2 or not codes.size:
-    raise ValueError(
-      f'Codes have the shape {list(codes.shape)}, but must be [images, '
-      'num_codes] with at least one of each.'
-    )
-  return codes.astype(np.int64) if codes.dtype.kind in 'iu' else codes

@@ -27,11 +27,9 @@ def histogram(codes, codebook_size: int) -> np.ndarray:
     int64 `[codebook_size]`.
 
   Raises:
-    ValueError: A code lies outside of the codebook or is no integer.
+    ValueError: A code lies outside of the codebook.
   """
   codes = np.asarray(codes)
-  if not np.issubdtype(codes.dtype, np.integer):
-    raise ValueError(f'Codes are {codes.dtype}, but must be integers.')
   if codes.size and not 0 <= codes.min() <= codes.max() < codebook_size:
     raise config_lib.UserError(
       f'Codes lie in [{codes.min()}, {codes.max()}], but the codebook has '
