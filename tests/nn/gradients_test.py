@@ -101,10 +101,6 @@ class GradientsTest(parameterized.TestCase, tf.test.TestCase):
       )
       self.assertAllEqual(found[:, 0], [1, 1, 0, 2, 0])
 
-  def test_does_not_divide(self):
-    with self.assertRaisesRegex(ValueError, '8 examples.*3 micro-batches'):
-      gradients.accumulated(self._one, self._batch, [[self._w]], 3)
-
 
 class RecomputedTest(tf.test.TestCase):
   def test_computes_the_forward_pass_twice(self):

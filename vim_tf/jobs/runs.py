@@ -7,7 +7,7 @@ import os
 from absl import logging
 import tensorflow as tf
 
-from vim_tf.config import Faults, Stage1Config, Stage2Config
+from vim_tf.config import ConfigError, Faults, Stage1Config, Stage2Config
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.training import preamble, workers
@@ -130,6 +130,12 @@ def begin(
     logging.warning('%s', note)
   workdir_lib.check(path, kind, config)
   logging.info(strategy_lib.describe(strategy, config.run.batch_size))
+  size = config.run.batch_size // strategy.num_replicas_in_sync
+  if size % config.optimizer.accumulate:
+    raise ConfigError(
+      f'A replica has {size} images a step, which do not divide into '
+      f'accumulate={config.optimizer.accumulate} micro-batches.'
+    )
   return strategy
 
 

@@ -41,7 +41,6 @@ def train(
     UserError: Bad data, a directory of another run, a non-finite loss.
   """
   strategy = runs.begin(config, path, 'vit_vqgan', strategy)
-  _check_micro_batches(config, strategy.num_replicas_in_sync)
   start = _start(config)
   with strategy.scope():
     perceptual = load_perceptual(config)
@@ -87,16 +86,6 @@ def train(
     title,
     faults,
   )
-
-
-def _check_micro_batches(config: Stage1Config, replicas: int):
-  """Refuses a batch that does not divide into micro-batches."""
-  size, parts = config.run.batch_size // replicas, config.optimizer.accumulate
-  if size % parts:
-    raise UserError(
-      f'A replica has {size} images a step, which do not divide into '
-      f'accumulate={parts} micro-batches.'
-    )
 
 
 def _start(config: Stage1Config) -> model_lib.ViTVQGAN | None:

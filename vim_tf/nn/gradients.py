@@ -29,13 +29,11 @@ def accumulated(
       by the GLOBAL batch size, so that parts and replicas add up.
     batch: Tensors `[batch, ...]`.
     groups: The variables of each loss.
-    micro_batches: Number of equal parts, run one after the other for memory.
+    micro_batches: Number of equal parts, run one after the other for memory;
+      the batch divides into them.
 
   Returns:
     One list of gradients a group, and the dictionary of scalars.
-
-  Raises:
-    ValueError: If the batch does not divide.
   """
 
   def part_gradients(part):
@@ -52,11 +50,6 @@ def accumulated(
   if micro_batches == 1:
     return part_gradients(batch)
   size = next(iter(batch.values())).shape[0]
-  if size % micro_batches:
-    raise ValueError(
-      f'A replica has {size} examples a step, which do not divide into '
-      f'{micro_batches} micro-batches.'
-    )
   parts = {
     key: tf.reshape(
       value, [micro_batches, size // micro_batches, *value.shape[1:]]
