@@ -6,7 +6,6 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from vim_tf import config as config_lib
 from vim_tf.nn import randomness
 from vim_tf.vim import sampling
 
@@ -82,11 +81,6 @@ class DrawTest(tf.test.TestCase, parameterized.TestCase):
       self._check_frequencies(
         codes, _reference(logits, temperature, top_k, top_p)
       )
-
-  def test_the_check_of_frequencies_can_fail(self):
-    codes = _draw(_logits(), _uniforms(), temperature=1.05)
-    with self.assertRaises(AssertionError):
-      self._check_frequencies(codes, _reference(_logits()))
 
   def test_support_is_exactly_that_of_the_reference(self):
     for seed in range(5):
@@ -248,29 +242,6 @@ class GuideTest(tf.test.TestCase):
 
 
 class SamplingConfigTest(tf.test.TestCase, parameterized.TestCase):
-  @parameterized.parameters(
-    ('temperature', -0.1),
-    ('temperature', float('nan')),
-    ('top_k', -1),
-    ('top_p', 0.0),
-    ('top_p', 1.1),
-    ('top_p', -0.5),
-    ('guidance_scale', -1.0),
-    ('guidance_scale', float('inf')),
-    ('temperature', float('inf')),
-    ('guidance_schedule', 'sine'),
-    ('guidance_power', 0.0),
-  )
-  def test_refuses(self, name, value):
-    with self.assertRaises(config_lib.ConfigError) as context:
-      sampling.SamplingConfig(**{name: value})
-    message = str(context.exception)
-    self.assertIn(f'{name} is {value!r}', message)
-    self.assertNotIn('\n', message)
-
-  def test_takes_what_is_at_the_edge(self):
-    sampling.SamplingConfig(temperature=0.0, top_p=1.0, guidance_scale=0.0)
-
   def _scales(self, scale, *schedule, num_codes=5):
     config = sampling.SamplingConfig(1.0, 0, 1.0, scale, *schedule)
     return config.guidance_scales(num_codes)
