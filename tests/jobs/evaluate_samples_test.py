@@ -14,7 +14,6 @@ import tensorflow as tf
 from tests import testing
 from tests.experiments import running, tiny_runs
 from vim_tf.jobs import references
-from vim_tf.metrics import classifiers, feature_networks, generation
 from vim_tf.training import workdir as workdir_lib
 
 _COUNT = 11
@@ -359,48 +358,6 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       self.assertLen(result.error_lines, 1, result.error)
       self.assertIn(text, result.error_lines[0])
       self.assertFalse(new.exists())
-
-
-class JudgeTest(parameterized.TestCase, tf.test.TestCase):
-  """The scores over the classes of a head that is known."""
-
-  def _figures(self, features, bias=(0.5, 0.0, -0.5), labels=None):
-    classes = len(bias)
-    rng = np.random.default_rng(0)
-    evaluator = references.Evaluator(
-      feature_networks.FeatureNetwork('net', 'none', lambda x: (x, None)),
-      generation.Reference(
-        rng.normal(size=[12, classes]), 'net', 'none', 'data', 'train', 'none'
-      ),
-      [f'class {i}' for i in range(classes)],
-      classifiers.Head(np.eye(classes), np.array(bias), {}),
-    )
-    return evaluator.score_features(np.float32(features), None, labels)
-
-  def test_class_score_equals_numpy(self):
-    features = np.random.default_rng(1).normal(size=[20, 3])
-    found = self._figures(features)
-    expected = _score(features + [0.5, 0.0, -0.5])
-    self.assertBetween(expected, 1.1, 2.9)
-    self.assertAllClose(found['class_score_net'], expected)
-    self.assertNotIn('is_net', found)  # The network has no classes of its own.
-    self.assertNotIn('recognition', found)
-
-  @parameterized.parameters(0, 1)
-  def test_predictions_alike_score_1(self, which):
-    features = np.tile(9.0 * np.eye(3)[which], [8, 1])
-    found = self._figures(features, labels=np.full([8], which))
-    self.assertAllClose(found['class_score_net'], 1.0)
-    self.assertEqual(found['recognition']['accuracy'], 1.0)
-
-  def test_certain_and_even_score_the_number_of_classes(self):
-    features = 100.0 * np.eye(3)[np.arange(12) % 3]
-    self.assertAllClose(self._figures(features)['class_score_net'], 3.0)
-
-  def test_a_class_that_had_no_images_does_not_count(self):
-    features = 100.0 * np.eye(3)[np.arange(12) % 2]
-    found = self._figures(features, bias=(0.0, 0.0, -np.inf))
-    self.assertAllClose(found['class_score_net'], 2.0)
 
 
 class SpreadTest(tf.test.TestCase):

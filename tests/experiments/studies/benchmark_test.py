@@ -142,16 +142,6 @@ class BenchmarkTest(absltest.TestCase):
     self.assertEqual(first.split()[0], 'sampling_1_float32')
     self.assertIn('guidance_scale=1.0', second)
 
-  def test_names_are_those_of_the_issue_at_full_size(self):
-    names = [row.name for row in rows.rows(rows.paper())]
-    self.assertLen(set(names), len(names))
-    for name in (
-      'stage1_step_64px_r1',
-      'stage1_step_256px',
-      'sampling_16_float32_guided',
-    ):
-      self.assertIn(name, names)
-
   def test_refused(self):
     file = self.create_tempfile(content='a file').full_path
     for arguments, texts in (
