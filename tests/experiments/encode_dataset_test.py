@@ -29,8 +29,7 @@ class EncodeDatasetTest(
     super().setUpClass()
     # Of the trainings others test that they can be traced.
     cls.enter_context(testing.eagerly())
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'encode'
-    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.root = testing.new_folder('encode')
     cls.images = cls.root / 'images'
     tiny_runs.make_images(cls.images)
     names = ('encode_dataset', 'train_vim', 'sample')

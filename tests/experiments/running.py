@@ -122,5 +122,5 @@ class Refused:
     self.assertTrue(line.startswith('error: '), result.error)
     for text in texts:
       self.assertIn(text, line)
-    self.assertEmpty(list(self._new.glob('*')))
+    self.assertFalse(self._new.exists())
     self.assertEmpty(list(self._new.parent.glob('*.writing-*')))

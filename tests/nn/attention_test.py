@@ -117,18 +117,6 @@ class MultiHeadAttentionTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(tf.cast(y, tf.float32), full[:, -2:], atol=atol)
     self.assertAllEqual(cache.keys[:, :, _LENGTH:], tf.zeros([3, 2, 2, 4]))
 
-  @parameterized.parameters(False, True)
-  def test_grown_cache_keeps_what_it_has(self, in_place):
-    layer = _layer(causal=True)
-    cache = layer.new_cache(_BATCH, in_place).grown(1)
-    x, position = _inputs()[:, :1], tf.zeros([_BATCH, 1], tf.int32)
-    y, cache = _decode(layer, x, cache, position)
-    grown = cache.grown(2)
-    self.assertEqual(grown.keys.shape, [_BATCH, _HEADS, 3, _HEAD_WIDTH])
-    self.assertAllEqual(grown.keys[:, :, :1], cache.keys)
-    self.assertAllEqual(grown.values[:, :, :1], cache.values)
-    self.assertAllClose(_decode(layer, x, grown, position)[0], y, atol=1e-6)
-
   def test_caches_that_are_written_in_place_share_no_memory(self):
     """Neither with each other nor with those of the call before."""
     layers = [_layer(causal=True) for _ in range(2)]

@@ -22,11 +22,6 @@ class SinCosTest(tf.test.TestCase):
         ]
         self.assertAllClose(table[row * grid + column], expected)
 
-  def test_no_two_positions_are_alike(self):
-    table = positions.sincos_2d(16, 32)
-    distances = np.linalg.norm(table[:, None] - table[None], axis=-1)
-    self.assertGreater(np.min(distances + 10 * np.eye(256)), 0.5)
-
 
 class GridPositionsTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters('learned', 'sincos', 'factorized')

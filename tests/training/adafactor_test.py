@@ -8,6 +8,7 @@ from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from vim_tf.config import OptimizerConfig
 from vim_tf.training import adafactor, optimizers
 
@@ -367,8 +368,4 @@ class ProjectTest(tf.test.TestCase):
 
 
 if __name__ == '__main__':
-  tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices('CPU')[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-  )
-  tf.test.main()
+  testing.main()

@@ -130,49 +130,6 @@ class DrawTest(tf.test.TestCase, parameterized.TestCase):
       codes = draw(logits, uniforms, *settings)
       self.assertEqual(int(tf.reduce_min(codes)), 1)
 
-  def test_no_hopeless_code_wins_at_the_size_of_the_paper(self):
-    """Wherever 64 seeds meet the largest of all uniform numbers."""
-    size, positions, seeds = 8192, 1024, tf.cast(tf.range(64), tf.uint32)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def largest(first):
-      return tf.stack(
-        [
-          tf.reduce_max(randomness.uniform(seeds, (size,), first + i), axis=1)
-          for i in range(16)
-        ]
-      )
-
-    found = np.concatenate([largest(i) for i in tf.range(0, positions, 16)])
-    self.assertEqual(found.shape, (positions, 64))
-    places = np.argwhere(found == 1 - 2.0**-24)  # Two in three positions.
-    self.assertIn([53, 24], places.tolist())
-    uniforms = tf.concat(
-      [
-        randomness.uniform(tf.constant([seed], tf.uint32), (size,), position)
-        for position, seed in places
-      ],
-      axis=0,
-    )
-    count = len(places)
-    drawn = tf.argmax(uniforms, axis=1, output_type=tf.int32)
-    likely = (drawn + 1) % size
-    logits = 60.0 * tf.one_hot(likely, size) - 30.0
-    compiled = tf.function(sampling.draw, jit_compile=True, autograph=False)
-    for temperature, top_k, top_p in (
-      (1.0, 0, 1.0),
-      (1.0, 5, 1.0),
-      (1.0, 0, 0.9),
-      (0.0, 0, 1.0),
-    ):
-      settings = (
-        tf.fill([count], temperature),
-        tf.fill([count], top_k),
-        tf.fill([count], top_p),
-      )
-      for draw in (sampling.draw, compiled):
-        self.assertAllEqual(draw(logits, uniforms, *settings), likely)
-
   def test_the_smallest_top_p_keeps_the_likeliest(self):
     for top_p in (1e-6, 1e-40, 1e-50):
       codes = _draw(_logits(), _uniforms(100), top_p=top_p)

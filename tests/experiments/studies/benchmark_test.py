@@ -26,7 +26,7 @@ _ROWS = (
 )
 
 
-class BenchmarkTest(absltest.TestCase):
+class BenchmarkTest(running.Refused, absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -161,11 +161,7 @@ class BenchmarkTest(absltest.TestCase):
       (['stray'], ("'stray' is not a flag",)),
     ):
       result, out = self._run(*arguments)
-      self.assertEqual(result.status, 1, result.error)
-      self.assertLen(result.error_lines, 1, result.error)
-      self.assertTrue(result.error_lines[0].startswith('error: '))
-      for text in texts:
-        self.assertIn(text, result.error_lines[0])
+      self._assert_refused(result, *texts)
       self.assertEqual(out, '')
     self.assertEqual(pathlib.Path(file).read_text(), 'a file')
 
