@@ -24,6 +24,8 @@ _FACTS = ('class_names', 'data_fingerprint', 'tokenizer_fingerprint')
 class EncodeDatasetTest(
   running.Refused, parameterized.TestCase, tf.test.TestCase
 ):
+  leaves_folder = True  # Of `train_vim`.
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

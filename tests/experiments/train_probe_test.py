@@ -21,6 +21,8 @@ _PROBE = ('--steps=30', '--batch_size=32')
 
 
 class TrainProbeTest(running.Refused, parameterized.TestCase, tf.test.TestCase):
+  leaves_folder = True
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

@@ -28,6 +28,8 @@ _FLAGS = (
 
 
 class FaultsTest(running.Refused, tf.test.TestCase):
+  leaves_folder = True
+
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(tempfile.mkdtemp(dir=self.get_temp_dir()))

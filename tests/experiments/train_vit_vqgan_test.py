@@ -34,6 +34,8 @@ _SMALL = ('--batch_size=4', '--log_every=1', '--checkpoint_every=1')
 
 
 class _BinaryTest(running.Refused, parameterized.TestCase, tf.test.TestCase):
+  leaves_folder = True
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()

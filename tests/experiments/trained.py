@@ -91,6 +91,8 @@ class Programs:
 class TestCase(running.Refused, parameterized.TestCase, tf.test.TestCase):
   """A test of the programs, op by op."""
 
+  leaves_folder = True
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
