@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 import os
 
 from absl.testing import absltest, parameterized
@@ -125,15 +126,6 @@ class JSONTest(ConfigTestCase):
     )
 
 
-def _groups(config):
-  """A config and all that are within it."""
-  yield config
-  for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
-    if dataclasses.is_dataclass(value):
-      yield from _groups(value)
-
-
 def _outside(bounds, kind):
   """Values of a type that lie just outside of bounds."""
   if bounds.choices:
@@ -157,19 +149,16 @@ class ValuesTest(ConfigTestCase):
     probe = presets.probe('tiny', stage2)
     tried = 0
     for whole in (stage1, stage2, probe, config_lib.SamplingConfig()):
-      for config in _groups(whole):
-        for field in dataclasses.fields(config):
-          bounds = field.metadata.get('range')
-          kind = type(getattr(config, field.name))
-          for value in _outside(bounds, kind) if bounds else ():
-            self.assert_refused(
-              functools.partial(
-                dataclasses.replace, config, **{field.name: value}
-              ),
-              f'{type(config).__name__}.{field.name} is {value!r}',
-              str(bounds),
-            )
-            tried += 1
+      for one in settings.settings_of(type(whole)):
+        group, _, name = one.path.rpartition('.')
+        config = operator.attrgetter(group)(whole) if group else whole
+        for value in _outside(one.range, one.type):
+          self.assert_refused(
+            functools.partial(dataclasses.replace, config, **{name: value}),
+            f'{type(config).__name__}.{name} is {value!r}',
+            str(one.range),
+          )
+          tried += 1
     self.assertGreater(tried, 100)
 
   @parameterized.parameters(
