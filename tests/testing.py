@@ -10,6 +10,8 @@ from collections.abc import Callable
 import contextlib
 import json
 import os
+import pathlib
+import shutil
 from typing import Any
 from unittest import mock
 
@@ -100,6 +102,23 @@ class Descent:
     for variable, gradient in zip(self._variables, gradients, strict=True):
       variable.assign_sub(self.RATE * gradient)
     return {'gradient_norm': tf.linalg.global_norm(gradients)}
+
+
+def new_folder(name: str) -> pathlib.Path:
+  """An empty folder, for what a whole class of tests or a process shares."""
+  folder = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / name
+  shutil.rmtree(folder, ignore_errors=True)
+  folder.mkdir(parents=True)
+  return folder
+
+
+def main(devices: int = 2):
+  """As `tf.test.main`, with several devices of the CPU for replicas."""
+  tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices('CPU')[0],
+    [tf.config.LogicalDeviceConfiguration()] * devices,
+  )
+  tf.test.main()
 
 
 class TestCase(tf.test.TestCase):

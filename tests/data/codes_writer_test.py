@@ -128,19 +128,6 @@ class CodesWriterTest(noise.TestCase):
     parent = self._new.parent
     self.assertEmpty([p for p in parent.iterdir() if p.name != 'file'])
 
-  def test_existing_folder(self):
-    self._new.mkdir()
-    with self.assertRaisesRegex(errors.DataError, 'exists already'):
-      noise.write(self._new)
-    self.assertEmpty(list(self._new.iterdir()))
-
-  def test_unwritable(self):
-    file = self._new.parent / 'file'
-    file.write_text('a file')
-    with self.assertRaisesRegex(errors.DataError, f'Cannot write to {file}/x'):
-      noise.write(file / 'x')
-    self._assert_nothing_left()
-
   def test_full_disk(self):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, old[1]))

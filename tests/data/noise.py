@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import io
 import pathlib
-import shutil
 
 from absl.testing import parameterized
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from tests import testing
 from vim_tf import config as config_lib
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import codes_writer, pipeline, sources
@@ -152,8 +152,7 @@ def everything(split) -> np.ndarray:
 @functools.cache
 def cache() -> codes_lib.Cache:
   """One that nobody changes, made once a process."""
-  folder = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'cache-kept'
-  shutil.rmtree(folder, ignore_errors=True)
+  folder = testing.new_folder('cache') / 'kept'
   write(folder)
   return codes_lib.Cache(folder)
 

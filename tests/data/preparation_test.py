@@ -1,6 +1,5 @@
 """Preparing photographs: what is written, what is left out."""
 
-import io
 import pathlib
 import sys
 import types
@@ -11,6 +10,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 
+from tests.data import odd_pictures
 from vim_tf.data import errors, folders, preparation
 
 
@@ -23,12 +23,6 @@ def _ramp(width: int, height: int) -> PIL.Image.Image:
   return PIL.Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def _encode(image: PIL.Image.Image, kind: str, **options) -> bytes:
-  file = io.BytesIO()
-  image.save(file, kind, **options)
-  return file.getvalue()
-
-
 class MakeImageTest(parameterized.TestCase):
   def make(self, encoded: bytes, size: int = 10) -> np.ndarray:
     image = preparation.make_image(encoded, size)
@@ -37,20 +31,20 @@ class MakeImageTest(parameterized.TestCase):
 
   @parameterized.parameters('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP')
   def test_the_shorter_side_is_made_that_long(self, kind):
-    encoded = _encode(_ramp(320, 200), kind)
+    encoded = odd_pictures.encode(_ramp(320, 200), kind)
     self.assertEqual(self.make(encoded, 50).shape, (50, 80, 3))
     self.assertEqual(self.make(encoded, 200).shape, (200, 320, 3))
     self.assertEqual(self.make(encoded, 400).shape, (200, 320, 3))
 
   def test_a_long_strip(self):
-    encoded = _encode(PIL.Image.new('RGB', (3000, 2)), 'PNG')
+    encoded = odd_pictures.encode(PIL.Image.new('RGB', (3000, 2)), 'PNG')
     self.assertEqual(self.make(encoded, 1).shape, (1, 1500, 3))
 
   def test_it_is_turned_upright(self):
     """Orientation 6: what was shot as the left is the upper side."""
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
-    got = self.make(_encode(_ramp(300, 200), 'JPEG', exif=exif), 50)
+    got = self.make(odd_pictures.encode(_ramp(300, 200), 'JPEG', exif=exif), 50)
     self.assertEqual(got.shape, (75, 50, 3))
     self.assertLess(got[2, 25, 0], 30)  # Red grows downwards,
     self.assertGreater(got[-3, 25, 0], 225)
@@ -59,7 +53,7 @@ class MakeImageTest(parameterized.TestCase):
 
   def test_gray_of_16_bits_keeps_its_scale(self):
     values = np.linspace(0, 65535, 100).astype(np.uint16).reshape(10, 10)
-    got = self.make(_encode(PIL.Image.fromarray(values), 'PNG'))
+    got = self.make(odd_pictures.encode(PIL.Image.fromarray(values), 'PNG'))
     np.testing.assert_allclose(got[..., 0], values / 257, atol=1)
     np.testing.assert_array_equal(got[..., 0], got[..., 2])
 
@@ -68,15 +62,17 @@ class MakeImageTest(parameterized.TestCase):
     image.putalpha(PIL.Image.new('L', (10, 10), 64))
     expected = np.asarray(_ramp(10, 10)) * (64 / 255) + 255 * (1 - 64 / 255)
     np.testing.assert_allclose(
-      self.make(_encode(image, 'PNG')), expected, atol=1.01
+      self.make(odd_pictures.encode(image, 'PNG')), expected, atol=1.01
     )
 
   def test_colour_spaces_are_brought_to_srgb(self):
     """A profile that calls red what sRGB calls blue, and so on."""
     image = _ramp(10, 10)
-    plain = self.make(_encode(image, 'PNG'))
+    plain = self.make(odd_pictures.encode(image, 'PNG'))
     srgb = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile('sRGB'))
-    same = self.make(_encode(image, 'PNG', icc_profile=srgb.tobytes()))
+    same = self.make(
+      odd_pictures.encode(image, 'PNG', icc_profile=srgb.tobytes())
+    )
     np.testing.assert_allclose(same, plain, atol=1)
     swapped = srgb.tobytes()
     for ours, theirs in (
@@ -85,14 +81,16 @@ class MakeImageTest(parameterized.TestCase):
       (b'????', b'bXYZ'),
     ):
       swapped = swapped.replace(ours, theirs)
-    got = self.make(_encode(image, 'PNG', icc_profile=swapped))
+    got = self.make(odd_pictures.encode(image, 'PNG', icc_profile=swapped))
     np.testing.assert_allclose(got, plain[..., ::-1], atol=2)
-    broken = self.make(_encode(image, 'PNG', icc_profile=b'no profile'))
+    broken = self.make(
+      odd_pictures.encode(image, 'PNG', icc_profile=b'no profile')
+    )
     np.testing.assert_array_equal(broken, plain)
 
   def test_cmyk(self):
     flat = PIL.Image.new('CMYK', (10, 10), (0, 255, 255, 0))
-    got = self.make(_encode(flat, 'JPEG', quality=100))
+    got = self.make(odd_pictures.encode(flat, 'JPEG', quality=100))
     np.testing.assert_allclose(got, np.full([10, 10, 3], [255, 0, 0]), atol=3)
 
 
@@ -112,12 +110,12 @@ class PrepareTest(absltest.TestCase):
 
   def test_a_folder_of_a_phone(self):
     image = _ramp(20, 16)
-    jpeg = _encode(image, 'JPEG')
+    jpeg = odd_pictures.encode(image, 'JPEG')
     self.write('Bäume/IMG 1.JPG', jpeg)
-    self.write('Bäume/IMG 1.webp', _encode(image, 'WEBP'))
-    self.write('Bäume/IMG 1.png', _encode(image, 'PNG'))
+    self.write('Bäume/IMG 1.webp', odd_pictures.encode(image, 'WEBP'))
+    self.write('Bäume/IMG 1.png', odd_pictures.encode(image, 'PNG'))
     self.write('cats/Omas [2] 100%.jpeg', jpeg)
-    self.write('cats/a.tiff', _encode(image, 'TIFF'))
+    self.write('cats/a.tiff', odd_pictures.encode(image, 'TIFF'))
     self.write('cats/wrong.png', jpeg)
     self.write('cats/half.jpg', jpeg[:-20])
     self.write('cats/iphone.HEIC', b'\0\0\0\x18ftypheic')
@@ -171,16 +169,18 @@ class PrepareTest(absltest.TestCase):
   def test_a_folder_is_added_to(self):
     for name in ('cats/a.jpg', 'cats/b.tiff', 'cats/c.png'):
       kind = 'TIFF' if name.endswith('.tiff') else 'JPEG'  # c is no PNG.
-      self.write(name, _encode(_ramp(20, 16), kind))
+      self.write(name, odd_pictures.encode(_ramp(20, 16), kind))
     self.write('cats/d.txt', b'?')
     self.assertEqual(self.prepare().num_written, 3)
     before = self.read_all()
     self.assertEqual(
       set(before), {'cats/a.jpg', 'cats/b.tiff.png', 'cats/c.png.jpg'}
     )
-    self.write('cats/a.jpg', _encode(_ramp(40, 32), 'JPEG'))  # Is left.
-    self.write('Bäume/x.jpg', _encode(_ramp(20, 16), 'JPEG'))
-    self.write('cats/e.webp', _encode(_ramp(20, 16), 'WEBP'))
+    self.write(
+      'cats/a.jpg', odd_pictures.encode(_ramp(40, 32), 'JPEG')
+    )  # Is left.
+    self.write('Bäume/x.jpg', odd_pictures.encode(_ramp(20, 16), 'JPEG'))
+    self.write('cats/e.webp', odd_pictures.encode(_ramp(20, 16), 'WEBP'))
     report = self.prepare()
     self.assertEqual((report.num_written, report.num_there), (2, 3))
     self.assertEqual(report.left_out, ('cats/d.txt is not an image',))
@@ -216,7 +216,7 @@ class PrepareTest(absltest.TestCase):
       self.assertEqual((image.format, image.size), ('JPEG', (10, 8)))
 
   def test_more_pixels_than_pillow_takes(self):
-    self.write('cats/huge.jpg', _encode(_ramp(200, 160), 'JPEG'))
+    self.write('cats/huge.jpg', odd_pictures.encode(_ramp(200, 160), 'JPEG'))
     with mock.patch.object(PIL.Image, 'MAX_IMAGE_PIXELS', 100):
       with self.assertRaisesRegex(errors.DataError, 'pixels, too many'):
         folders.check_files([str(self.source / 'cats/huge.jpg')])
@@ -224,7 +224,7 @@ class PrepareTest(absltest.TestCase):
       self.assertEqual(PIL.Image.MAX_IMAGE_PIXELS, 100)
 
   def test_a_name_that_is_not_utf_8(self):
-    self.write('cats/\udce9.jpg', _encode(_ramp(20, 16), 'JPEG'))
+    self.write('cats/\udce9.jpg', odd_pictures.encode(_ramp(20, 16), 'JPEG'))
     self.write('cats/\udcff.txt', b'?')
     report = self.prepare()
     self.assertEqual(report.left_out, (r'cats/\xff.txt is not an image',))
@@ -241,7 +241,7 @@ class PrepareTest(absltest.TestCase):
     self.assert_refused('No file in .* is an image')
     self.write('cats/a.txt', b'?')
     self.assert_refused('No file in .* such as cats/a.txt is not an image')
-    self.write('cats/a.png', _encode(_ramp(9, 9), 'PNG'))
+    self.write('cats/a.png', odd_pictures.encode(_ramp(9, 9), 'PNG'))
     self.out.parent.mkdir(exist_ok=True)
     self.out.write_text('')
     self.assert_refused('is a file')

@@ -19,7 +19,7 @@ _ROWS = (
 )
 
 
-class DrawCurvesTest(tf.test.TestCase):
+class DrawCurvesTest(running.Refused, tf.test.TestCase):
   def setUp(self):
     super().setUp()
     self._folder = pathlib.Path(self.create_tempdir().full_path)
@@ -29,11 +29,6 @@ class DrawCurvesTest(tf.test.TestCase):
     return self._binary.run(
       f'--workdir={workdir}', f'--out={self._folder / "out" / "curves.png"}'
     )
-
-  def _assert_refused(self, result, text):
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    self.assertIn(text, result.error_lines[0])
 
   def test_draws_a_run(self):
     workdir = workdir_lib.Workdir(

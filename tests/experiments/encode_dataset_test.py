@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
+from tests.jobs import comparing
 from vim_tf.data import codes as codes_lib
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import restore
@@ -20,27 +21,17 @@ _CROPS = 2
 _FACTS = ('class_names', 'data_fingerprint', 'tokenizer_fingerprint')
 
 
-def _weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-  reader = tf.train.load_checkpoint(
-    str(workdir / 'checkpoints' / f'step-{_STEPS:09d}' / 'checkpoint')
-  )
-  return {
-    name: reader.get_tensor(name)
-    for name in reader.get_variable_to_shape_map()
-    if not name.startswith('_CHECKPOINTABLE')
-  }
-
-
 class EncodeDatasetTest(
   running.Refused, parameterized.TestCase, tf.test.TestCase
 ):
+  leaves_folder = True  # Of `train_vim`.
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     # Of the trainings others test that they can be traced.
     cls.enter_context(testing.eagerly())
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'encode'
-    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.root = testing.new_folder('encode')
     cls.images = cls.root / 'images'
     tiny_runs.make_images(cls.images)
     names = ('encode_dataset', 'train_vim', 'sample')
@@ -154,7 +145,10 @@ class EncodeDatasetTest(
   def test_weights_are_those_of_training_online(self):
     online = self._new
     self.assertEqual(self._train(f'--workdir={online}', self.data).status, 0)
-    expected, found = _weights(online), _weights(self.vim)
+    expected, found = (
+      comparing.read_checkpoint(online),
+      comparing.read_checkpoint(self.vim),
+    )
     self.assertEqual(found.keys(), expected.keys())
     for key, value in expected.items():
       self.assertAllEqual(found[key], value, key)
@@ -175,8 +169,8 @@ class EncodeDatasetTest(
     shutil.rmtree(self._new / 'checkpoints' / f'step-{_STEPS:09d}')
     result = self._train(f'--workdir={self._new}', f'--codes={self.codes}')
     self.assertEqual(result.status, 0, result.error)
-    found = _weights(self._new)
-    for key, value in _weights(self.vim).items():
+    found = comparing.read_checkpoint(self._new)
+    for key, value in comparing.read_checkpoint(self.vim).items():
       self.assertAllEqual(found[key], value, key)
 
   def test_stage_1_is_unchanged(self):
@@ -227,50 +221,22 @@ class EncodeDatasetTest(
     self.assertEqual(running.snapshot(self.root), before)
 
   def test_bad_caches(self):
-    def changed(name, change):
-      folder = pathlib.Path(self.create_tempdir()) / name
+    """One of each check; codes_refused_test has all that they look at."""
+    damaged, other = self._new.parent / 'damaged', self._new.parent / 'other'
+    for folder in (damaged, other):
       shutil.copytree(self.codes, folder)
-      change(folder)
-      return f'--codes={folder}'
-
-    def other_tokenizer(folder):
-      manifest = json.loads((folder / 'manifest.json').read_text())
-      manifest['tokenizer_fingerprint'] = '0123456789abcdef'
-      (folder / 'manifest.json').write_text(json.dumps(manifest))
-
-    def shard(folder):
-      (path,) = folder.glob('train-codes-*.npy')
-      return path
-
-    def truncate(folder):
-      shard(folder).write_bytes(shard(folder).read_bytes()[:-9])
-
-    def damage(folder):
-      content = bytearray(shard(folder).read_bytes())
-      content[-1] ^= 1
-      shard(folder).write_bytes(content)
-
-    new = f'--workdir={self._new}'
-    for arguments, texts in (
-      ([f'--codes={self.images}'], ('not a cache of codes',)),
-      (
-        [changed('other', other_tokenizer)],
-        ('another tokenizer', '0123456789abcdef'),
-      ),
-      ([changed('short', truncate)], ('-of-00001.npy', 'cut short')),
-      (
-        [changed('gone', lambda folder: shard(folder).unlink())],
-        ('train-codes-00000-of-00001.npy', 'No such file'),
-      ),
-      ([f'--codes={self.codes}', '--num_classes=3'], ('of 2 classes', '3')),
-      ([f'--codes={self.codes}', '--codebook_size=64'], ('64', '32')),
-      ([f'--codes={self.codes}', '--crop=center'], ('data.crop=shift',)),
-      (
-        [changed('damaged', damage)],
-        ('train-codes-00000-of-00001.npy is damaged',),
-      ),
+    (shard,) = damaged.glob('train-codes-*.npy')
+    shard.write_bytes(shard.read_bytes()[:-1] + b'?')
+    manifest = json.loads((other / 'manifest.json').read_text())
+    manifest['tokenizer_fingerprint'] = '0123456789abcdef'
+    (other / 'manifest.json').write_text(json.dumps(manifest))
+    for codes, texts in (
+      (self.images, ('not a cache of codes',)),
+      (other, ('another tokenizer', '0123456789abcdef')),
+      (damaged, (f'{shard.name} is damaged',)),
     ):
-      self._assert_refused(self._train(new, *arguments), *texts)
+      result = self._train(f'--workdir={self._new}', f'--codes={codes}')
+      self._assert_refused(result, *texts)
 
   def test_another_cache_for_the_same_run(self):
     """A run goes on with the codes that it began with."""

@@ -22,7 +22,7 @@ from vim_tf.training import workdir as workdir_lib
 _SIZES = reference.Sizes(image_size=16, patch_size=4, codebook_size=32)
 
 
-class ImportCheckpointTest(absltest.TestCase):
+class ImportCheckpointTest(running.Refused, absltest.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
@@ -108,21 +108,17 @@ class ImportCheckpointTest(absltest.TestCase):
     )
 
   def test_refusals_are_one_line(self):
-    nothing = self.root / 'nothing'
     damaged = self.root / 'damaged.ckpt'
     damaged.write_bytes(self.checkpoint.read_bytes()[:-1])
     for checkpoint, workdir, text in (
       (self.checkpoint, self.workdir, 'exists already'),
-      (damaged, nothing, 'cut short'),
-      (self.root / 'none.ckpt', nothing, 'No such file'),
+      (damaged, self._new, 'cut short'),
+      (self.root / 'none.ckpt', self._new, 'No such file'),
     ):
       result = self.binary.run(
         f'--checkpoint={checkpoint}', f'--workdir={workdir}'
       )
-      self.assertEqual(result.status, 1)
-      self.assertLen(result.error_lines, 1, result.error)
-      self.assertIn(text, result.error_lines[0])
-      self.assertFalse(nothing.exists())
+      self._assert_refused(result, text)
 
 
 if __name__ == '__main__':

@@ -110,6 +110,9 @@ def snapshot(folder: str | os.PathLike) -> dict[str, str]:
 class Refused:
   """Of a test case: whether a program refused to write to `self._new`."""
 
+  leaves_folder = False
+  """Whether it may be there, empty: trainings make theirs before they read."""
+
   def setUp(self):
     super().setUp()
     self._new = pathlib.Path(self.create_tempdir()) / 'new'
@@ -123,4 +126,5 @@ class Refused:
     for text in texts:
       self.assertIn(text, line)
     self.assertEmpty(list(self._new.glob('*')))
+    self.assertFalse(self._new.exists() and not self.leaves_folder)
     self.assertEmpty(list(self._new.parent.glob('*.writing-*')))

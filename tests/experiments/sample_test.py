@@ -21,13 +21,11 @@ _COUNT = 3
 _GRID = 4
 
 
-class SampleTest(parameterized.TestCase, tf.test.TestCase):
+class SampleTest(running.Refused, parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'sample'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.root.mkdir()
+    cls.root = testing.new_folder('sample')
     shared = tiny_runs.shared()
     cls.images, cls.tokenizer = shared.images, shared.tokenizer
     cls.unconditional = shared.unconditional
@@ -63,11 +61,8 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
   def _sample(cls, *arguments):
     return cls.binary.run(f'--workdir={cls.vim}', *arguments)
 
-  def _new(self):
-    return pathlib.Path(self.create_tempdir()) / 'new'
-
   def _draw(self, *arguments) -> dict:
-    new = self._new()
+    new = pathlib.Path(self.create_tempdir()) / 'new'
     result = self._sample(f'--out={new}', *arguments)
     self.assertEqual(result.status, 0, result.error)
     return workdir_lib.read_json(new / 'samples.json')
@@ -152,21 +147,19 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
   # ------------------------------------------------------------- once again
 
   def test_an_empty_folder_is_taken(self):
-    new = self._new()
-    new.mkdir()
-    result = self._sample(f'--out={new}', '--count=1', '--classes=0')
+    self._new.mkdir()
+    result = self._sample(f'--out={self._new}', '--count=1', '--classes=0')
     self.assertEqual(result.status, 0, result.error)
 
   def test_json_makes_the_same_files(self):
-    new = self._new()
     with self.assertNoLogs('absl', 'WARNING'):
       result = self._sample(
-        f'--out={new}', f'--from_json={self.out}/samples.json'
+        f'--out={self._new}', f'--from_json={self.out}/samples.json'
       )
     self.assertEqual(result.status, 0, result.error)
     expected = running.snapshot(self.out)
     del expected['original.png']
-    self.assertEqual(running.snapshot(new), expected)
+    self.assertEqual(running.snapshot(self._new), expected)
 
   def test_each_batch_is_decoded_once(self):
     decode, sizes = model_lib.ViTVQGAN.decode, []
@@ -191,7 +184,7 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     record['samples'][0]['codes'] = [0] * _GRID**2
     file = self.create_tempfile(content=json.dumps(record)).full_path
     with self.assertLogs('absl', 'WARNING') as logs:
-      result = self._sample(f'--out={self._new()}', f'--from_json={file}')
+      result = self._sample(f'--out={self._new}', f'--from_json={file}')
     self.assertEqual(result.status, 0, result.error)
     self.assertIn('1 of 1 images', logs.output[0])
 
@@ -207,7 +200,7 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     file.write_text(json.dumps(record))
     for scale, expected in ((2, True), (1, False)):
       result = self._sample(
-        f'--out={self._new()}',
+        f'--out={self._new}-{scale}',
         f'--workdir={path}',
         '--count=1',
         f'--guidance_scale={scale}',
@@ -223,13 +216,8 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
     ('not_an_image', ['--complete={text}', '--keep_rows=1'], ['not an image']),
     ('no_file', ['--complete=/none.png', '--keep_rows=1'], ['/none.png']),
     ('a_folder', ['--complete={images}', '--keep_rows=1'], ['Cannot read']),
-    ('top_p_0', ['--top_p=0'], ['top_p is 0', '(0, 1]']),
-    ('top_p_2', ['--top_p=2'], ['top_p is 2', '(0, 1]']),
     ('temperature', ['--temperature=nan'], ['temperature is nan']),
-    ('guidance', ['--guidance_scale=inf'], ['guidance_scale is inf']),
-    ('power', ['--guidance_power=0'], ['guidance_power is 0']),
     ('class', ['--classes=grey'], ["'grey'", 'bright, dark']),
-    ('acceptance_0', ['--acceptance=0'], ['acceptance is 0', '(0, 1]']),
     ('acceptance_2', ['--acceptance=2'], ['acceptance is 2', '(0, 1]']),
     (
       'nothing_rejected',
@@ -285,18 +273,13 @@ class SampleTest(parameterized.TestCase, tf.test.TestCase):
       needed = any(f'{{root}}/{name}' in argument for argument in arguments)
       if needed and not (self.root / name).exists():
         make(self.root / name)
-    new = self._new()
     result = self._sample(
-      f'--out={new}',
+      f'--out={self._new}',
       *(
         argument.format(text=text, **vars(type(self))) for argument in arguments
       ),
     )
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    for text in texts:
-      self.assertIn(text, result.error_lines[0])
-    self.assertFalse(new.exists())
+    self._assert_refused(result, *texts)
 
 
 if __name__ == '__main__':

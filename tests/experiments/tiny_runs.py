@@ -82,7 +82,7 @@ def make_tokenizer(path: pathlib.Path, images: pathlib.Path, **changes: str):
     },
   )
   model = vit_vqgan_model.ViTVQGAN(config.model)
-  _save(path, 'vit_vqgan', config, model, {})
+  save(path, 'vit_vqgan', config, model, {})
 
 
 def make_vim(
@@ -105,10 +105,11 @@ def make_vim(
   )
   fingerprint = restore.fingerprint(restore.tokenizer(tokenizer).model)
   facts = {'class_names': list(CLASSES), 'tokenizer_fingerprint': fingerprint}
-  _save(path, 'vim', config, vim_model.VIM(config.model), facts, seed)
+  save(path, 'vim', config, vim_model.VIM(config.model), facts, seed)
 
 
-def _save(path, kind, config, model, facts, seed=0):
+def save(path, kind, config, model, facts, seed=0):
+  """A working directory with one checkpoint, of random weights."""
   workdir = workdir_lib.Workdir(str(path), kind, config, facts)
   model.build()
   testing.randomize(model, seed)

@@ -27,7 +27,9 @@ _FLAGS = (
 )
 
 
-class FaultsTest(tf.test.TestCase):
+class FaultsTest(running.Refused, tf.test.TestCase):
+  leaves_folder = True
+
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(tempfile.mkdtemp(dir=self.get_temp_dir()))
@@ -70,9 +72,7 @@ class FaultsTest(tf.test.TestCase):
     file.write_bytes(file.read_bytes()[:60])
     steps = (f'--steps={_STEPS}', '--decay_end=10')
     result = self._train('stops', *steps)
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    self.assertIn(str(file), result.error_lines[0])
+    self._assert_refused(result, str(file))
     with testing.eagerly():
       result = self._train('skips', *steps, '--on_bad_example=skip')
     self.assertEqual(result.status, 0, result.error)

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import shutil
 
 from absl.testing import parameterized
 import numpy as np
@@ -32,8 +31,7 @@ def make_images(folder: pathlib.Path):
 @functools.cache
 def _runs() -> tuple[pathlib.Path, list[running.Result]]:
   """Where they are, and how the programs ended; made once a process."""
-  root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'trained'
-  shutil.rmtree(root, ignore_errors=True)
+  root = testing.new_folder('trained')
   make_images(root / 'images')
   programs = Programs(root)
   results = [
@@ -92,6 +90,8 @@ class Programs:
 
 class TestCase(running.Refused, parameterized.TestCase, tf.test.TestCase):
   """A test of the programs, op by op."""
+
+  leaves_folder = True
 
   @classmethod
   def setUpClass(cls):

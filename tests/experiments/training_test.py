@@ -12,6 +12,7 @@ from PIL import Image
 import tensorflow as tf
 
 from tests.experiments import running, trained
+from tests.jobs import comparing
 from vim_tf import presets
 from vim_tf.config import Stage1Config, Stage2Config, replace
 from vim_tf.data import folders
@@ -23,17 +24,6 @@ _KINDS = {
   'tokenizer': ('vit_vqgan', Stage1Config),
   'vim': ('vim', Stage2Config),
 }
-
-
-def _read_checkpoint(workdir: pathlib.Path, step: int):
-  reader = tf.train.load_checkpoint(
-    str(workdir / 'checkpoints' / f'step-{step:09d}' / 'checkpoint')
-  )
-  return {
-    name: reader.get_tensor(name)
-    for name in reader.get_variable_to_shape_map()
-    if not name.startswith('_CHECKPOINTABLE')
-  }
 
 
 class TrainingTest(trained.TestCase):
@@ -155,8 +145,8 @@ class TrainingTest(trained.TestCase):
       self.programs.stage1 if name == 'tokenizer' else self.programs.stage2
     )
     self.assertEqual(train(f'--workdir={killed}').status, 0)
-    found = _read_checkpoint(killed, trained.STEPS)
-    expected = _read_checkpoint(self.root / name, trained.STEPS)
+    found = comparing.read_checkpoint(killed, trained.STEPS)
+    expected = comparing.read_checkpoint(self.root / name, trained.STEPS)
     self.assertEqual(found.keys(), expected.keys())
     for key, value in expected.items():
       self.assertAllEqual(found[key], value, key)

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 from tensorflow.python.tools import saved_model_cli
-from tensorflow_serving.apis import prediction_log_pb2
 
 from export import probe, sampler, saved_model, signatures, tokenizer
 from tests import testing
@@ -239,18 +238,6 @@ class ExportsTest(parameterized.TestCase, testing.TestCase):
     self.assertEqual(exported['sampler'], first + second)
     # The probe needs neither the decoder nor VIM's head.
     self.assertLess(exported['probe'], first + second)
-
-  def test_warmup_holds_every_signature(self):
-    for name, base in self.bases.items():
-      file = base / '1' / 'assets.extra' / 'tf_serving_warmup_requests'
-      found = set()
-      for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-        log = prediction_log_pb2.PredictionLog.FromString(record)
-        request = getattr(log, log.WhichOneof('log_type')).request
-        self.assertEqual(request.model_spec.name, name)
-        found.add(request.model_spec.signature_name)
-      signatures = saved_model.read_graph(base / '1').signature_def
-      self.assertEqual(found, {x for x in signatures if not x.startswith('__')})
 
   def test_assets(self):
     for name, base in self.bases.items():

@@ -4,7 +4,6 @@ Tagged `manual`: `./bazelw test //tests:real_server_test`, with
 `tensorflow_model_server` on the PATH.
 """
 
-import pathlib
 import shutil
 import socket
 import subprocess
@@ -14,9 +13,9 @@ import unittest
 from absl.testing import absltest
 import grpc
 import numpy as np
-import tensorflow as tf
 
 from export import saved_model
+from tests import testing
 from tests.export import answered, clients, refused, served
 
 _SERVER = 'tensorflow_model_server'
@@ -37,8 +36,7 @@ class RealServerTest(answered.Tests, refused.Tests):
       raise unittest.SkipTest(
         f'{_SERVER} is not on the PATH: docs/serving.md says how to get it.'
       )
-    root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'real_server'
-    shutil.rmtree(root, ignore_errors=True)
+    root = testing.new_folder('real_server')
     cls.load(served.export_all(root))
     config = root / 'models.config'
     config.write_text(saved_model.model_config(cls.bases))

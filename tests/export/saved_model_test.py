@@ -163,23 +163,6 @@ class SavedModelTest(tf.test.TestCase):
     file.write_bytes(proto.SerializeToString())
     self.assertEqual(saved_model.foreign_ops(folder), {'Addons>Rotate'})
 
-  def test_only_weights_that_are_used_are_stored_and_once(self):
-    folder = _write(_export(), self.base)
-    shapes = tf.train.load_checkpoint(
-      str(folder / 'variables' / 'variables')
-    ).get_variable_to_shape_map()
-    stored = [n for n in shapes if not n.startswith('_CHECKPOINTABLE')]
-    self.assertEqual(stored, ['weights/0/.ATTRIBUTES/VARIABLE_VALUE'])
-
-  def test_files_beside_the_graph(self):
-    folder = _write(_export(), self.base)
-    self.assertEqual(
-      (folder / saved_model.CLASS_NAMES_FILE).read_text(), 'one\ntwo\n'
-    )
-    self.assertTrue((folder / saved_model.CONFIG_FILE).exists())
-    records = tf.data.TFRecordDataset(str(folder / saved_model.WARMUP_FILE))
-    self.assertLen(list(records), 1)
-
   def test_limits_are_in_the_metadata(self):
     settings = settings_lib.Settings(max_batch_size=12)
     export = saved_model.Export(_Sum(settings=settings))

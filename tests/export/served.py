@@ -2,19 +2,15 @@
 
 import contextlib
 import functools
-import importlib
 import io
 import os
 import pathlib
-import shutil
 import sys
 from unittest import mock
 
-from absl import flags
-import tensorflow as tf
-
 from experiments import flags as flags_lib
 from export import probe, sampler, tokenizer
+from tests import programs, testing
 from tests.export import tiny
 
 
@@ -41,8 +37,7 @@ def export_all(root: pathlib.Path) -> dict[str, pathlib.Path]:
 @functools.cache
 def exports() -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
   """A folder and what `export_all` gives of it, for all tests of a process."""
-  root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'exports'
-  shutil.rmtree(root, ignore_errors=True)
+  root = testing.new_folder('exports')
   return root, export_all(root)
 
 
@@ -63,12 +58,10 @@ def run(name: str, *arguments: str) -> tuple[int, str]:
   Returns:
     The exit status, and what was printed to stderr.
   """
-  module = importlib.import_module(f'export.{name}')
-  before = set(flags.FLAGS)
   error, status, here = io.StringIO(), 0, os.getcwd()
   try:
-    module.define_flags()
     with (
+      programs.defined(f'export.{name}') as (module, _),
       mock.patch.object(sys, 'argv', [name, *arguments]),
       contextlib.redirect_stderr(error),
     ):
@@ -77,6 +70,4 @@ def run(name: str, *arguments: str) -> tuple[int, str]:
     status = end.code or 0
   finally:
     os.chdir(here)
-    for flag in set(flags.FLAGS) - before:
-      delattr(flags.FLAGS, flag)
   return status, error.getvalue()

@@ -8,6 +8,7 @@ from PIL import Image
 import tensorflow as tf
 
 from tests import testing
+from tests.experiments import tiny_runs
 from vim_tf import config as config_lib
 from vim_tf import presets
 from vim_tf.jobs import restore
@@ -20,7 +21,7 @@ from vim_tf.vit_vqgan import model as vit_vqgan_model
 CLASSES = [
   'ash', 'birch', 'cedar', 'date', 'elm', 'fir', 'gum', 'holly', 'ivy',
 ]  # fmt: skip
-STEP = 3
+STEP = tiny_runs.STEP
 PROBE_BLOCK = 1
 
 
@@ -29,7 +30,8 @@ def tokenizer(path: pathlib.Path, seed: int = 0) -> pathlib.Path:
   one_block = {'model.encoder.num_blocks': '1', 'model.decoder.num_blocks': '1'}
   config = config_lib.replace(presets.stage1('tiny'), one_block)
   model = vit_vqgan_model.ViTVQGAN(config.model)
-  _save(path, 'vit_vqgan', config, model, seed, {})
+  facts = {'class_names': CLASSES}
+  tiny_runs.save(path, 'vit_vqgan', config, model, facts, seed)
   return path
 
 
@@ -42,7 +44,8 @@ def vim(
   )
   model = vim_model.VIM(config.model)
   found = restore.fingerprint(restore.tokenizer(tokenizer_path).model)
-  _save(path, 'vim', config, model, seed, {'tokenizer_fingerprint': found})
+  facts = {'class_names': CLASSES, 'tokenizer_fingerprint': found}
+  tiny_runs.save(path, 'vim', config, model, facts, seed)
   return path
 
 
@@ -73,16 +76,6 @@ def probe(
     testing.randomize(layers[name], seed + i, 1.0)
   checkpoints.Checkpoints(final.checkpoints, layers).save(STEP)
   return path
-
-
-def _save(path, kind, config, model, seed, facts):
-  model.build()
-  testing.randomize(model, seed)
-  workdir = workdir_lib.Workdir(
-    path, kind, config, {'class_names': CLASSES, **facts}
-  )
-  name = 'average' if config.optimizer.ema_decay else 'model'
-  checkpoints.Checkpoints(workdir.checkpoints, {name: model}).save(STEP)
 
 
 def picture(seed: int, height: int = 20, width: int = 24) -> Image.Image:

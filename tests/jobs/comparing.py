@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vim_tf.training import checkpoints
+from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 
 # Of a block's queries, keys and values together, in the tiny presets. No vector
@@ -23,6 +24,13 @@ SHORT_RUN = {
   'run.picture_every': '0',
   'optimizer.ema_decay': '0.5',
 }
+
+
+def strategy(replicas: int) -> tf.distribute.Strategy:
+  """Of as many replicas on devices of the CPU."""
+  if replicas == 1:
+    return strategy_lib.make('one_device')
+  return tf.distribute.MirroredStrategy([f'cpu:{i}' for i in range(replicas)])
 
 
 def read_checkpoint(

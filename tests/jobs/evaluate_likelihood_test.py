@@ -1,7 +1,6 @@
 """The likelihood of held-out codes: units, conditions, references, sources."""
 
 import dataclasses
-import functools
 import json
 import math
 import pathlib
@@ -13,49 +12,24 @@ import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
-from vim_tf import presets, protocols
+from vim_tf import protocols
 from vim_tf.config import UserError
 from vim_tf.data import pipeline, sources
 from vim_tf.jobs import encode as encode_job
 from vim_tf.jobs import evaluate_likelihood, restore
 from vim_tf.metrics import baselines
-from vim_tf.vim import model as vim_model
-from vim_tf.vit_vqgan import model as vit_vqgan_model
 
 _CODES = 16  # Of one image.
 _HELD_OUT = sum(tiny_runs.HELD_OUT)
 _DRAWS = 2 * sum(tiny_runs.TRAIN)  # Of two passes.
 
 
-@functools.cache
-def _root() -> pathlib.Path:
-  """A folder with images, made once."""
-  root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'likelihood'
-  shutil.rmtree(root, ignore_errors=True)
-  tiny_runs.make_images(root / 'images')
-  return root
-
-
-def _restored(num_classes=2, label_drop=0.1):
+def _restored(conditional=True, label_drop=0.1):
   """A tokenizer and a VIM with random weights, as if they were trained."""
-  first, second = presets.stage1('tiny'), presets.stage2('tiny')
-  data = dataclasses.replace(first.data, name=f'folder:{_root() / "images"}')
-  first = dataclasses.replace(first, data=data)
-  second = dataclasses.replace(
-    second,
-    model=dataclasses.replace(second.model, num_classes=num_classes),
-    data=data,
-    label_drop=label_drop,
-  )
-  tokenizer = vit_vqgan_model.ViTVQGAN(first.model)
-  vim = vim_model.VIM(second.model)
-  for model in (tokenizer, vim):
-    model.build()
-    testing.randomize(model)
-  return (
-    restore.Restored(tokenizer, first, {}, 7),
-    restore.Restored(vim, second, {}, 9),
-  )
+  runs = tiny_runs.shared()
+  tokenizer, vim = restore.both(runs.vim if conditional else runs.unconditional)
+  config = dataclasses.replace(vim.config, label_drop=label_drop)
+  return tokenizer, dataclasses.replace(vim, config=config)
 
 
 def _protocol(data, **kwargs):
@@ -80,7 +54,7 @@ def _bits(model, codes, labels) -> np.ndarray:
   return -np.log2(found[..., 0]).sum(axis=1)
 
 
-class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
+class LikelihoodTest(running.Refused, parameterized.TestCase, tf.test.TestCase):
   def test_figures(self):
     tokenizer, vim = _restored()
     data = tokenizer.config.data
@@ -128,7 +102,8 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     protocol = result['protocol']
     self.assertEqual(protocol['images'], _HELD_OUT)
     self.assertEqual(protocol['train_draws'], _DRAWS)
-    self.assertEqual((protocol['vim_step'], protocol['tokenizer_step']), (9, 7))
+    for name in ('vim_step', 'tokenizer_step'):
+      self.assertEqual(protocol[name], tiny_runs.STEP)
 
     # Neither the size of a batch nor a cache of codes changes a figure.
     self.enter_context(testing.eagerly())
@@ -150,17 +125,17 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     with self.assertRaisesRegex(UserError, 'another tokenizer'):
       evaluate_likelihood.evaluate(wrong, vim, _protocol(data, codes=str(out)))
 
-  @parameterized.parameters((2, 0.0), (0, 0.0))
-  def test_only_what_was_trained_is_measured(self, num_classes, label_drop):
+  @parameterized.parameters(True, False)
+  def test_only_what_was_trained_is_measured(self, conditional):
     self.enter_context(testing.eagerly())
-    tokenizer, vim = _restored(num_classes, label_drop)
+    tokenizer, vim = _restored(conditional, 0.0)
     protocol = _protocol(
       tokenizer.config.data, max_images=4, max_train_codes=3 * _CODES
     )
     result = evaluate_likelihood.evaluate(tokenizer, vim, protocol)
     names = set(result['figures'])
     self.assertEmpty({n for n in names if n.startswith('unconditional')})
-    self.assertEqual(result['protocol']['conditional'], bool(num_classes))
+    self.assertEqual(result['protocol']['conditional'], conditional)
     self.assertEqual(result['protocol']['images'], 4)
     self.assertEqual(result['protocol']['train_draws'], 3)
 
@@ -175,7 +150,7 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     right = ((bits[1] < bits[0]) == labels).mean()
     self.assertAlmostEqual(figures['classified_top1'], right)
     with self.assertRaisesRegex(UserError, 'two classes or more'):
-      evaluate_likelihood.evaluate(*_restored(0, 0.0), protocol)
+      evaluate_likelihood.evaluate(*_restored(False, 0.0), protocol)
 
   def test_another_size(self):
     tokenizer, vim = _restored()
@@ -185,16 +160,14 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_by_the_binary(self):
     self.enter_context(testing.eagerly())
-    images, tokenizer = _root() / 'images', _root() / 'tokenizer'
-    tiny_runs.make_tokenizer(tokenizer, images)
-    tiny_runs.make_vim(_root() / 'vim', images, tokenizer)
+    runs = tiny_runs.shared()
     binary = running.Binary('evaluate')
-    out = _root() / 'out'
-    run = ('--job=likelihood', f'--workdir={_root() / "vim"}', f'--out={out}')
+    out = self._new
+    run = ('--job=likelihood', f'--workdir={runs.vim}', f'--out={out}')
     result = binary.run(*run, '--batch_size=4', '--passes=2')
     self.assertEqual((result.status, result.error_lines), (0, []))
     found = json.loads((out / 'figures.json').read_text())
-    tokenizer, vim = restore.both(_root() / 'vim')
+    tokenizer, vim = restore.both(runs.vim)
     expected = evaluate_likelihood.evaluate(
       tokenizer, vim, _protocol(vim.config.data)
     )
@@ -203,14 +176,10 @@ class LikelihoodTest(parameterized.TestCase, tf.test.TestCase):
     shutil.rmtree(out)
     for flag, text in (
       ('--num_samples=8', '--num_samples belongs to --job=generation'),
-      (f'--codes={images}', 'is not a cache of codes'),
-      (f'--workdir={_root() / "tokenizer"}', "'vit_vqgan', not 'vim'"),
+      (f'--codes={runs.images}', 'is not a cache of codes'),
+      (f'--workdir={runs.tokenizer}', "'vit_vqgan', not 'vim'"),
     ):
-      result = binary.run(*run, flag)
-      self.assertEqual(result.status, 1)
-      self.assertLen(result.error_lines, 1, result.error)
-      self.assertIn(text, result.error_lines[0])
-      self.assertFalse(out.exists())
+      self._assert_refused(binary.run(*run, flag), text)
 
 
 if __name__ == '__main__':

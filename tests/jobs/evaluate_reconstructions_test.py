@@ -9,37 +9,19 @@ from unittest import mock
 from absl.testing import parameterized
 import numpy as np
 from PIL import Image
-import scipy.linalg
 import tensorflow as tf
 
 from tests import testing
-from tests.experiments import running
-from vim_tf import presets, protocols
+from tests.experiments import running, tiny_runs
+from vim_tf import protocols
 from vim_tf.config import replace
 from vim_tf.data import sources
 from vim_tf.jobs import restore
-from vim_tf.training import checkpoints
-from vim_tf.training import workdir as workdir_lib
-from vim_tf.vit_vqgan import lpips
-from vim_tf.vit_vqgan import model as model_lib
+from vim_tf.metrics import generation
+from vim_tf.vit_vqgan import losses, lpips
 
-_SIZE = 16
-_COUNT = 13  # Fills no batch of 5 nor of 32.
-_EPSILON = 0.1  # Of the squeeze of logit-laplace.
-_STEP = 7
-
-
-def _make_images(folder: pathlib.Path):
-  """Held-out images of two classes, and one for each to train on."""
-  rng = np.random.default_rng(0)
-  for i in range(_COUNT):
-    coarse = rng.integers(0, 256, [4, 4, 3], np.uint8)
-    image = Image.fromarray(coarse).resize([_SIZE, _SIZE], Image.BILINEAR)
-    name = ('dots', 'lines')[i % 2]
-    for split in ('validation', 'train')[: 1 + (i < 2)]:
-      path = folder / split / name / f'{i:02}.png'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      image.save(path)
+_SIZE = tiny_runs.SIZE
+_COUNT = sum(tiny_runs.HELD_OUT)  # Fills no batch of 5 nor of 32.
 
 
 def _read_images(folder: pathlib.Path) -> np.ndarray:
@@ -47,56 +29,20 @@ def _read_images(folder: pathlib.Path) -> np.ndarray:
   return np.stack([np.asarray(Image.open(path)) for path in paths]) / 255.0
 
 
-def _make_run(path: pathlib.Path, config):
-  """The working directory of a run, with random weights as if trained."""
-  workdir = workdir_lib.Workdir(str(path), 'vit_vqgan', config)
-  model = model_lib.ViTVQGAN(config.model)
-  model.build()
-  testing.randomize(model)
-  checkpoints.Checkpoints(workdir.checkpoints, {'average': model}).save(_STEP)
-
-
-class _Blocks(tf.Module):
-  """Features that NumPy has as well: the means of four quarters."""
-
-  @tf.function(input_signature=[tf.TensorSpec([None, _SIZE, _SIZE, 3])])
-  def __call__(self, images):
-    means = tf.nn.avg_pool2d(images, _SIZE // 2, _SIZE // 2, 'VALID')
-    return {'features': tf.reshape(means, [-1, 12])}
-
-
-def _blocks(images: np.ndarray) -> np.ndarray:
-  half = _SIZE // 2
-  parts = images.reshape([-1, 2, half, 2, half, 3])
-  return parts.mean(axis=(2, 4)).reshape([-1, 12])
-
-
-def _frechet(a: np.ndarray, b: np.ndarray) -> float:
-  ca, cb = np.cov(a.T), np.cov(b.T)
-  root = scipy.linalg.sqrtm(ca @ cb).real
-  return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(ca + cb - 2 * root)
-
-
-class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
+class ReconstructionTest(
+  running.Refused, parameterized.TestCase, tf.test.TestCase
+):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'evaluate'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.images = cls.root / 'images'
-    _make_images(cls.images)
-    cls.config = replace(
-      presets.stage1('tiny'),
-      {
-        'data.name': f'folder:{cls.images}',
-        'model.logit_laplace': 'true',
-        'optimizer.ema_decay': '0.9',
-      },
-    )
+    cls.root = testing.new_folder('evaluate')
+    cls.images = tiny_runs.shared().images
     cls.tokenizer = cls.root / 'tokenizer'
-    _make_run(cls.tokenizer, cls.config)
-    cls.network = cls.root / 'blocks'
-    tf.saved_model.save(_Blocks(), str(cls.network))
+    changes = {'model.logit_laplace': 'true', 'optimizer.ema_decay': '0.9'}
+    tiny_runs.make_tokenizer(cls.tokenizer, cls.images, **changes)
+    cls.config = restore.tokenizer(cls.tokenizer).config
+    cls.network = cls.root / 'means'
+    tf.saved_model.save(tiny_runs.Means(2), str(cls.network))
     cls.binary = running.Binary('evaluate')
     cls.out = cls.root / 'out'
     result = cls._evaluate(
@@ -150,29 +96,13 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
   def test_logit_laplace(self):
     images, _, _ = self._expected()
     out = restore.tokenizer(self.tokenizer).model(images.astype('f'))
-    mu, log_scale = (np.float64(out[name]) for name in ('mu', 'log_scale'))
-    x = (1 - 2 * _EPSILON) * images + _EPSILON
-    scale = np.exp(np.maximum(log_scale, -5.0))
-    half = (1 - 2 * _EPSILON) / 510
-
-    def place(x):
-      return (np.log(x / (1 - x)) - mu) / scale
-
-    high = np.where(images > 509.5 / 510, np.inf, place(x + half))
-    low = np.where(images < 0.5 / 510, -np.inf, place(x - half))
-    # The mirrored bin has the same mass, which is not lost beside 1.
-    flip = low + high > 0
-    low, high = np.where(flip, -high, low), np.where(flip, -low, high)
-
-    def log_cdf(u):
-      right = np.log1p(-0.5 * np.exp(-np.abs(u)))
-      return np.where(u < 0, u - np.log(2), right)
-
-    log_mass = log_cdf(high) + np.log1p(-np.exp(log_cdf(low) - log_cdf(high)))
-    # Nats per 8-bit value, less the width of a bin, as in the paper's tables.
-    nll = -log_mass - np.log(255 / 0.8)
+    nll = losses.logit_laplace_nll(
+      images.astype('f'), out['mu'], out['log_scale']
+    )
     self.assertAllClose(
-      self.figures['logit_laplace_nll'], np.mean(nll), rtol=1e-4
+      self.figures['logit_laplace_nll'],
+      np.mean(losses.binned_to_density(nll)),
+      rtol=1e-4,
     )
 
   def test_codebook(self):
@@ -193,24 +123,26 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_distances_and_their_floor(self):
     images, rebuilt, _ = self._expected()
-    real = _blocks(images)
+    real = tiny_runs.means(images, 2)
     self.assertAllClose(
-      self.figures['rfd_file_blocks'],
-      _frechet(real, _blocks(rebuilt)),
+      self.figures['rfd_file_means'],
+      generation.frechet_distance(real, tiny_runs.means(rebuilt, 2)),
       rtol=1e-3,
     )
     order = np.random.default_rng(0).permutation(_COUNT)
     half = _COUNT // 2
-    self.assertEqual(self.figures['floor_images_file_blocks'], half)
+    self.assertEqual(self.figures['floor_images_file_means'], half)
     self.assertAllClose(
-      self.figures['floor_fd_file_blocks'],
-      _frechet(real[order[:half]], real[order[half : 2 * half]]),
+      self.figures['floor_fd_file_means'],
+      generation.frechet_distance(
+        real[order[:half]], real[order[half : 2 * half]]
+      ),
       rtol=1e-2,
       atol=1e-4,
     )
     for name in ('kd', 'kd_error', 'precision', 'recall'):
-      self.assertIn(f'r{name}_file_blocks', self.figures)
-      self.assertIn(f'floor_{name}_file_blocks', self.figures)
+      self.assertIn(f'r{name}_file_means', self.figures)
+      self.assertIn(f'floor_{name}_file_means', self.figures)
 
   def test_no_name_is_that_of_the_papers_figure(self):
     for name in self.figures:
@@ -278,7 +210,7 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
         'tokenizer_fingerprint': restore.fingerprint(
           restore.tokenizer(self.tokenizer).model
         ),
-        'tokenizer_step': _STEP,
+        'tokenizer_step': tiny_runs.STEP,
       },
     )
     self.assertNotIn('NaN', self.text)  # Which is not JSON.
@@ -287,7 +219,7 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
   def test_another_split_and_fewer_images(self):
     out = self.root / 'train'
     for arguments, split, count in (
-      (['--eval_split=train'], 'train', 2),
+      (['--eval_split=train'], 'train', sum(tiny_runs.TRAIN)),
       (['--max_images=9'], 'validation', 9),
     ):
       shutil.rmtree(out, ignore_errors=True)
@@ -314,7 +246,7 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
       figures = json.loads((out / 'figures.json').read_text())['figures']
       self.assertGreater(figures['mean_psnr'], 0.0)
       found = [
-        name.removesuffix('_file_blocks')[1:]
+        name.removesuffix('_file_means')[1:]
         for name, value in figures.items()
         if value is None and not name.startswith('floor')
       ]
@@ -376,21 +308,15 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
   )
   def test_refuses(self, arguments, texts):
     (self.root / 'empty').mkdir(exist_ok=True)
-    new = self.root / 'new'
     before = running.snapshot(self.out)
     result = self._evaluate(
-      f'--out={new}', *(text.format(root=self.root) for text in arguments)
+      f'--out={self._new}', *(text.format(root=self.root) for text in arguments)
     )
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    for text in texts:
-      self.assertIn(text, result.error_lines[0])
-    self.assertFalse(new.exists())
+    self._assert_refused(result, *texts)
     self.assertEqual(running.snapshot(self.out), before)
 
   def test_refuses_inception_without_a_network(self):
     """Through a proxy that is not there: whether there is one decides not."""
-    new = self.root / 'new'
     nowhere = {
       'https_proxy': 'http://127.0.0.1:9',
       'no_proxy': '',
@@ -398,13 +324,11 @@ class ReconstructionTest(parameterized.TestCase, tf.test.TestCase):
     }
     with mock.patch.dict(os.environ, nowhere):
       result = self._evaluate(
-        f'--out={new}', '--network=inception', '--perceptual=false'
+        f'--out={self._new}', '--network=inception', '--perceptual=false'
       )
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    for text in ('Inception cannot be loaded', 'tfhub.dev', 'inception:PATH'):
-      self.assertIn(text, result.error_lines[0])
-    self.assertFalse(new.exists())
+    self._assert_refused(
+      result, 'Inception cannot be loaded', 'tfhub.dev', 'inception:PATH'
+    )
 
   def test_refuses_no_images_at_all(self):
     result = self._evaluate(f'--out={self.root}/new', '--max_images=0')

@@ -7,47 +7,31 @@ import shutil
 from absl.testing import parameterized
 import numpy as np
 from PIL import Image
-import scipy.linalg
-import scipy.special
 import tensorflow as tf
 
 from tests import testing
 from tests.experiments import running, tiny_runs
 from vim_tf.jobs import references
-from vim_tf.metrics import classifiers, feature_networks, generation
+from vim_tf.metrics import generation
 from vim_tf.training import workdir as workdir_lib
 
 _COUNT = 11
 _NAME = 'file_means'
 
 
-def _frechet(a: np.ndarray, b: np.ndarray) -> float:
-  ca, cb = np.cov(a.T), np.cov(b.T)
-  root = scipy.linalg.sqrtm(ca @ cb).real
-  return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(ca + cb - 2 * root)
-
-
-def _score(logits: np.ndarray) -> float:
-  share = scipy.special.softmax(logits, axis=1)
-  divergence = scipy.special.rel_entr(share, share.mean(0)).sum(axis=1)
-  return np.exp(divergence.mean())
-
-
 def _read(paths) -> np.ndarray:
   return np.stack([np.asarray(Image.open(path)) for path in paths]) / 255.0
 
 
-class GenerationTest(parameterized.TestCase, tf.test.TestCase):
+class GenerationTest(running.Refused, parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'generation'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.images = cls.root / 'images'
-    tiny_runs.make_images(cls.images)
-    cls.tokenizer, cls.vim = cls.root / 'tokenizer', cls.root / 'vim'
-    tiny_runs.make_tokenizer(cls.tokenizer, cls.images)
-    tiny_runs.make_vim(cls.vim, cls.images, cls.tokenizer)
+    cls.root = testing.new_folder('generation')
+    shared = tiny_runs.shared()
+    cls.images, cls.tokenizer = shared.images, shared.tokenizer
+    cls.vim = cls.root / 'vim'  # Where a head is kept, too.
+    shutil.copytree(shared.vim, cls.vim)
     tf.saved_model.save(tiny_runs.Brightness(), str(cls.root / 'brightness'))
     tf.saved_model.save(tiny_runs.Means(2), str(cls.root / 'means'))
     shutil.copytree(cls.root / 'means', cls.root / 'copy')
@@ -114,11 +98,13 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
     features = tiny_runs.means(samples, 2)
     self.assertAllClose(
       self.figures[f'gfd_{_NAME}'],
-      _frechet(tiny_runs.means(real, 2), features),
+      generation.frechet_distance(tiny_runs.means(real, 2), features),
       rtol=0.02,
     )
     self.assertAllClose(
-      self.figures[f'is_{_NAME}'], _score(3.0 * features[:, :4]), rtol=1e-3
+      self.figures[f'is_{_NAME}'],
+      generation.classifier_score(3.0 * features[:, :4]),
+      rtol=1e-3,
     )
     recognition = self.figures['recognition']
     self.assertEqual(recognition['images_by_class'], {'bright': 7, 'dark': 4})
@@ -126,7 +112,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       logits = features @ head['kernel'] + head['bias']
     self.assertAllClose(
       np.log(self.figures[f'class_score_{_NAME}']),
-      np.log(_score(logits)),
+      np.log(generation.classifier_score(logits)),
       rtol=0.01,
       atol=1e-9,
     )
@@ -141,7 +127,9 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
     real = _read(sorted((self.images / 'train').glob('*/*.png')))
     self.assertAllClose(
       self.figures[f'held_out_gfd_{_NAME}'],
-      _frechet(tiny_runs.means(real, 2), tiny_runs.means(held_out, 2)),
+      generation.frechet_distance(
+        tiny_runs.means(real, 2), tiny_runs.means(held_out, 2)
+      ),
       rtol=0.02,
       atol=1e-4,
     )
@@ -150,7 +138,7 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       logits = tiny_runs.means(held_out, 2) @ head['kernel'] + head['bias']
     self.assertAllClose(  # Of this weak a head, the score is hardly above 1.
       np.log(self.figures[f'held_out_class_score_{_NAME}']),
-      np.log(_score(logits)),
+      np.log(generation.classifier_score(logits)),
       rtol=0.01,
       atol=1e-9,
     )
@@ -320,23 +308,17 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       shutil.copytree(self.images, others)
       for split in ('train', 'validation'):
         (others / split / 'dark').rename(others / split / 'dull')
-    new = self.root / 'new'
     result = self._evaluate(
-      f'--out={new}',
+      f'--out={self._new}',
       *(argument.format(**vars(type(self))) for argument in arguments),
     )
-    self.assertEqual(result.status, 1, result.error)
-    self.assertLen(result.error_lines, 1, result.error)
-    for text in texts:
-      self.assertIn(text, result.error_lines[0])
-    self.assertFalse(new.exists())
+    self._assert_refused(result, *texts)
 
   def test_refuses_flags_of_samples_for_reconstructions(self):
     result = self.binary.run(
-      f'--workdir={self.tokenizer}', f'--out={self.root}/new', '--top_k=3'
+      f'--workdir={self.tokenizer}', f'--out={self._new}', '--top_k=3'
     )
-    self.assertEqual(result.status, 1)
-    self.assertIn('--top_k belongs to --job=generation', result.error_lines[0])
+    self._assert_refused(result, '--top_k belongs to --job=generation')
 
   def test_study_refuses(self):
     for arguments, text in (
@@ -351,56 +333,10 @@ class GenerationTest(parameterized.TestCase, tf.test.TestCase):
       # Which is told before anything is read.
       (['--out=/proc/new', '--workdir=/none'], 'Cannot write to --out=/proc'),
     ):
-      new = self.root / 'new'
       result = self.study.run(
-        f'--workdir={self.vim}', f'--out={new}', *arguments
+        f'--workdir={self.vim}', f'--out={self._new}', *arguments
       )
-      self.assertEqual(result.status, 1, result.error)
-      self.assertLen(result.error_lines, 1, result.error)
-      self.assertIn(text, result.error_lines[0])
-      self.assertFalse(new.exists())
-
-
-class JudgeTest(parameterized.TestCase, tf.test.TestCase):
-  """The scores over the classes of a head that is known."""
-
-  def _figures(self, features, bias=(0.5, 0.0, -0.5), labels=None):
-    classes = len(bias)
-    rng = np.random.default_rng(0)
-    evaluator = references.Evaluator(
-      feature_networks.FeatureNetwork('net', 'none', lambda x: (x, None)),
-      generation.Reference(
-        rng.normal(size=[12, classes]), 'net', 'none', 'data', 'train', 'none'
-      ),
-      [f'class {i}' for i in range(classes)],
-      classifiers.Head(np.eye(classes), np.array(bias), {}),
-    )
-    return evaluator.score_features(np.float32(features), None, labels)
-
-  def test_class_score_equals_numpy(self):
-    features = np.random.default_rng(1).normal(size=[20, 3])
-    found = self._figures(features)
-    expected = _score(features + [0.5, 0.0, -0.5])
-    self.assertBetween(expected, 1.1, 2.9)
-    self.assertAllClose(found['class_score_net'], expected)
-    self.assertNotIn('is_net', found)  # The network has no classes of its own.
-    self.assertNotIn('recognition', found)
-
-  @parameterized.parameters(0, 1)
-  def test_predictions_alike_score_1(self, which):
-    features = np.tile(9.0 * np.eye(3)[which], [8, 1])
-    found = self._figures(features, labels=np.full([8], which))
-    self.assertAllClose(found['class_score_net'], 1.0)
-    self.assertEqual(found['recognition']['accuracy'], 1.0)
-
-  def test_certain_and_even_score_the_number_of_classes(self):
-    features = 100.0 * np.eye(3)[np.arange(12) % 3]
-    self.assertAllClose(self._figures(features)['class_score_net'], 3.0)
-
-  def test_a_class_that_had_no_images_does_not_count(self):
-    features = 100.0 * np.eye(3)[np.arange(12) % 2]
-    found = self._figures(features, bias=(0.0, 0.0, -np.inf))
-    self.assertAllClose(found['class_score_net'], 2.0)
+      self._assert_refused(result, text)
 
 
 class SpreadTest(tf.test.TestCase):

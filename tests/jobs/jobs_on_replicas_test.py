@@ -5,13 +5,13 @@ A process can reduce over one number of replicas alone: in two shards
 """
 
 import functools
-import pathlib
-import shutil
 
 from absl.testing import parameterized
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import tiny_runs
+from tests.jobs import comparing
 from vim_tf import presets, protocols
 from vim_tf.config import SamplingConfig, replace
 from vim_tf.data import codes as codes_lib
@@ -27,16 +27,9 @@ from vim_tf.jobs import (
 )
 from vim_tf.jobs import probe as probe_job
 from vim_tf.jobs import sample as sample_job
-from vim_tf.training import strategy as strategy_lib
 from vim_tf.training import workdir as workdir_lib
 
 CPU_DEVICES = 4
-
-
-def _strategy(replicas: int) -> tf.distribute.Strategy:
-  if replicas == 1:
-    return strategy_lib.make('one_device')
-  return tf.distribute.MirroredStrategy([f'cpu:{i}' for i in range(replicas)])
 
 
 class JobsTest(parameterized.TestCase, tf.test.TestCase):
@@ -49,9 +42,7 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'spread'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.root.mkdir()
+    cls.root = testing.new_folder('spread')
     cls.runs = tiny_runs.shared()
     for name, network in (
       ('means', tiny_runs.Means(2)),
@@ -66,7 +57,7 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
 
   @classmethod
   def _restored(cls, replicas: int):
-    with _strategy(replicas).scope():
+    with comparing.strategy(replicas).scope():
       return restore.both(cls.runs.vim)
 
   @classmethod
@@ -134,11 +125,11 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
       config=SamplingConfig(guidance_scale=1.5),
       complete=str(next((cls.runs.images / 'train').glob('*/*.png'))),
       keep_rows=1,
-      strategy=_strategy(replicas),
+      strategy=comparing.strategy(replicas),
     )
     again = out.with_name(f'{name}-again')
     sample_job.sample_again(
-      out / 'samples.json', cls.runs.vim, again, strategy=_strategy(1)
+      out / 'samples.json', cls.runs.vim, again, strategy=comparing.strategy(1)
     )
     rows = [workdir_lib.read_json(x / 'samples.json') for x in (out, again)]
     assert rows[0]['samples'] == rows[1]['samples']
@@ -156,7 +147,9 @@ class JobsTest(parameterized.TestCase, tf.test.TestCase):
         'run.batch_size': '8',
       },
     )
-    return probe_job.probe(config, cls.root / name, _strategy(replicas))
+    return probe_job.probe(
+      config, cls.root / name, comparing.strategy(replicas)
+    )
 
   @parameterized.product(
     job=(
@@ -196,8 +189,4 @@ def _numbers(value, name: str = '') -> dict:
 
 
 if __name__ == '__main__':
-  cpu = tf.config.list_physical_devices('CPU')[0]
-  tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * CPU_DEVICES
-  )
-  tf.test.main()
+  testing.main(CPU_DEVICES)

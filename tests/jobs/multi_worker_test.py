@@ -1,12 +1,12 @@
 """Tests of two worker processes on loopback: they equal one; when one ends."""
 
 import pathlib
-import shutil
 import signal
 
 from absl.testing import parameterized
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import tiny_runs
 from tests.jobs import comparing, worker_processes
 from vim_tf import presets
@@ -23,12 +23,9 @@ class MultiWorkerTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'workers'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.images = cls.root / 'images'
-    tiny_runs.make_images(cls.images)
-    cls.tokenizer = cls.root / 'tokenizer'
-    tiny_runs.make_tokenizer(cls.tokenizer, cls.images)
+    cls.root = testing.new_folder('workers')
+    runs = tiny_runs.shared()
+    cls.images, cls.tokenizer = runs.images, runs.tokenizer
 
   def _config(self, stage: int, **changes):
     changes = {

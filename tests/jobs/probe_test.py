@@ -15,8 +15,8 @@ from tests import testing
 from vim_tf import presets
 from vim_tf.config import UserError
 from vim_tf.data import sources
-from vim_tf.jobs import curves, probe_features, probe_figures, restore
 from vim_tf.jobs import probe as probe_job
+from vim_tf.jobs import probe_features, probe_figures, restore
 from vim_tf.training import workdir as workdir_lib
 from vim_tf.vim import model as vim_model
 from vim_tf.vit_vqgan import model as vit_vqgan_model
@@ -156,24 +156,6 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
     share = figures['top1_image_error']
     self.assertBetween(share, 0.0, 0.5 / 29**0.5 + 1e-6)
 
-  def test_table(self):
-    text = '\n'.join(probe_figures.table(self.figures))
-    for part in ('raw pixels', 'mean code vector', 'untrained VIM', '30 held'):
-      self.assertIn(part, text)
-    self.assertIn('chosen on validation', text)
-    one = {**self.figures, 'blocks': self.figures['blocks'][:1]}
-    self.assertNotIn('chosen', '\n'.join(probe_figures.table(one)))
-    flat = probe_figures.flat(self.figures)
-    self.assertEqual(
-      flat['pixels'], self.figures['baselines']['pixels']['top1']
-    )
-    panel = probe_figures.panel(self.figures)
-    self.assertEqual([list(line.steps) for line in panel.lines], [[0, 1]] * 2)
-    self.assertIn('raw pixels', panel.references)
-    self.assertIn(b'<svg', curves.svg(panel))
-    protocol = probe_figures.protocol(*self.models, self.config)
-    self.assertFalse(json.loads(json.dumps(protocol))['labels_per_class'])
-
   def test_goes_on_and_ends_alike(self):
     with self.assertLogs('absl', 'INFO') as logs:
       again = self._sweep(self.config, self.path)
@@ -239,6 +221,7 @@ class ProbingTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(
     ({'block': '2'}, {}, {}, 'There is no block 2: the VIM has the blocks 0'),
     ({}, {'labels': [0, 1, 3]}, {}, 'have the label 3, but must have labels'),
+    ({}, {'labels': [0, 1, -1]}, {}, 'have the label -1, but must have labels'),
     ({}, {'labels': [0, 1, 1]}, {}, "no image of the class 'blue'"),
     ({}, {}, {'labels': [0, 1, 1]}, "no image of the class 'blue'"),
     ({}, {}, {'class_names': ('a', 'b', 'c')}, 'has other classes'),

@@ -6,11 +6,11 @@ of StyleGAN2's minibatch standard deviation are the same.
 """
 
 import pathlib
-import shutil
 
 from absl.testing import parameterized
 import tensorflow as tf
 
+from tests import testing
 from tests.experiments import tiny_runs
 from tests.jobs import comparing
 from vim_tf import presets
@@ -34,22 +34,13 @@ _STAGE1 = {
 }
 
 
-def _strategy(replicas: int) -> tf.distribute.Strategy:
-  if replicas == 1:
-    return strategy_lib.make('one_device')
-  return tf.distribute.MirroredStrategy([f'cpu:{i}' for i in range(replicas)])
-
-
 class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'replicas'
-    shutil.rmtree(cls.root, ignore_errors=True)
-    cls.images = cls.root / 'images'
-    tiny_runs.make_images(cls.images)
-    cls.tokenizer = cls.root / 'tokenizer'
-    tiny_runs.make_tokenizer(cls.tokenizer, cls.images)
+    cls.root = testing.new_folder('replicas')
+    runs = tiny_runs.shared()
+    cls.images, cls.tokenizer = runs.images, runs.tokenizer
     cls.expected = {
       stage: cls._train(stage, 1, f'{stage}-1') for stage in (1, 2)
     }
@@ -63,7 +54,7 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
     path = cls.root / name
     if stage == 1:
       config = replace(presets.stage1('tiny'), {**_STAGE1, **changes})
-      train_tokenizer.train(config, str(path), _strategy(replicas))
+      train_tokenizer.train(config, str(path), comparing.strategy(replicas))
       return path
     changes |= {
       'tokenizer': str(cls.tokenizer),
@@ -71,7 +62,7 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
       'model.transformer.num_blocks': '1',
     }
     config = replace(presets.stage2('tiny'), {**comparing.SHORT_RUN, **changes})
-    train_vim.train(config, str(path), _strategy(replicas))
+    train_vim.train(config, str(path), comparing.strategy(replicas))
     return path
 
   @parameterized.product(stage=(1, 2), replicas=(2, CPU_DEVICES))
@@ -96,19 +87,15 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
 
   def test_batches_are_told(self):
     self.assertEqual(
-      strategy_lib.describe(_strategy(CPU_DEVICES), 16),
+      strategy_lib.describe(comparing.strategy(CPU_DEVICES), 16),
       '4 replica(s), here on CPU:0, CPU:1, CPU:2, CPU:3, batch 16 in all, '
       '4 each',
     )
 
   def test_batch_that_does_not_divide(self):
     with self.assertRaisesRegex(ConfigError, '18 does not divide over 4'):
-      strategy_lib.describe(_strategy(CPU_DEVICES), 18)
+      strategy_lib.describe(comparing.strategy(CPU_DEVICES), 18)
 
 
 if __name__ == '__main__':
-  cpu = tf.config.list_physical_devices('CPU')[0]
-  tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * CPU_DEVICES
-  )
-  tf.test.main()
+  testing.main(CPU_DEVICES)

@@ -11,7 +11,7 @@ from sklearn import linear_model
 import tensorflow as tf
 
 from vim_tf import config as config_lib
-from vim_tf.metrics import classifiers, feature_networks
+from vim_tf.metrics import classifiers
 
 _FEATURES = 6
 _PROTOCOL = {'network': 'n', 'data_fingerprint': 'f'}
@@ -106,19 +106,6 @@ class HeadTest(parameterized.TestCase, tf.test.TestCase):
     with open(path, 'r+b') as file:
       file.truncate(100)
     self.assertIsNone(classifiers.Head.load(path, _PROTOCOL))
-
-  def test_as_a_classifier(self):
-    network = feature_networks.FeatureNetwork(
-      'mean', 'sha256:1', lambda x: (tf.reduce_mean(x, axis=[1, 2]), None)
-    )
-    images = np.random.default_rng(0).uniform(size=[40, 4, 4, 3])
-    labels = np.arange(40) % 2
-    images[labels == 1, ..., 0] += 1
-    head = classifiers.train_head(images.mean((1, 2)), labels, 2, _PROTOCOL)
-    classifier = classifiers.head_classifier(head, network)
-    self.assertEqual(classifier.name, 'head:mean')
-    self.assertEqual(classifier.source, 'sha256:1')
-    self.assertAllEqual(np.argmax(classifier(images), axis=1), labels)
 
 
 class LoadTest(parameterized.TestCase, tf.test.TestCase):

@@ -39,11 +39,6 @@ class CodebookTest(parameterized.TestCase):
     self.assertAlmostEqual(result['usage_per_2_images'], 3 / 8)
     self.assertAlmostEqual(result['usage'], 5 / 8)
 
-  def test_a_small_split_is_one_window_and_says_so(self):
-    result = _figures(np.array([[0, 1], [1, 2], [5, 6]]), 8)
-    self.assertAlmostEqual(result['usage_per_256_images'], 5 / 8)
-    self.assertEqual(result['images_per_window'], 3)
-
   @parameterized.parameters(1, 2, 3, 5, 7, 20)
   def test_the_size_of_batches_does_not_show(self, batch):
     codes = np.random.default_rng(1).integers(0, 40, size=[20, 6])

@@ -38,7 +38,7 @@ def _windows(x, kernel, stride):
 class _Reference:
   """The network in NumPy and float64, from its description, in torch layout."""
 
-  def __init__(self, weights, halving=(1, 3, 5, 11)):
+  def __init__(self, weights, halving):
     self.w = {name: x.astype(np.float64) for name, x in weights.items()}
     self.halving = halving  # First blocks of stages that halve the picture.
 
@@ -91,48 +91,29 @@ class EfficientNetLiteTest(tf.test.TestCase, parameterized.TestCase):
     super().setUpClass()
     cls.weights, cls.model = _network(0)
 
-  def test_equals_second_implementation(self):
-    image = efficientnet_lite.preprocess(_photo('flower.jpg'))
-    expected = _Reference(self.weights)(image[0].numpy())
-    features, logits = self.model(image)
-    self.assertAllClose(features[0], expected[0], atol=1e-3)
-    self.assertAllClose(logits[0], expected[1], atol=1e-3)
-
-  def test_lite2_equals_second_implementation(self):
-    weights, model = _network(2)
-    image = efficientnet_lite.preprocess(_photo('flower.jpg'), variant=2)
-    # Three blocks in the second and third stage, four in the next ones.
-    features, logits = _Reference(weights, (1, 4, 7, 15))(image[0].numpy())
-    found = model(image)
-    self.assertAllClose(found[0][0], features, atol=1e-3)
-    self.assertAllClose(found[1][0], logits, atol=1e-3)
+  # Lite2: three blocks in the second and third stage, four in the next ones.
+  @parameterized.parameters((0, (1, 3, 5, 11)), (2, (1, 4, 7, 15)))
+  def test_equals_second_implementation(self, variant, halving):
+    weights, model = _network(variant)
+    image = efficientnet_lite.preprocess(_photo('flower.jpg'), variant)
+    expected = _Reference(weights, halving)(image[0].numpy())
+    for one, other in zip(model(image), expected, strict=True):
+      self.assertAllClose(one[0], other, atol=1e-3)
 
   # Lite2 takes more notice of the flower's visitors.
-  @parameterized.parameters((1, 5), (2, 25))
-  def test_the_larger_ones(self, variant, rank):
+  @parameterized.parameters((0, 1), (1, 5), (2, 25))
+  def test_every_variant(self, variant, rank):
+    """It uses the whole file, and names what is on photographs."""
     weights, model = _network(variant)
     self.assertEqual(
       model.count_params(),
       sum(x.size for name, x in weights.items() if 'num_batches' not in name),
     )
+    self.assertEmpty(model.trainable_variables)
     for name, classes in (('flower.jpg', {_DAISY}), ('china.jpg', _PALACE)):
       image = efficientnet_lite.preprocess(_photo(name), variant)
       likeliest = np.argsort(-model(image)[1][0].numpy())[:rank]
       self.assertNotEmpty(classes & set(likeliest))
-
-  def test_names_what_is_on_photographs(self):
-    for name, classes in (('flower.jpg', {_DAISY}), ('china.jpg', _PALACE)):
-      _, logits = self.model(efficientnet_lite.preprocess(_photo(name)))
-      self.assertIn(np.argmax(logits[0]), classes)
-
-  def test_nothing_in_the_file_is_left_over(self):
-    numbers = sum(
-      x.size
-      for name, x in self.weights.items()
-      if not name.endswith('num_batches_tracked')
-    )
-    self.assertEqual(self.model.count_params(), numbers)
-    self.assertEmpty(self.model.trainable_variables)
 
   def test_preprocessing(self):
     image = np.zeros([1, 300, 200, 3], np.float32)

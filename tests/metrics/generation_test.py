@@ -52,13 +52,6 @@ class FrechetDistanceTest(tf.test.TestCase):
         generation.frechet_distance(a, b), expected, rtol=1e-4
       )
 
-  def test_shift_and_equality(self):
-    a = np.random.default_rng(2).normal(size=[50, 4]).astype(np.float32)
-    self.assertAllClose(generation.frechet_distance(a, a), 0.0, atol=1e-4)
-    self.assertAllClose(
-      generation.frechet_distance(a, a + [1, 2, 0, 0]), 5.0, atol=1e-4
-    )
-
 
 class CompareTest(tf.test.TestCase):
   def test_precision_and_recall_are_of_as_many_images_of_both(self):
@@ -135,11 +128,6 @@ class KernelDistanceTest(tf.test.TestCase, parameterized.TestCase):
     distance, error = generation.kernel_distance(a, -a, max_block_size=40)
     self.assertLess(abs(distance), 4 * error)
 
-  def test_unequal_sizes(self):
-    rng = np.random.default_rng(4)
-    a, b = rng.normal(size=[3000, 2]), rng.normal(size=[4, 2])
-    self.assertTrue(np.isfinite(generation.kernel_distance(a, b)[0]))
-
 
 class ClassifierScoreTest(tf.test.TestCase):
   def test_known_scores(self):
@@ -180,17 +168,6 @@ class PrecisionRecallTest(tf.test.TestCase):
     # 2.5, and from 4.5: all real points are within.
     self.assertEqual(precision, 2 / 4)
     self.assertEqual(recall, 4 / 4)
-
-  def test_lost_mode_costs_recall_and_stray_images_cost_precision(self):
-    rng = np.random.default_rng(0)
-    near, far = rng.normal(size=[2, 60, 3])
-    far += 100
-    both = np.concatenate([near, far])
-    one = near + 1e-3
-    self.assertEqual(generation.precision_recall(both, one), (1.0, 0.5))
-    self.assertEqual(generation.precision_recall(one, both), (0.5, 1.0))
-    self.assertEqual(generation.precision_recall(near, far), (0.0, 0.0))
-    self.assertEqual(generation.precision_recall(both, both), (1.0, 1.0))
 
   def test_chunks_equal_a_direct_computation(self):
     rng = np.random.default_rng(1)

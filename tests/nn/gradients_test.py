@@ -81,13 +81,6 @@ class GradientsTest(parameterized.TestCase, tf.test.TestCase):
     self.assertAllClose(metrics['square'], np.mean(error**2))
     self.assertAllClose(metrics['fourth'], np.mean(error**4))
 
-  def test_four_parts_equal_four_examples_at_once(self):
-    batch = {key: value[:4] for key, value in self._batch.items()}
-    groups = [[self._w, self._b]]
-    whole, _ = gradients.accumulated(self._one, batch, groups)
-    parts, _ = gradients.accumulated(self._one, batch, groups, 4)
-    self.assertAllClose(parts[0], whole[0], rtol=1e-12, atol=1e-12)
-
   def test_gradients_of_gathers_are_dense(self):
     table = tf.Variable(tf.ones([5, 2]))
     batch = {'i': tf.constant([0, 3, 3, 1])}

@@ -22,11 +22,6 @@ class SinCosTest(tf.test.TestCase):
         ]
         self.assertAllClose(table[row * grid + column], expected)
 
-  def test_no_two_positions_are_alike(self):
-    table = positions.sincos_2d(16, 32)
-    distances = np.linalg.norm(table[:, None] - table[None], axis=-1)
-    self.assertGreater(np.min(distances + 10 * np.eye(256)), 0.5)
-
 
 class GridPositionsTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters('learned', 'sincos', 'factorized')
@@ -35,14 +30,6 @@ class GridPositionsTest(tf.test.TestCase, parameterized.TestCase):
     testing.check_layer(
       self, lambda **kwargs: positions.GridPositions(3, kind, **kwargs), (x,)
     )
-
-  @parameterized.parameters(
-    ('learned', 9 * 8), ('sincos', 0), ('factorized', 48)
-  )
-  def test_number_of_parameters(self, kind, expected):
-    layer = positions.GridPositions(3, kind)
-    layer.build([None, None, 8])
-    self.assertEqual(layer.count_params(), expected)
 
   def test_learned_adds_its_table_to_the_first_positions(self):
     layer = positions.GridPositions(3, 'learned')

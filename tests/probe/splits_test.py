@@ -1,9 +1,8 @@
 """The validation part: shares, groups, seeds; labels that are refused."""
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 import numpy as np
 
-from vim_tf.config import UserError
 from vim_tf.probe import splits
 
 _LABELS = np.repeat([0, 1, 2], [50, 20, 5])
@@ -51,26 +50,6 @@ class DrawLabelledTest(absltest.TestCase):
     )
     np.testing.assert_array_equal(one, again)
     self.assertNotEqual(one.tolist(), other.tolist())
-
-
-class LabelsTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ([0, 1, 3], 'have the label 3, but must have labels from 0 to 2'),
-    ([0, 1, -1, 2], 'have the label -1, but must'),
-    ([0, 0, 2], "no image of the class 'b'"),
-  )
-  def test_refused(self, labels, text):
-    with self.assertRaisesRegex(UserError, text) as caught:
-      splits.check_labels(np.array(labels), 'abc', 'images of X')
-    self.assertNotIn('\n', str(caught.exception))
-    self.assertIn('images of X', str(caught.exception))
-
-  def test_no_classes(self):
-    with self.assertRaisesRegex(UserError, 'no classes'):
-      splits.check_labels(np.array([0, 0]), ['image'], 'images')
-
-  def test_accepted(self):
-    splits.check_labels(_LABELS, 'abc', 'images')
 
 
 if __name__ == '__main__':

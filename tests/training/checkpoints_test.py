@@ -64,12 +64,6 @@ class CheckpointsTest(parameterized.TestCase, tf.test.TestCase):
       checkpoints.load(self._folder, model=_Part(0.0))
     self._assert_one_line(caught.exception, 'no checkpoint', str(self._folder))
 
-  def test_round_trip(self):
-    self._save(9, 10)
-    saver, kernel = self._saver()
-    self.assertEqual(saver.restore(), 10)
-    self.assertAllEqual(kernel, tf.fill([100], 10.0))
-
   def test_the_newest_by_number_not_by_name(self):
     self._save(999_999_999, 1_000_000_000)
     self.assertEqual(self._saver()[0].restore(), 1_000_000_000)

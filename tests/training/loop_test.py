@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from tests import testing
 from vim_tf.config import OptimizerConfig, RunConfig, UserError
 from vim_tf.training import (
   batches,
@@ -429,8 +430,4 @@ class LoopTest(tf.test.TestCase):
 
 
 if __name__ == '__main__':
-  cpu = tf.config.list_physical_devices('CPU')[0]
-  tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-  )
-  tf.test.main()
+  testing.main()

@@ -6,7 +6,6 @@ from unittest import mock
 import urllib.error
 
 from absl.testing import absltest, parameterized
-import numpy as np
 import tensorflow as tf
 
 from vim_tf.config import ConfigError, RunConfig, UserError
@@ -22,42 +21,10 @@ _RUN = RunConfig(
 
 
 class DescribeTest(absltest.TestCase):
-  def describe(self, train=None, held_out=None, run=_RUN, **kwargs):
-    few = preamble.Split('x (val)', 3, ('a', 'b'), np.array([1, 1, 1]))
-    return '\n'.join(
-      preamble.describe(
-        'VIM', run, train or few, held_out or few, {'model': 12_345}, 'runs/v'
-      )
-    )
-
-  def test_everything_is_told(self):
-    labels = np.repeat([0, 1], [1_150, 50])
-    train = preamble.Split('x (train)', 1_200, ('cats', 'dogs'), labels)
-    text = self.describe(train)
-    for part in (
-      'VIM: trains on 1,200 images of x (train), in 2 classes (cats 1,150, '
-      'dogs 50).',
-      'holds out 3 images of x (val), in 2 classes (a 0, b 3); measures 3 '
-      'images every 500 steps.',
-      'parameters: model 12,345.',
-      '3,000 steps of 20 are 50 epochs;',
-      'to runs/v, pictures to its samples/ at the end.',
-    ):
-      self.assertIn(part, text)
-
-  def test_many_classes_and_none(self):
-    names = [str(i) for i in range(1000)]
-    labels = np.concatenate([np.arange(1000), np.zeros(500, int)])
-    many = preamble.Split('x', 1_500, names, labels)
-    self.assertIn('in 1000 classes of 1 to 501.', self.describe(many))
-    unread = preamble.Split('x', 1_500, names)
-    self.assertIn('in 1000 classes; measures 100 ', self.describe(None, unread))
-    single = preamble.Split('x', 1, ('image',), np.zeros(1, int))
-    self.assertIn('trains on 1 image of x, without', self.describe(single))
-
   def test_crops_are_examples(self):
     train = preamble.Split('codes', 600, ('a', 'b'), crops=10)
-    text = self.describe(train)
+    told = preamble.describe('VIM', _RUN, train, train, {'model': 1}, 'runs/v')
+    text = '\n'.join(told)
     self.assertIn('600 images of codes, 10 crops of each, in', text)
     self.assertIn('are 10 epochs', text)
     preamble.check_batch(6_000, train)

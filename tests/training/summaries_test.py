@@ -12,27 +12,6 @@ from vim_tf.training import summaries
 
 
 class ProgressTest(absltest.TestCase):
-  def _lines(self, *updates, **kwargs) -> list[str]:
-    with (
-      self.assertLogs('absl', 'INFO') as logs,
-      contextlib.redirect_stderr(io.StringIO()),
-      summaries.Bar('VIM', 0, 10, **kwargs) as bar,
-    ):
-      for update in updates:
-        bar.update(*update)
-    return [record.getMessage() for record in logs.records]
-
-  def test_training_has_a_loss(self):
-    lines = self._lines((4, 0.5), (10, 0.25))
-    self.assertLen(lines, 1)  # The first was too early to speak.
-    self.assertRegex(
-      lines[0], r'^VIM: step 10 of 10, loss 0\.25, \S+ steps/s, 00:00 left$'
-    )
-
-  def test_other_work_counts_what_it_does(self):
-    lines = self._lines((4,), (10,), unit='image')
-    self.assertRegex(lines[-1], r'^VIM: image 10 of 10, \S+ images/s, 00:00 l')
-
   def test_the_time_left_is_that_of_the_kinds_of_steps_to_come(self):
     """A second, later five, and nine with R1; evaluations beside them."""
     total, full, every = 2000, 1500, 100

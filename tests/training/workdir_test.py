@@ -1,27 +1,16 @@
 """Tests of working directories: refused, locked, resumed, never overwritten."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 
 from absl.testing import absltest
 
+from tests.experiments import running
 from vim_tf import compat, presets, settings
 from vim_tf import config as config_lib
 from vim_tf.training import workdir as workdir_lib
-
-
-def _snapshot(folder):
-  """Hashes of all files but the lock, and the folders."""
-  return {
-    str(path.relative_to(folder)): (
-      hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
-    )
-    for path in pathlib.Path(folder).rglob('*')
-    if path.name != 'lock'
-  }
 
 
 class WorkdirTest(absltest.TestCase):
@@ -80,57 +69,11 @@ class WorkdirTest(absltest.TestCase):
 
   def test_the_same_config_goes_on(self):
     self._open().log({'step': 1})
-    before = _snapshot(self._path)
+    before = running.snapshot(self._path)
     self.assertEqual(self._open().rows(), [{'step': 1}])
-    self.assertEqual(_snapshot(self._path), before)
+    self.assertEqual(running.snapshot(self._path), before)
 
   # ------------------------------------------------ what may change, what not
-
-  def test_what_may_change_is_these_settings_and_no_other(self):
-    """The contract, written down apart from where it is declared."""
-    schedule = ('learning_rate', 'final_learning_rate', 'decay')
-    schedule = (*schedule, 'decay_start', 'decay_end', 'accumulate')
-    run = ('num_steps', 'recompute', 'steps_per_loop', 'eval_examples')
-    run = (*run, 'log_every', 'eval_every', 'picture_every')
-    run = (*run, 'checkpoint_every', 'checkpoint_minutes', 'keep_checkpoints')
-    both = {'data.data_dir', *(f'run.{name}' for name in run)}
-    both |= {f'optimizer.{name}' for name in schedule}
-    theirs = {f'discriminator_optimizer.{name}' for name in schedule}
-    for cls, free, known in (
-      (
-        config_lib.Stage1Config,
-        {*both, *theirs, 'perceptual.weights_file'},
-        {
-          'data.name': 'data_fingerprint',
-          'finetune_decoder_of': 'start_fingerprint',
-        },
-      ),
-      (
-        config_lib.Stage2Config,
-        both,
-        {
-          'data.name': 'data_fingerprint',
-          'tokenizer': 'tokenizer_fingerprint',
-          'codes': 'codes_fingerprint',
-        },
-      ),
-      (
-        config_lib.ProbeConfig,
-        {'data.data_dir'},
-        {
-          'data.name': 'data_fingerprint',
-          'tokenizer': 'tokenizer_fingerprint',
-          'vim': 'vim_fingerprint',
-        },
-      ),
-    ):
-      rules = {rule.path: rule for rule in settings.settings_of(cls)}
-      self.assertEqual(
-        {
-          name: rule.known_by for name, rule in rules.items() if rule.may_change
-        },
-        {**dict.fromkeys(free, ''), **known},
-      )
 
   def test_changes_are_noted_and_what_was_logged_stays(self):
     workdir = self._open()
@@ -160,7 +103,7 @@ class WorkdirTest(absltest.TestCase):
   def test_another_config_is_refused_by_every_difference(self):
     self._open().log({'step': 1})
     self._save(10)
-    before = _snapshot(self._path)
+    before = running.snapshot(self._path)
     other = config_lib.replace(
       self._config,
       {'model.code_dim': '16', 'run.seed': '5', 'run.log_every': '7'},
@@ -179,7 +122,7 @@ class WorkdirTest(absltest.TestCase):
     self._assert_refused(
       lambda: self._open(kind='vim'), "of kind 'vit_vqgan', not 'vim'"
     )
-    self.assertEqual(_snapshot(self._path), before)
+    self.assertEqual(running.snapshot(self._path), before)
 
   def test_places_may_change_while_their_fingerprints_are_the_same(self):
     config = config_lib.replace(
@@ -212,14 +155,14 @@ class WorkdirTest(absltest.TestCase):
     }
     self._open(data_images=old).close()
     self._save(10)
-    before = _snapshot(self._path)
+    before = running.snapshot(self._path)
     self._assert_refused(
       lambda: self._open(**new),
       '20 images and 2 held-out ones',
       'now there are 21 images and 3 held-out ones',
       '--accept_new_data',
     )
-    self.assertEqual(_snapshot(self._path), before)
+    self.assertEqual(running.snapshot(self._path), before)
     self._open(accept_new_data=True, **new).close()
     record = workdir_lib.read(self._path)
     self.assertContainsSubset(new, record)
@@ -262,7 +205,7 @@ class WorkdirTest(absltest.TestCase):
     (workdir.events / 'events.1').write_text('events')
     self._save(0)  # Has learned nothing.
     workdir.close()
-    held = _snapshot(self._path)
+    held = running.snapshot(self._path)
     other = config_lib.replace(self._config, {'run.seed': '5'})
     file = pathlib.Path(self._path) / 'figures.json'
     file.write_text('{}')  # Somebody's.
@@ -272,7 +215,7 @@ class WorkdirTest(absltest.TestCase):
     self.assertEqual(self._read_config(), other)
     self.assertEqual(workdir.rows(), [])
     self.assertEmpty(os.listdir(workdir.checkpoints))
-    aside = _snapshot(pathlib.Path(self._path) / 'replaced-1')
+    aside = running.snapshot(pathlib.Path(self._path) / 'replaced-1')
     self.assertEqual(aside, held)
     workdir.close()
     self._open().close()  # And again.
@@ -351,9 +294,9 @@ class WorkdirTest(absltest.TestCase):
 
   def test_in_use(self):
     first = self._open()
-    before = _snapshot(self._path)
+    before = running.snapshot(self._path)
     self._assert_refused(self._open, 'Another run', self._path)
-    self.assertEqual(_snapshot(self._path), before)
+    self.assertEqual(running.snapshot(self._path), before)
     first.log({'step': 1})  # And the first one does not suffer.
     self.assertEqual(first.rows(), [{'step': 1}])
 
@@ -362,10 +305,6 @@ class WorkdirTest(absltest.TestCase):
     self._path = os.path.join(file.full_path, 'run')
     self._assert_refused(self._open, 'Cannot write', self._path)
     self.assertEqual(pathlib.Path(file).read_text(), 'a file')
-
-  def test_no_path(self):
-    self._path = ''
-    self._assert_refused(self._open, '--workdir')
 
   def test_damaged_config(self):
     self._open()
@@ -412,14 +351,6 @@ class WorkdirTest(absltest.TestCase):
     workdir.log({'step': 20, 'loss': 1.0})
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     self.assertEqual([row['loss'] for row in rows], [1.5, 1.0])
-
-  def test_configs_of_both_stages_survive(self):
-    config = dataclasses.replace(presets.stage2('tiny'), tokenizer='there')
-    self._open(config, kind='vim')
-    self.assertEqual(
-      workdir_lib.read_config(self._path, 'vim', config_lib.Stage2Config),
-      config,
-    )
 
 
 if __name__ == '__main__':

@@ -57,10 +57,6 @@ class BlurTest(tf.test.TestCase, parameterized.TestCase):
       stylegan2.blur(tf.constant(x), padding), _blur_reference(x, padding)
     )
 
-  def test_keeps_a_constant(self):
-    y = stylegan2.blur(tf.ones([1, 8, 8, 2]), 0)
-    self.assertAllClose(y, tf.ones([1, 5, 5, 2]))
-
 
 class EqualizedLayersTest(tf.test.TestCase, parameterized.TestCase):
   @parameterized.parameters((3, 2), (1, 1))
@@ -269,25 +265,6 @@ class DiscriminatorTest(tf.test.TestCase, parameterized.TestCase):
     for kernels, gradients in zip(stages, tape.gradient(loss, stages)):
       total = sum(tf.reduce_sum(k * g) for k, g in zip(kernels, gradients))
       self.assertAllClose(total, 2 * loss, rtol=1e-4)
-
-  def test_learns_to_tell_two_kinds_of_images(self):
-    model = _make('stylegan2', image_size=8)
-    real, fake = _images(model, 8), 1 - 0.5 * _images(model, 8, seed=1)
-    optimizer = tf.keras.optimizers.Adam(3e-3, beta_1=0.0)
-    _, loss_fn = gan_losses.GAN_LOSSES['non_saturating']
-
-    @tf.function(autograph=False)
-    def step():
-      with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(loss_fn(model(real), model(fake)))
-      gradients = tape.gradient(loss, model.trainable_variables)
-      optimizer.apply_gradients(zip(gradients, model.trainable_variables))
-      return loss
-
-    before = step()
-    for _ in range(30):
-      after = step()
-    self.assertLess(after, 0.5 * before)
 
 
 if __name__ == '__main__':

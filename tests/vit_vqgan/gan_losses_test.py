@@ -60,40 +60,6 @@ class AdversarialTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(loss.dtype, tf.float32)
         self.assertAllInRange(loss, -400.0, 700.0)
 
-  def test_discriminator_gains_when_real_is_above_fake(self):
-    high, low = tf.fill([2], 2.0), tf.fill([2], -2.0)
-    for generator, discriminator in gan_losses.GAN_LOSSES.values():
-      self.assertAllLess(
-        discriminator(high, low) - discriminator(low, high), 0.0
-      )
-      self.assertAllLess(generator(high) - generator(low), 0.0)
-
-  @parameterized.parameters(False, True)
-  def test_r1_equals_numerical_gradient(self, patches):
-    kernel = tf.constant(_normal(12, 4), tf.float64)
-
-    def discriminator(images):
-      x = tf.reshape(tf.cast(images, tf.float64), [-1, 12])
-      logits = tf.sin(x @ kernel)
-      if patches:
-        return tf.reshape(logits, [-1, 2, 2])
-      return tf.reduce_sum(logits, axis=1)
-
-    def of_signed(images):  # In [-1, 1], as StyleGAN2's are.
-      return discriminator((images + 1) / 2)
-
-    images = _images(3, 2, 2, 3).astype(np.float64)
-    signed = 2 * images - 1
-    expected = np.zeros(3)
-    for index in np.ndindex(2, 2, 3):
-      step = np.zeros([2, 2, 3])
-      step[index] = 1e-6
-      difference = of_signed(signed + step) - of_signed(signed - step)
-      difference = np.reshape(difference, [3, -1]).mean(axis=1)
-      expected += (difference / 2e-6) ** 2
-    penalty = gan_losses.r1_penalty(discriminator, tf.constant(images))
-    self.assertAllClose(penalty, expected, rtol=1e-4)
-
   def test_r1_can_be_differentiated(self):
     # D = w . x^2 with y = 2 x - 1 has dD/dy = w x, so R1 = sum w^2 x^2, with
     # gradient 2 w x^2 at w.

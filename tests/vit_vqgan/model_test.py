@@ -1,7 +1,5 @@
 """Tests of the stage-1 model: shapes, consistency and its options."""
 
-import dataclasses
-
 from absl.testing import parameterized
 import numpy as np
 import tensorflow as tf
@@ -97,15 +95,6 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
       bfloat16_atol=0.2,
     )
 
-  def test_each_option_changes_the_number_of_weights(self):
-    base = _model().count_params()
-    mlp = 16 * 32 + 32 + 32 * 16 + 16
-    self.assertEqual(base - _model(output_mlp=False).count_params(), 2 * mlp)
-    plain = _model(logit_laplace=False).count_params()
-    self.assertEqual(base - plain, 3 * 16 * (16 + 1))
-    fixed = _model(positions='sincos').count_params()
-    self.assertEqual(base - fixed, 2 * 4 * 16)
-
   def test_codes_and_patches_are_in_raster_order(self):
     # With the attention silent and no positions, a code is that of its patch.
     model = _model(positions='sincos')
@@ -181,14 +170,6 @@ class ModelTest(tf.test.TestCase, parameterized.TestCase):
   def test_last_layer_is_the_kernel_that_makes_pixels(self):
     decoder = _model().decoder
     self.assertEqual(decoder.last_layer.shape, [16, 6 * 4**2])
-
-  def test_config_round_trip_keeps_sizes(self):
-    config = testing.vit_vqgan_config(code_dim=7)
-    model = model_lib.ViTVQGAN(config, recompute=True)
-    copy = model_lib.ViTVQGAN.from_config(model.get_config())
-    self.assertEqual(copy.config, config)
-    self.assertTrue(copy.recompute)
-    self.assertNotEqual(copy.config, dataclasses.replace(config, code_dim=8))
 
 
 if __name__ == '__main__':

@@ -49,24 +49,6 @@ class ReferenceTest(tf.test.TestCase, parameterized.TestCase):
     self.assertAllClose(out['commitment'], error, atol=1e-5)
     self.assertAllClose(out['codebook'], error, atol=1e-5)
 
-  def test_normalisation_changes_which_code_is_nearest(self):
-    on, off = _quantizer(), _quantizer(l2_normalize=False)
-    self.assertNotAllEqual(on.nearest(_inputs()), off.nearest(_inputs()))
-
-  def test_normalised_vectors_have_unit_norm(self):
-    layer = _quantizer()
-    self.assertAllClose(tf.norm(layer.vectors(), axis=-1), tf.ones([_SIZE]))
-    quantized = layer(_inputs())['quantized']
-    self.assertAllClose(tf.norm(quantized, axis=-1), tf.ones([_BATCH, _CODES]))
-    # Only the direction counts.
-    self.assertAllEqual(layer.nearest(_inputs()), layer.nearest(7 * _inputs()))
-
-  def test_a_code_is_nearest_to_itself(self):
-    for l2_normalize in (False, True):
-      layer = _quantizer(l2_normalize=l2_normalize)
-      codes = layer.nearest(layer.codebook[None])[0]
-      self.assertAllEqual(codes, tf.range(_SIZE))
-
   @parameterized.parameters(False, True)
   def test_conformance(self, l2_normalize):
     testing.check_layer(

@@ -48,15 +48,6 @@ class CountTest(tf.test.TestCase):
       np.bincount(codes.ravel(), minlength=12),
     )
 
-  def test_usage_counter(self):
-    counter = revival.UsageCounter(4)
-    self.assertAllClose(counter.add(tf.constant([3.0, 0, 0, 1])), 0.5)
-    # The share is of this batch, the counts of all since the reset.
-    self.assertAllClose(counter.add(tf.constant([0, 0, 2.0, 0])), 0.25)
-    self.assertAllEqual(counter.counts, [3, 0, 2, 1])
-    counter.reset()
-    self.assertAllEqual(counter.counts, [0, 0, 0, 0])
-
 
 class ReplaceCodesTest(parameterized.TestCase, tf.test.TestCase):
   @parameterized.parameters(True, False)

@@ -152,8 +152,4 @@ class ReplicasTest(parameterized.TestCase, tf.test.TestCase):
 
 
 if __name__ == '__main__':
-  cpu = tf.config.list_physical_devices('CPU')[0]
-  tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-  )
-  tf.test.main()
+  testing.main()

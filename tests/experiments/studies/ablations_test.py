@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 
 import numpy as np
 from PIL import Image
@@ -24,8 +23,7 @@ class AblationsTest(tf.test.TestCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.root = pathlib.Path(tf.compat.v1.test.get_temp_dir()) / 'ablations'
-    shutil.rmtree(cls.root, ignore_errors=True)
+    cls.root = testing.new_folder('ablations')
     cls.binary = running.Binary('studies.ablations')
     # Of the runs themselves others test that they can be traced.
     cls.enter_context(testing.eagerly())
