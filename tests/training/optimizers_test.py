@@ -278,10 +278,6 @@ class RuleTest(parameterized.TestCase, tf.test.TestCase):
       self.assertAllClose(one, other, rtol=1e-4, atol=5e-3 if loose else 1e-5)
     self.assertEqual(int(optimizer.iterations), 5)
 
-  def test_needs_averages(self):
-    with self.assertRaisesRegex(ValueError, 'no averages'):
-      optimizers.Optimizer(self._CONFIG, [tf.Variable([1.0])])
-
   @parameterized.parameters('adam', 'lamb', 'muon')
   def test_replicas_and_resumed(self, name):
     """Two replicas, saved after two steps and read by another optimizer."""
