@@ -115,30 +115,35 @@ class Ceilings:
   def measure(self, kind: str) -> float:
     """One more measurement: FLOP/s of 'float32' or 'bfloat16', or bytes/s."""
     if kind not in self._probes:
-      self._probes[kind] = self._probe(kind)
-    call, amount = self._probes[kind]
+      self._probes[kind] = self._ways(kind)
     parts = range(replicas.streams(tf.distribute.get_strategy()))
-    call()  # Traces, and touches the memory.
-    taken = []
-    for _ in range(_CALLS):
-      start = time.perf_counter()
-      replicas.at_once(lambda _: call(), parts)
-      taken.append(time.perf_counter() - start)
-    rate = len(parts) * amount / min(taken)
-    self.best[kind] = max(rate, self.best.get(kind, 0.0))
-    return rate
+    rates = []
+    for call, amount in self._probes[kind]:
+      call()  # Traces, and touches the memory.
+      for _ in range(_CALLS):
+        start = time.perf_counter()
+        replicas.at_once(lambda _, call=call: call(), parts)
+        rates.append(len(parts) * amount / (time.perf_counter() - start))
+    self.best[kind] = max([*rates, self.best.get(kind, 0.0)])
+    return max(rates)
 
-  def _probe(self, kind: str):
-    """A function, and the FLOPs or bytes of one call of it."""
+  def _ways(self, kind: str) -> list[tuple[Callable[[], object], int]]:
+    """Functions, each with the FLOPs or bytes of one call of it."""
+    product = tf.function(tf.matmul, autograph=False)
     if kind == MEMORY:
-      values = tf.ones([self._memory])
-      # The largest element takes fewer instructions a byte than the sum.
+      side = max(1, int(self._memory**0.5))
+      values = tf.ones([side, side])
+      row = tf.ones([1, side])
+      # The largest element takes fewer instructions a byte than the sum; on
+      # some processors a product of one row still reads faster.
       largest = tf.function(tf.reduce_max, autograph=False)
-      return lambda: largest(values).numpy(), 4 * self._memory
+      return [
+        (lambda: largest(values).numpy(), 4 * side**2),
+        (lambda: product(row, values).numpy(), 4 * side**2),
+      ]
     size = self._matmul
     matrix = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), kind)
-    product = tf.function(tf.matmul, autograph=False)
-    return lambda: product(matrix, matrix).numpy(), 2 * size**3
+    return [(lambda: product(matrix, matrix).numpy(), 2 * size**3)]
 
 
 # -------------------------------------------------------------------- memory
