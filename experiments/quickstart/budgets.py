@@ -40,7 +40,11 @@ BUDGETS = {
   ),
   'short': SMALL,
   'long': dataclasses.replace(
-    SMALL, tokenizer_steps=4000, full_loss_steps=300, vim_steps=3000
+    SMALL,
+    encoder_block='modern',
+    tokenizer_steps=4000,
+    full_loss_steps=300,
+    vim_steps=3000,
   ),
 }
 

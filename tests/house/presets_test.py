@@ -277,7 +277,7 @@ class CoverageTest(tf.test.TestCase):
 class ModernTest(tf.test.TestCase):
   def test_it_is_the_papers_but_for_blocks_and_optimizer(self):
     for preset, paper, parts in (
-      (presets.stage1, 'vit_vqgan_ss', ('encoder', 'decoder')),
+      (presets.stage1, 'vit_vqgan_ss', ('decoder',)),
       (presets.stage2, 'vim_base', ('transformer',)),
     ):
       back = {'optimizer.name': preset(paper).optimizer.name}
