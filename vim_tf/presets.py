@@ -367,7 +367,7 @@ SMALL = SmallRun(
   vim_batch=16,
   vim_steps=1500,
 )
-"""Both stages in about 10 minutes on two cores."""
+"""Both stages in about 11 minutes on two cores."""
 
 
 # --------------------------------------------------------------- by name

@@ -51,7 +51,7 @@ BUDGET = flags.DEFINE_enum(
   'budget',
   'short',
   list(budgets.BUDGETS),
-  'short: about 10 minutes on two cores; long: about 20; tiny: a trial.',
+  'short: about 12 minutes on two cores; long: about 25; tiny: a trial.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Where everything goes; by default runs/quickstart-BUDGET.'
